@@ -1,0 +1,302 @@
+"""Run a list of commands as stages: one screen line each, a log each, and a second call goes on where one stopped.
+
+A stage is finished when its stamp exists and holds the fingerprint of its command and of the stages it needs.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from vtlm_fairseq.errors import VTLMError
+
+TAIL = 20
+"""How many lines of a log are shown when its stage fails."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command.
+
+    Attributes:
+        name: names its stamp and its log.
+        title: what the screen calls it.
+        command: arguments of the interpreter; run in the output folder.
+        outputs: files and folders it makes, relative to the output folder. They are removed before it starts.
+        needs: names of the stages whose outputs it reads.
+        progress: a line of its log -> the share that is done, or None.
+        finish: run after the command; what it raises fails the stage.
+        resumable: an unfinished run of the same command left outputs that it can go on from.
+        seconds: how long it takes on two cores, to estimate the time left.
+        inputs: files whose content belongs to the fingerprint.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    outputs: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    progress: Callable[[str], float | None] = lambda line: None
+    finish: Callable[[], None] = lambda: None
+    resumable: bool = False
+    seconds: float = 5.0
+    inputs: tuple[Path, ...] = ()
+
+
+class Screen:
+    """One line a stage. On a terminal it is rewritten, elsewhere it grows by quarters."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._head = ""
+        self._quarter = 0
+
+    def start(self, head: str) -> None:
+        """Begin the line of a stage."""
+        self._head, self._quarter = head, 0
+        self._write(f"{head}  " if not self._live else f"\r\033[K{head}  starting")
+
+    def progress(self, share: float, left: float, left_in_all: float) -> None:
+        """Say how much of the stage is done and how many seconds are left, of the stage and of all stages."""
+        if self._live:
+            text = f"{share:4.0%}  {_clock(left)} left, {_clock(left_in_all)} in all"
+            self._write(f"\r\033[K{self._head}{text}")
+        elif (quarter := int(share * 4)) > self._quarter and quarter < 4:
+            self._quarter = quarter
+            self._write(f"{quarter * 25}% ({_clock(left_in_all)} left in all) ")
+
+    def end(self, text: str) -> None:
+        """End the line of the stage."""
+        self._write(f"\r\033[K{self._head}  {text}\n" if self._live else f"{text}\n")
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds + 0.5) // 60}:{int(seconds + 0.5) % 60:02d}"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that appears only when it is complete; an unchanged file is left alone."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(path)
+
+
+def _die_with_parent() -> None:
+    """In a child: ask Linux to end it when the runner is killed, so that no training goes on unseen."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
+
+class Runner:
+    """Runs stages in order in the folder ``out``.
+
+    Args:
+        out: the output folder; stamps go to ``out/stamps``, logs to ``out/logs``.
+        stages: in an order in which each comes after those that it needs.
+        root: a folder whose place does not matter: its path is left out of the fingerprints.
+        environment: of the commands.
+        screen: where to say what happens.
+    """
+
+    def __init__(
+        self, out: Path, stages: Sequence[Stage], *, root: Path, environment: dict[str, str], screen: Screen
+    ) -> None:
+        self.out = out
+        self.stages = list(stages)
+        self._root = str(root)
+        self._environment = environment
+        self._screen = screen
+        self._fingerprints: dict[str, str] = {}
+        for stage in self.stages:
+            self._fingerprints[stage.name] = self._fingerprint(stage)
+
+    def run(self) -> dict[str, float]:
+        """Run what is not finished and return the seconds of each stage.
+
+        Raises:
+            VTLMError: a stage failed, after the end of its log was shown, or ``out`` is in use.
+            KeyboardInterrupt: after the running command was ended.
+        """
+        (self.out / "stamps").mkdir(parents=True, exist_ok=True)
+        (self.out / "logs").mkdir(exist_ok=True)
+        seconds = {}
+        with self._locked() as lock, _terminate_as_interrupt():
+            for number, stage in enumerate(self.stages, start=1):
+                stamp = self._stamp(stage)
+                self._screen.start(f"{number}/{len(self.stages)}  {stage.title:<24}")
+                if stamp is None:
+                    left = sum(s.seconds for s in self.stages[number:] if self._stamp(s) is None)
+                    seconds[stage.name] = self._run_stage(stage, seconds_after=left, lock=lock)
+                    self._screen.end(f"done in {_clock(seconds[stage.name])}")
+                else:
+                    seconds[stage.name] = stamp
+                    self._screen.end("done before")
+        return seconds
+
+    def _fingerprint(self, stage: Stage) -> str:
+        facts = [
+            [part.replace(self._root, "") for part in stage.command],
+            [hashlib.sha256(path.read_bytes()).hexdigest() for path in stage.inputs],
+            [self._fingerprints[name] for name in stage.needs],
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def _stamp(self, stage: Stage) -> float | None:
+        """The seconds that a finished stage took; None if it is not finished."""
+        try:
+            stamp = json.loads((self.out / "stamps" / f"{stage.name}.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        same = stamp["fingerprint"] == self._fingerprints[stage.name]
+        return stamp["seconds"] if same and all((self.out / name).exists() for name in stage.outputs) else None
+
+    def _run_stage(self, stage: Stage, *, seconds_after: float, lock: int) -> float:
+        fingerprint = self._fingerprints[stage.name]
+        stamp = self.out / "stamps" / f"{stage.name}.json"
+        started = self.out / "stamps" / f"{stage.name}.started"
+        log = self.out / "logs" / f"{stage.name}.log"
+        earlier = 0.0
+        resume = stage.resumable and started.exists() and started.read_text(encoding="utf-8") == fingerprint
+        stamp.unlink(missing_ok=True)
+        if not resume:
+            for name in stage.outputs:
+                _remove(self.out / name)
+            log.unlink(missing_ok=True)
+            write_atomically(started, fingerprint)
+        start = time.monotonic()
+        status = self._run_command(stage, log, seconds_after=seconds_after, lock=lock)
+        if status == 0:
+            try:
+                stage.finish()
+            except (OSError, VTLMError) as error:
+                self._screen.end("failed")
+                raise VTLMError(f"{stage.title}: {error}") from None
+        else:
+            self._screen.end("failed")
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]:
+                self._screen.say(f"    {line}")
+            raise VTLMError(
+                f"stage {stage.title!r} ended with exit status {status}; above are the last lines of {log}; "
+                "the same command tries it again"
+            )
+        seconds = round(earlier + time.monotonic() - start, 1)
+        write_atomically(stamp, json.dumps({"fingerprint": fingerprint, "seconds": seconds}))
+        started.unlink()
+        return seconds
+
+    def _run_command(self, stage: Stage, log: Path, *, seconds_after: float, lock: int) -> int:
+        """Run the command with its output in ``log``; return its exit status."""
+        with log.open("ab") as sink, log.open("rb") as source:
+            source.seek(0, os.SEEK_END)
+            process = subprocess.Popen(
+                [sys.executable, *stage.command],
+                cwd=self.out,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+                preexec_fn=_die_with_parent,
+            )
+            try:
+                watch = _Watch(stage, self._screen, seconds_after)
+                while (status := process.poll()) is None:
+                    watch.read(source)
+                    time.sleep(0.2)
+                return status
+            finally:
+                _end(process)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Hold the lock of the output folder; the commands inherit it."""
+        with (self.out / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise VTLMError(
+                    f"{self.out}: another run is at work there; wait for it or choose another --out"
+                ) from None
+            yield file.fileno()
+
+
+class _Watch:
+    """Reads a growing log and shows progress and time left."""
+
+    def __init__(self, stage: Stage, screen: Screen, seconds_after: float) -> None:
+        self._stage, self._screen, self._seconds_after = stage, screen, seconds_after
+        self._first: tuple[float, float] | None = None
+        self._rest = b""
+
+    def read(self, source) -> None:
+        """Read what the log has grown by."""
+        share = None
+        *lines, self._rest = (self._rest + source.read()).split(b"\n")
+        for line in lines:
+            found = self._stage.progress(line.decode("utf-8", errors="replace"))
+            share = share if found is None else found
+        if share is None:
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, share)
+        since, before = self._first
+        left = self._stage.seconds * (1 - share)
+        if share > before:
+            left = (now - since) / (share - before) * (1 - share)
+        self._screen.progress(share, left, left + self._seconds_after)
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that either ends the running command."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a command that still runs: first politely, then not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

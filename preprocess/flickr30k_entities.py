@@ -1,0 +1,181 @@
+"""Reader of Flickr30k Entities: captions whose phrases name chains, and boxes that carry chain ids."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from xml.etree import ElementTree
+
+from vtlm_fairseq.errors import VTLMError
+
+MAX_FILE_BYTES = 1 << 20
+"""No file of the collection is near this size; a larger one is refused before it is parsed."""
+
+_PHRASE = re.compile(r"\[/EN#(\d+)/\S+ ([^\]]*)\]")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A marked phrase of a caption: the chain of co-referring phrases it belongs to, and its words."""
+
+    chain: int
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One of the five captions of an image: its plain text and its marked phrases (chain 0 left out)."""
+
+    text: str
+    phrases: tuple[Phrase, ...]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A drawn box in pixels, and the chains it belongs to."""
+
+    xyxy: tuple[int, int, int, int]
+    chains: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageEntities:
+    """All that the collection holds about one image."""
+
+    image_id: str
+    width: int
+    height: int
+    captions: tuple[Caption, ...]
+    boxes: tuple[Box, ...]
+
+
+class _Files(Protocol):
+    def read(self, name: str) -> bytes: ...
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, name: str) -> bytes:
+        path = self._root / name
+        if not path.is_file():
+            raise KeyError(name)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise VTLMError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k Entities")
+        return path.read_bytes()
+
+
+class _Archive:
+    """The few files asked for, read in one pass: a compressed archive has no quick access to one of them."""
+
+    def __init__(self, path: Path, image_ids: Iterable[str]) -> None:
+        wanted = {name for image_id in image_ids for name in _names(image_id)}
+        self._files: dict[str, bytes] = {}
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    name = "/".join(member.name.split("/")[-2:])
+                    if not member.isfile() or name not in wanted:
+                        continue
+                    if member.size > MAX_FILE_BYTES:
+                        raise VTLMError(f"{path}: {member.name} is larger than {MAX_FILE_BYTES} bytes")
+                    self._files[name] = archive.extractfile(member).read()
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise VTLMError(f"{path}: not a readable archive ({error}); give --entities the folder") from None
+
+    def read(self, name: str) -> bytes:
+        return self._files[name]
+
+
+def _names(image_id: str) -> tuple[str, str]:
+    return f"Sentences/{image_id}.txt", f"Annotations/{image_id}.xml"
+
+
+def parse_caption(line: str, *, where: str = "caption") -> Caption:
+    """Split one line of a `Sentences` file into its text and its marked phrases.
+
+    Args:
+        line: words, with phrases as `[/EN#chain/type words]`.
+        where: file and line, for the message.
+
+    Raises:
+        VTLMError: a mark that is not of that form.
+    """
+    text = _PHRASE.sub(r"\2", line)
+    if "/EN#" in text:
+        raise VTLMError(f"{where}: a phrase is not of the form [/EN#chain/type words]")
+    phrases = (Phrase(int(chain), tuple(words.split())) for chain, words in _PHRASE.findall(line))
+    return Caption(text=text, phrases=tuple(p for p in phrases if p.chain != 0 and p.words))
+
+
+def parse_annotation(data: bytes, *, where: str) -> tuple[int, int, tuple[Box, ...]]:
+    """Image width, height and boxes of one `Annotations` file. Objects without a box are left out.
+
+    Raises:
+        VTLMError: the file is not an annotation, or a box does not lie in the image.
+    """
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise VTLMError(f"{where}: document type declarations are not read")
+    try:
+        root = ElementTree.fromstring(data)
+        width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        boxes = []
+        for item in root.iter("object"):
+            corners = item.find("bndbox")
+            if corners is None:
+                continue
+            xyxy = tuple(int(corners.findtext(corner, "")) for corner in ("xmin", "ymin", "xmax", "ymax"))
+            boxes.append(Box(xyxy=xyxy, chains=tuple(int(name.text or "") for name in item.iter("name"))))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise VTLMError(f"{where}: not a Flickr30k Entities annotation ({error})") from None
+    for box in boxes:
+        x1, y1, x2, y2 = box.xyxy
+        if not (0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height):
+            raise VTLMError(f"{where}: box {box.xyxy} does not lie in the image of {width} x {height} pixels")
+    return width, height, tuple(boxes)
+
+
+def read_entities(source: Path, image_ids: list[str]) -> Iterator[ImageEntities]:
+    """Yield captions and boxes of each image, in the order asked for.
+
+    Args:
+        source: the unpacked folder (the one that holds `Annotations` and `Sentences`, or its parent), or the
+            `.tgz`.
+        image_ids: image file names without extension.
+
+    Raises:
+        VTLMError: the source is neither, an image is not in it, or a file cannot be read.
+    """
+    files = _open(source, image_ids)
+    for image_id in image_ids:
+        sentences_name, annotation_name = _names(image_id)
+        try:
+            sentences = files.read(sentences_name).decode("utf-8")
+            annotation = files.read(annotation_name)
+        except KeyError as error:
+            raise VTLMError(
+                f"{source}: no {error.args[0]}; Flickr30k Entities covers train, val and test_2016_flickr only, "
+                "see --entities and --splits"
+            ) from None
+        except UnicodeDecodeError:
+            raise VTLMError(f"{source}: {sentences_name} is not UTF-8") from None
+        lines = [line for line in sentences.split("\n") if line.strip()]
+        captions = tuple(
+            parse_caption(line, where=f"{sentences_name} line {number}") for number, line in enumerate(lines, 1)
+        )
+        width, height, boxes = parse_annotation(annotation, where=annotation_name)
+        yield ImageEntities(image_id, width, height, captions, boxes)
+
+
+def _open(source: Path, image_ids: Iterable[str]) -> _Files:
+    if source.is_file():
+        return _Archive(source, image_ids)
+    for root in (source, source / "Flickr30kEntities"):
+        if (root / "Sentences").is_dir() and (root / "Annotations").is_dir():
+            return _Folder(root)
+    raise VTLMError(f"{source}: neither an archive nor a folder with Sentences and Annotations, see --entities")

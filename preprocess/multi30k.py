@@ -1,0 +1,83 @@
+"""Reader of the public Multi30k repository's layout: `{split}.{lang}`, plain or `.gz`, and `{split}.txt`."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path, PurePosixPath
+
+from vtlm_fairseq.errors import VTLMError
+
+COUNTS = {
+    "train": 29_000,
+    "val": 1_014,
+    "test_2016_flickr": 1_000,
+    "test_2017_flickr": 1_000,
+    "test_2017_mscoco": 461,
+    "test_2018_flickr": 1_071,
+}
+"""Sentence pairs of each split of task 1."""
+
+
+def fairseq_name(split: str) -> str:
+    """Name of a split in everything written: fairseq's `valid` for Multi30k's `val`."""
+    return "valid" if split == "val" else split
+
+
+def read_lines(path: Path, *, option: str) -> list[str]:
+    r"""Lines of a UTF-8 text file or of its `.gz`, split at `\n` alone and without `\r`.
+
+    Args:
+        path: the plain file; `path.gz` is read where it does not exist.
+        option: the option that gave the folder, for the message.
+
+    Raises:
+        VTLMError: neither file exists, or it is not readable UTF-8.
+    """
+    packed = path.with_name(path.name + ".gz")
+    try:
+        if path.is_file():
+            text = path.read_bytes().decode("utf-8-sig")
+        elif packed.is_file():
+            path = packed
+            text = gzip.decompress(packed.read_bytes()).decode("utf-8-sig")
+        else:
+            raise VTLMError(f"{path}: no such file, nor {packed.name}; see {option}")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise VTLMError(f"{path} line {line}: not UTF-8") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise VTLMError(f"{path}: unreadable ({error})") from None
+    lines = text.replace("\r", "").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return lines
+
+
+def read_image_ids(image_splits: Path, split: str) -> list[str]:
+    """Image id of each line of a split: the file name without its extension and without `#...`.
+
+    Raises:
+        VTLMError: the file is missing or holds an empty line.
+    """
+    path = image_splits / f"{split}.txt"
+    ids = []
+    for number, line in enumerate(read_lines(path, option="--image-splits"), 1):
+        name = PurePosixPath(line.split("#")[0].strip()).name
+        if not name:
+            raise VTLMError(f"{path} line {number}: no image name")
+        ids.append(PurePosixPath(name).stem)
+    return ids
+
+
+def check_count(split: str, count: int, *, where: Path, check: bool) -> None:
+    """Compare the number of lines of a split with Multi30k's own.
+
+    Raises:
+        VTLMError: they differ, and `check` is set.
+    """
+    if check and count != COUNTS.get(split, count):
+        raise VTLMError(
+            f"{where}: {count} lines, Multi30k's {split} has {COUNTS[split]}; "
+            "complete the file, or give --any-counts for data of your own in this layout"
+        )

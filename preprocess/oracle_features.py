@@ -1,0 +1,116 @@
+"""Made-up features of oracle regions: class prototype + colour prototypes + noise of the box.
+
+Prototypes are drawn from N(0, I), and so is the noise, multiplied by `noise`. Each vector comes from a generator
+of its own, seeded by (seed, class name), (seed, colour name) or (seed, image id, box): neither the order of rows
+nor a dropped box can enter. The sum is divided by sqrt(1 + noise^2), so that a feature's values are near N(0, 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from oracle_labels import COLOURS, LabelledBox
+
+from vtlm_fairseq.errors import VTLMError
+
+TARGET_ACCURACY = 0.70
+
+
+def draw(dimension: int, *key: object) -> np.ndarray:
+    """A vector of N(0, 1) values, float32 [dimension], that depends on the key alone."""
+    digest = hashlib.sha256("\n".join(map(str, key)).encode("utf-8")).digest()
+    generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+    return generator.standard_normal(dimension, dtype=np.float32)
+
+
+class OracleFeatures:
+    """Makes the features of an image's boxes.
+
+    Args:
+        class_names: C names, in the order of the labels.
+        feature_dim: D.
+        seed: of all prototypes and noise.
+        noise: standard deviation of the noise (prototypes have 1).
+        signal: factor of the prototypes; 0 leaves noise only.
+    """
+
+    def __init__(
+        self, class_names: Sequence[str], *, feature_dim: int, seed: int, noise: float, signal: float = 1.0
+    ) -> None:
+        self.class_names = list(class_names)
+        self.feature_dim = feature_dim
+        self.seed = seed
+        self.noise = noise
+        self.signal = signal
+        self.prototypes = np.stack([draw(feature_dim, seed, "class", name) for name in self.class_names])
+        self._colours = {name: draw(feature_dim, seed, "colour", name) for name in sorted(COLOURS)}
+
+    @property
+    def scale(self) -> float:
+        """What the sum is divided by."""
+        return float(np.sqrt(1.0 + self.noise**2))
+
+    def box_noise(self, image_id: str, box: LabelledBox) -> np.ndarray:
+        """Noise of a box before it is scaled, float32 [D]."""
+        return draw(self.feature_dim, self.seed, "box", image_id, *box.xyxy)
+
+    def prototype_sum(self, box: LabelledBox) -> np.ndarray:
+        """Class prototype + colour prototypes, float32 [D]."""
+        total = self.prototypes[box.label].copy()
+        for name in box.colours:
+            total += self._colours[name]
+        return total
+
+    def __call__(self, image_id: str, boxes: Sequence[LabelledBox]) -> np.ndarray:
+        """Features of the boxes, float32 [R, D]."""
+        rows = np.empty((len(boxes), self.feature_dim), dtype=np.float32)
+        for row, box in zip(rows, boxes, strict=True):
+            row[:] = self.signal * self.prototype_sum(box) + self.noise * self.box_noise(image_id, box)
+        return rows / np.float32(self.scale)
+
+
+Images = Sequence[tuple[str, Sequence[LabelledBox]]]
+"""Image id and boxes of each image."""
+
+
+def accuracy(features: OracleFeatures, images: Images) -> float:
+    """Share of the boxes whose nearest class prototype (Euclidean, at signal 1) is that of their label."""
+    prototypes = features.prototypes / np.float32(features.scale)
+    offsets = 0.5 * np.square(prototypes).sum(axis=1)
+    right = count = 0
+    for image_id, boxes in images:
+        if not boxes:
+            continue
+        stored = features(image_id, boxes).astype(np.float16).astype(np.float32)
+        nearest = (stored @ prototypes.T - offsets).argmax(axis=1)
+        right += int((nearest == [box.label for box in boxes]).sum())
+        count += len(boxes)
+    return right / max(1, count)
+
+
+def calibrate(features: OracleFeatures, images: Images, *, target: float = TARGET_ACCURACY) -> float:
+    """Noise at which `accuracy` is the target, found by bisection on these images.
+
+    Raises:
+        VTLMError: even without noise fewer labels are read right.
+    """
+    pairs = [(image_id, box) for image_id, boxes in images for box in boxes]
+    labels = np.array([box.label for _, box in pairs])
+    clean = np.stack([features.prototype_sum(box) for _, box in pairs]) @ features.prototypes.T
+    clean -= 0.5 * np.square(features.prototypes).sum(axis=1)
+    noisy = np.stack([features.box_noise(image_id, box) for image_id, box in pairs]) @ features.prototypes.T
+
+    def read_right(noise: float) -> float:
+        return float(((clean + noise * noisy).argmax(axis=1) == labels).mean())
+
+    low, high = 0.0, 1.0
+    if read_right(low) < target:
+        raise VTLMError(f"{read_right(low):.1%} of the labels are read right without noise; use a larger --feature-dim")
+    while read_right(high) > target:
+        high *= 2.0
+    for _ in range(20):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if read_right(middle) > target else (low, middle)
+    return 0.5 * (low + high)

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Run the tests: bash tests/run.sh [--fast] [--cpu] [pytest arguments]
+#
+#   --fast   unit tests only
+#   --cpu    if an environment must be made, take PyTorch's small CPU build
+#
+# Uses the active virtual environment if it has all that is needed, else .venv in the checkout, made if need be.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/venv.sh
+
+cpu=()
+tests=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --fast) tests=(tests/unit) ;;
+        --cpu) cpu=(--cpu) ;;
+        -h | --help)
+            sed -n 's/^# \{0,1\}//p' tests/run.sh | sed 1d
+            exit 0
+            ;;
+        *) break ;;
+    esac
+    shift
+done
+
+vtlm_activate_venv ${cpu[@]+"${cpu[@]}"} test,plots
+exec "$PYTHON" -m pytest ${tests[@]+"${tests[@]}"} "$@"

@@ -1,0 +1,255 @@
+"""Faulty region stores and faulty input of the writer: one line that names file, image and what mends it."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from stores import fault, make_store, random_image, write_pair
+from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
+from vtlm_fairseq.errors import VTLMError, exit_on_error
+
+
+def replace(file: h5py.File, name: str, data, **options) -> None:
+    del file[name]
+    file.create_dataset(name, data=data, **options)
+
+
+def edit_offsets(file):
+    file["offsets"][1:3] = [9, 5]
+
+
+def edit_label(file):
+    file["labels"][7] = 5
+
+
+def edit_negative_label(file):
+    file["labels"][12] = -1
+
+
+def edit_id(file):
+    file["ids"][2] = b"img0.jpg"
+
+
+SCHEMA_FAULTS = [
+    (lambda f: f.__delitem__("boxes"), "dataset 'boxes' is missing"),
+    (lambda f: f.attrs.__delitem__("detector"), "root attribute 'detector' is missing"),
+    (lambda f: f.attrs.__setitem__("schema_version", 7), "schema_version 7 is not known"),
+    (lambda f: f.attrs.__setitem__("feature_dim", 9), "feature_dim is 9 but features are 8 wide"),
+    (lambda f: f.attrs.__setitem__("feature_dim", "x"), "feature_dim is 'x', not a whole number"),
+    (lambda f: f.attrs.__setitem__("num_classes", 4), "num_classes is 4 but class_names holds 5"),
+    (lambda f: replace(f, "features", np.zeros((18, 8))), "features are float64, must be float16 or float32"),
+    (
+        lambda f: replace(f, "features", np.zeros((18, 8, 1), "f2")),
+        "features has shape (18, 8, 1), must",
+    ),
+    (lambda f: replace(f, "labels", np.zeros(18, "i8")), "labels are int64, must be int16"),
+    (lambda f: replace(f, "labels", np.zeros(17, "i2")), "17 labels but 18 features"),
+    (lambda f: replace(f, "boxes", np.zeros((18, 5), "f4")), "boxes are 5 wide, must be 4"),
+    (lambda f: replace(f, "ids", np.arange(3)), "ids are int64, must be UTF-8 strings"),
+    (lambda f: replace(f, "offsets", np.array([0, 6, 18])), "3 ids need 4 offsets, found 3"),
+    (
+        lambda f: replace(f, "offsets", np.array([0, 6, 12, 17])),
+        "offsets run from 0 to 17, must be from 0 to 18",
+    ),
+    (edit_offsets, "offsets fall at image 'img1.jpg'"),
+    (edit_label, "image 'img1.jpg' has label 5, must be in 0..4"),
+    (edit_negative_label, "image 'img2.jpg' has label -1, must be in 0..4"),
+    (edit_id, "image 'img0.jpg' is there twice"),
+]
+
+
+@pytest.mark.parametrize(("edit", "expected"), SCHEMA_FAULTS, ids=[e for _, e in SCHEMA_FAULTS])
+def test_schema_faults_are_found_on_opening(tmp_path, edit, expected):
+    path = str(tmp_path / "bad.h5")
+    make_store(path, 3)
+    with h5py.File(path, "a") as file:
+        edit(file)
+    message = fault(RegionStore, [path])
+    assert expected in message and "bad.h5" in message
+    assert expected in "\n".join(validate(path))
+
+
+def test_files_that_are_no_stores(tmp_path):
+    (tmp_path / "text.h5").write_text("hello")
+    make_store(tmp_path / "cut.h5", 30, feature_dim=512)
+    data = (tmp_path / "cut.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
+    for name in ("text.h5", "cut.h5"):
+        message = fault(RegionStore, [str(tmp_path / name)])
+        assert name in message and "not an intact HDF5 file" in message
+    assert "--max-regions is 0" in fault(RegionStore, [str(tmp_path / "cut.h5")], max_regions=0)
+
+
+def test_data_from_outside_the_folder_is_refused(tmp_path):
+    outside = tmp_path / "outside.h5"
+    make_store(outside, 3)
+    folder = tmp_path / "stores"
+    path = folder / "s.h5"
+
+    def relink(link) -> str:
+        make_store(path, 3)
+        with h5py.File(path, "a") as file:
+            del file["features"]
+            link(file)
+        return str(path)
+
+    def virtual(file, source):
+        layout = h5py.VirtualLayout(shape=(18, 8), dtype="f2")
+        layout[:] = h5py.VirtualSource(str(source), "features", shape=(18, 8))
+        file.create_virtual_dataset("features", layout)
+
+    for target in (str(outside), "../outside.h5"):
+        relink(lambda f, t=target: f.__setitem__("features", h5py.ExternalLink(t, "features")))
+        assert "outside the folder" in fault(RegionStore, [str(path)])
+        relink(lambda f, t=target: virtual(f, t))
+        assert "outside the folder" in fault(RegionStore, [str(path)])
+    relink(lambda f: f.__setitem__("features", h5py.SoftLink("/boxes")))
+    assert "soft link" in fault(RegionStore, [str(path)])
+    relink(lambda f: virtual(f, "gone.h5"))
+    assert "gone.h5, which is missing" in fault(RegionStore, [str(path)])
+
+
+def test_virtual_dataset_within_the_folder_is_read(tmp_path):
+    stored = make_store(tmp_path / "data.h5", 3)
+    make_store(tmp_path / "s.h5", 3, seed=9)
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        del file["features"]
+        layout = h5py.VirtualLayout(shape=(18, 8), dtype="f2")
+        layout[:] = h5py.VirtualSource("data.h5", "features", shape=(18, 8))
+        file.create_virtual_dataset("features", layout)
+    found = RegionStore([str(tmp_path / "s.h5")])[2].features
+    np.testing.assert_array_equal(found, stored["img2.jpg"]["features"])
+
+
+# ---- the full check
+
+
+def test_validate_names_each_faulty_image(tmp_path):
+    path = str(tmp_path / "s.h5")
+    make_store(path, 6, regions=4)
+    with h5py.File(path, "a") as file:
+        file["features"][1, 3] = np.nan
+        file["features"][2, 0] = np.inf
+        file["boxes"][5] = [0.1, 0.2, 1.5, 0.9]
+        file["boxes"][9] = [0.5, 0.2, 0.4, 0.9]
+        file["boxes"][10, 0] = np.nan
+        file["scores"][13] = 0.99
+        file["scores"][16] = np.nan
+    calls = []
+    faults = validate(path, on_progress=lambda done, total: calls.append((done, total)))
+    expected = [
+        "image 'img0.jpg', region 1: features are not finite",
+        "image 'img2.jpg', region 2: box is not finite",
+        "image 'img1.jpg', region 1: box is not within 0..1",
+        "image 'img2.jpg', region 1: box is not x1 <= x2, y1 <= y2",
+        "image 'img4.jpg', region 0: score is not finite",
+        "image 'img3.jpg', region 1: score is higher than that of the region before it",
+    ]
+    assert faults == [f"{path}: {e}" for e in expected]
+    assert calls == [(24, 24)]
+
+
+def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(tmp_path, monkeypatch):
+    path = str(tmp_path / "s.h5")
+    make_store(path, 5, regions=[3, 0, 1, 5, 4])
+    monkeypatch.setattr("vtlm_fairseq.data.region_validate._BLOCK_BYTES", 8 * 8 * 2)  # two regions a block
+    assert validate(path) == []
+    with h5py.File(path, "a") as file:
+        file["scores"][6] = 0.95  # the first region of a block, the third of its image
+    assert validate(path) == [
+        f"{path}: image 'img3.jpg', region 2: score is higher than that of the region before it"
+    ]
+
+
+# ---- the writer
+
+
+BOX = [[0, 0, 1, 1], [0, 0, 1, 1]]
+INPUT_FAULTS = [
+    ({"features": np.zeros((2, 3))}, "features have shape (2, 3), must be [R, 2]"),
+    ({"features": np.zeros(2)}, "features have shape (2,)"),
+    ({"features": np.array([[1, np.nan], [0, 0]])}, "features hold a value that is not finite"),
+    ({"features": np.array([[1, 1e5], [0, 0]])}, "too large for float16; use --dtype float32"),
+    ({"boxes": np.zeros((2, 5))}, "boxes have shape (2, 5)"),
+    ({"boxes": np.array([[0, 0, 1, 1], [0, 0, 640, 1]])}, "boxes run from 0 to 640"),
+    ({"boxes": np.array([[0, 0, 1, 1], [-0.1, 0, 1, 1]])}, "boxes run from -0.1 to 1"),
+    ({"boxes": np.array([[0, 0, 1, 1], [0.5, 0, 0.25, 1]])}, "box [0.5, 0.0, 0.25, 1.0] is not x1 <= x2"),
+    ({"labels": np.array([0, 3])}, "labels run from 0 to 3, must be in 0..2"),
+    ({"labels": np.array([-1, 0])}, "labels run from -1 to 0"),
+    ({"labels": np.array([0.0, 1.0])}, "labels are float64, must be whole numbers"),
+    ({"labels": np.array([0])}, "labels have shape (1,)"),
+    ({"scores": np.array([0.5])}, "scores have shape (1,)"),
+    ({"scores": np.array([0.5, np.inf])}, "scores hold a value that is not finite"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), INPUT_FAULTS, ids=[e for _, e in INPUT_FAULTS])
+def test_writer_refuses_bad_input_and_leaves_nothing(tmp_path, overrides, expected):
+    message = fault(write_pair, tmp_path / "s.h5", **overrides)
+    assert expected in message and "s.h5" in message and "image 'a'" in message
+    assert os.listdir(tmp_path) == []
+
+
+def test_writer_refuses_bad_options(tmp_path):
+    path = tmp_path / "s.h5"
+    assert "feature_dim is 0" in fault(write_pair, path, feature_dim=0)
+    assert "0 class names" in fault(write_pair, path, class_names=[])
+    assert "dtype 'int8'" in fault(write_pair, path, dtype="int8")
+    assert "attribute 'detector' is set by the schema" in fault(
+        write_pair, path, attributes={"detector": "x"}
+    )
+    assert "does not exist" in fault(write_pair, tmp_path / "no" / "s.h5")
+    assert os.listdir(tmp_path) == []
+
+
+def test_writer_refuses_an_id_given_twice_or_of_two_lines(tmp_path):
+    image = random_image(np.random.default_rng(0), 2)
+    with RegionStoreWriter(tmp_path / "s.h5", feature_dim=8, class_names="abcde", detector="x") as writer:
+        writer.add("a", **image)
+        assert "image 'a' is given twice" in fault(writer.add, "a", **image)
+        for bad in ("", "a\nb", "a\0"):
+            assert "an image id is one line" in fault(writer.add, bad, **image)
+        writer.add("b", **image)
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["a", "b"]
+
+
+def test_rounding_errors_past_the_edge_are_clipped(tmp_path):
+    write_pair(tmp_path / "s.h5", boxes=np.array([[-1e-8, 0, 1, 1 + 1e-7], [0, 0, 1, 1]]))
+    assert RegionStore([str(tmp_path / "s.h5")])[0].boxes.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_crash_leaves_nothing_new_and_the_old_file_alone(tmp_path, big):
+    image = random_image(np.random.default_rng(0), 300, feature_dim=2048)
+
+    def crash(path: Path) -> None:
+        with RegionStoreWriter(path, feature_dim=2048, class_names="abcde", detector="x") as writer:
+            for i in range(5 if big else 1):
+                writer.add(f"im{i}", **image)
+            assert not path.exists() or path.stat().st_size == size
+            raise KeyboardInterrupt
+
+    size = None
+    with pytest.raises(KeyboardInterrupt):
+        crash(tmp_path / "new.h5")
+    assert os.listdir(tmp_path) == []
+    make_store(tmp_path / "old.h5", 2)
+    size, before = (tmp_path / "old.h5").stat().st_size, (tmp_path / "old.h5").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        crash(tmp_path / "old.h5")
+    assert os.listdir(tmp_path) == ["old.h5"] and (tmp_path / "old.h5").read_bytes() == before
+
+
+# ---- errors
+
+
+def test_exit_on_error_is_one_line_without_the_cause():
+    with pytest.raises(SystemExit) as caught, exit_on_error():
+        raise VTLMError("two\n  lines")
+    assert caught.value.code == "error: two lines"
+    assert caught.value.__suppress_context__
+    with pytest.raises(KeyError), exit_on_error():
+        raise KeyError("a bug keeps its traceback")

@@ -1,0 +1,340 @@
+"""Region stores: what is written is read back, in any process; each fault is one line that names it."""
+
+import multiprocessing
+import os
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from stores import fault, make_store, write_pair
+from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
+
+RAGGED = [3, 0, 50, 1, 36, 7, 0]
+
+
+def assert_same(found, expected: dict[str, np.ndarray], limit: int | None = None) -> None:
+    for name in ("features", "boxes", "labels", "scores"):
+        np.testing.assert_array_equal(getattr(found, name), expected[name][:limit], err_msg=name)
+
+
+# ---- reading back
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_round_trip_of_ragged_images(tmp_path, dtype):
+    stored = make_store(tmp_path / "s.h5", 7, regions=RAGGED, dtype=dtype)
+    store = RegionStore([str(tmp_path / "s.h5")], max_regions=None)
+    assert (len(store), store.num_regions, store.feature_dim, store.num_classes) == (7, sum(RAGGED), 8, 5)
+    assert store.class_names == ["class0", "class1", "class2", "class3", "class4"]
+    assert (store.detector, store.dtype) == ("random", np.dtype(dtype))
+    for row, image_id in enumerate(stored):
+        regions = store[row]
+        assert_same(regions, stored[image_id])
+        assert [a.dtype for a in regions] == [np.dtype(d) for d in (dtype, "f4", "i8", "f4")]
+
+
+def test_literal_values_sorted_by_score(tmp_path):
+    write_pair(tmp_path / "s.h5", attributes={"note": "hello", "blocks": 3})
+    store = RegionStore([str(tmp_path / "s.h5")])
+    features, boxes, labels, scores = store[0]
+    assert features.tolist() == [[3, 4], [1, 2]]
+    assert boxes.tolist() == [[0.25, 0.5, 0.75, 1], [0, 0, 1, 1]]
+    assert labels.tolist() == [0, 2]
+    assert scores.tolist() == [0.75, 0.5]
+    assert store.attributes["note"] == "hello" and store.attributes["blocks"] == 3
+    assert store.attributes["created_by"] == "vtlm-fairseq"
+
+
+def test_float16_is_exact_and_float32_input_is_rounded_once(tmp_path):
+    values = np.array([[0.1, 65504.0], [6e-8, -1 / 3]], np.float32)
+    write_pair(tmp_path / "s.h5", features=values, scores=np.array([1.0, 0.5]))
+    found = RegionStore([str(tmp_path / "s.h5")])[0].features
+    np.testing.assert_array_equal(found, values.astype(np.float16))
+
+
+def test_equal_scores_keep_their_order_and_no_scores_mean_one(tmp_path):
+    write_pair(tmp_path / "tie.h5", scores=np.array([0.5, 0.5]))
+    assert RegionStore([str(tmp_path / "tie.h5")])[0].labels.tolist() == [2, 0]
+    write_pair(tmp_path / "none.h5", scores=None)
+    regions = RegionStore([str(tmp_path / "none.h5")])[0]
+    assert (regions.labels.tolist(), regions.scores.tolist()) == ([2, 0], [1.0, 1.0])
+
+
+def test_truncation_keeps_the_most_confident(tmp_path):
+    stored = make_store(tmp_path / "s.h5", 7, regions=RAGGED)
+    store = RegionStore([str(tmp_path / "s.h5")], max_regions=5)
+    for row, image_id in enumerate(stored):
+        assert_same(store[row], stored[image_id], limit=5)
+    kept, cut = store[2].scores, stored["img2.jpg"]["scores"][5:]
+    assert kept.min() > cut.max()
+    assert store.counts(np.array([0, 1, 2, 3, 4, 2])).tolist() == [3, 0, 5, 1, 5, 5]
+    assert RegionStore([str(tmp_path / "s.h5")], None).counts(np.arange(7)).tolist() == RAGGED
+    assert RegionStore([str(tmp_path / "s.h5")]).counts(np.arange(7)).tolist() == [3, 0, 36, 1, 36, 7, 0]
+
+
+def test_large_store_is_written_in_several_pieces(tmp_path):
+    counts = [40, 0, 90, 33] * 20
+    stored = make_store(tmp_path / "s.h5", 80, regions=counts, feature_dim=2048)
+    with h5py.File(tmp_path / "s.h5") as file:
+        assert file["features"].chunks == (1024, 2048) and file["features"].shape == (sum(counts), 2048)
+    store = RegionStore([str(tmp_path / "s.h5")], max_regions=None)
+    for row, image_id in enumerate(stored):
+        assert_same(store[row], stored[image_id])
+
+
+def test_empty_store(tmp_path):
+    make_store(tmp_path / "s.h5", 0)
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert (len(store), store.rows([]).tolist(), store.ids()) == (0, [], [])
+    assert "missing from the store: x" in fault(store.rows, ["x"])
+
+
+# ---- ids
+
+
+def test_permuted_store_gives_the_same_regions_by_id(tmp_path):
+    """PITFALLS 24."""
+    stored = make_store(tmp_path / "a.h5", 9, regions=[1, 2, 3, 4, 5, 6, 7, 8, 9])
+    order = [4, 1, 8, 0, 2, 7, 3, 6, 5]
+    with RegionStoreWriter(
+        tmp_path / "b.h5", feature_dim=8, class_names=[f"class{c}" for c in range(5)], detector="random"
+    ) as writer:
+        for i in order:
+            writer.add(f"img{i}.jpg", **stored[f"img{i}.jpg"])
+    a, b = (RegionStore([str(tmp_path / n)]) for n in ("a.h5", "b.h5"))
+    lines = ["img3.jpg", "img0.jpg", "img8.jpg", "img3.jpg"]
+    rows_a, rows_b = a.rows(lines), b.rows(lines)
+    assert rows_a.tolist() == [3, 0, 8, 3] and rows_b.tolist() == [6, 3, 2, 6]
+    assert rows_a.dtype == np.int64
+    assert a.counts(rows_a).tolist() == b.counts(rows_b).tolist() == [4, 1, 9, 4]
+    for line, row_a, row_b in zip(lines, rows_a, rows_b, strict=True):
+        assert_same(a[row_a], stored[line])
+        assert_same(b[row_b], stored[line])
+
+
+def test_missing_ids_count_and_first_five(tmp_path):
+    """PITFALLS 24."""
+    make_store(tmp_path / "s.h5", 3)
+    store = RegionStore([str(tmp_path / "s.h5")])
+    lines = ["img1.jpg", *(f"no{i}" for i in (7, 3, 3, 9, 1, 2, 5)), "img", "img1.jpg.png"]
+    message = fault(store.rows, lines)
+    assert "8 image ids are missing from the store: no7, no3, no9, no1, no2, ..." in message
+    assert "s.h5" in message and "--regions" in message
+    assert store.rows(["img2.jpg"]).tolist() == [2]
+
+
+def test_ids_beyond_ascii_and_of_many_lengths(tmp_path):
+    ids = ["ü.jpg", "a", "図/1.png", "a" * 300, "A", "a b"]
+    make_store(tmp_path / "s.h5", ids)
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert store.ids() == ids
+    assert store.rows(list(reversed(ids))).tolist() == [5, 4, 3, 2, 1, 0]
+    assert [store.image_id(i) for i in (0, 2, 3)] == ["ü.jpg", "図/1.png", "a" * 300]
+
+
+def test_ids_of_variable_length_strings_are_read(tmp_path):
+    make_store(tmp_path / "s.h5", 3)
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        del file["ids"]
+        file.create_dataset("ids", data=["x", "ü", "zz"], dtype=h5py.string_dtype("utf-8"))
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert (store.rows(["zz", "ü"]).tolist(), store.ids(), store.image_id(1)) == (
+        [2, 1],
+        ["x", "ü", "zz"],
+        "ü",
+    )
+
+
+def test_rows_out_of_range(tmp_path):
+    make_store(tmp_path / "s.h5", 3)
+    store = RegionStore([str(tmp_path / "s.h5")])
+    for row in (-1, 3):
+        with pytest.raises(IndexError):
+            store[row]
+        with pytest.raises(IndexError):
+            store.counts(np.array([0, row]))
+
+
+# ---- shards and folders
+
+
+def test_shards(tmp_path):
+    first = make_store(tmp_path / "train.0.h5", ["a", "b"], regions=[2, 40], seed=1)
+    make_store(tmp_path / "train.1.h5", [], seed=2)
+    last = make_store(tmp_path / "train.2.h5", ["c", "d", "e"], regions=[0, 5, 1], seed=3)
+    make_store(tmp_path / "valid.h5", ["v"])
+    store = RegionStore.open(str(tmp_path), "train")
+    assert [os.path.basename(p) for p in store.paths] == ["train.0.h5", "train.1.h5", "train.2.h5"]
+    assert (store.ids(), store.num_images, store.num_regions) == (list("abcde"), 5, 48)
+    assert store.rows(["e", "a", "d"]).tolist() == [4, 0, 3]
+    assert store.counts(np.array([4, 0, 3, 2, 1])).tolist() == [1, 2, 5, 0, 36]
+    stored = {**first, **last}
+    for row, image_id in enumerate("abcde"):
+        assert_same(store[row], stored[image_id], limit=36)
+        assert store.image_id(row) == image_id
+    assert RegionStore.open(str(tmp_path), "valid").ids() == ["v"]
+    assert RegionStore.open(str(tmp_path / "valid.h5"), "train").ids() == ["v"]
+
+
+def test_more_shards_than_files_kept_open(tmp_path):
+    stored = {}
+    for i in range(20):
+        stored.update(make_store(tmp_path / f"train.{i:02}.h5", [f"im{i}"], seed=i))
+    store = RegionStore.open(str(tmp_path), "train")
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    for row in [*range(20), *reversed(range(20))]:
+        assert_same(store[row], stored[f"im{row}"])
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) - before <= 16
+
+
+def test_folder_without_the_split_names_what_there_is(tmp_path):
+    make_store(tmp_path / "train.0.h5", 1)
+    make_store(tmp_path / "valid.h5", 1)
+    message = fault(RegionStore.open, str(tmp_path), "test")
+    assert "neither test.h5 nor test.*.h5" in message and "splits there: train, valid" in message
+    assert "no such file or folder" in fault(RegionStore.open, str(tmp_path / "nowhere"), "test")
+    make_store(tmp_path / "train.h5", 1)
+    assert "both train.h5 and shards" in fault(RegionStore.open, str(tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"feature_dim": 4}, "features are 4 and 8 wide"),
+        ({"dtype": "float32"}, "features are float32 and float16"),
+        ({"num_classes": 6}, "class_names differ"),
+        ({"images": ["img1.jpg"]}, "image 'img1.jpg' is there twice"),
+    ],
+)
+def test_shards_that_do_not_fit(tmp_path, other, expected):
+    make_store(tmp_path / "train.0.h5", 2)
+    make_store(tmp_path / "train.1.h5", **{"images": ["x"], **other})
+    message = fault(RegionStore.open, str(tmp_path), "train")
+    assert expected in message and "train.0.h5" in message and "train.1.h5" in message
+
+
+# ---- processes
+
+
+class StoreDataset(Dataset):
+    def __init__(self, store):
+        self.store = store
+
+    def __len__(self):
+        return len(self.store)
+
+    def __getitem__(self, row):
+        return row, os.getpid(), tuple(self.store[row])
+
+
+def first_item(batch):
+    return batch[0]
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+@pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (4, "fork"), (2, "spawn")])
+def test_workers_read_what_a_direct_read_gives(tmp_path, workers, start, read_before):
+    """PITFALLS 20: three epochs, handles opened in the parent or not; also when two shards are open."""
+    stored = make_store(tmp_path / "t.0.h5", [f"a{i}" for i in range(15)], regions=[i % 5 for i in range(15)])
+    stored |= make_store(tmp_path / "t.1.h5", [f"b{i}" for i in range(15)], regions=9, seed=4)
+    store = RegionStore.open(str(tmp_path), "t")
+    if read_before:
+        store[0], store[29]
+    loader = DataLoader(
+        StoreDataset(store),
+        batch_size=1,
+        num_workers=workers,
+        collate_fn=first_item,
+        multiprocessing_context=start,
+    )
+    expected = list(stored.values())
+    for _ in range(3 if start != "spawn" else 1):
+        items = list(loader)
+        assert [row for row, _, _ in items] == list(range(30))
+        assert (os.getpid() in {pid for _, pid, _ in items}) == (workers == 0)
+        for row, _, arrays in items:
+            for found, name in zip(arrays, ("features", "boxes", "labels", "scores"), strict=True):
+                np.testing.assert_array_equal(found, expected[row][name])
+        if read_before:
+            assert_same(store[29], expected[29])  # the parent's handle survives the workers
+
+
+def test_spawned_workers_over_three_epochs(tmp_path):
+    """PITFALLS 20, with workers that stay (spawning them anew each epoch is slow)."""
+    stored = list(make_store(tmp_path / "t.h5", 12, regions=[i % 4 for i in range(12)]).values())
+    store = RegionStore([str(tmp_path / "t.h5")])
+    store[0]
+    loader = DataLoader(
+        StoreDataset(store),
+        batch_size=1,
+        num_workers=4,
+        collate_fn=first_item,
+        multiprocessing_context="spawn",
+        persistent_workers=True,
+    )
+    for _ in range(3):
+        for row, _, arrays in loader:
+            np.testing.assert_array_equal(arrays[0], stored[row]["features"])
+            np.testing.assert_array_equal(arrays[2], stored[row]["labels"])
+
+
+def test_forked_child_does_not_share_the_parents_file(tmp_path):
+    """PITFALLS 20: the child's handle has a file descriptor of its own."""
+    make_store(tmp_path / "t.h5", 3)
+    store = RegionStore([str(tmp_path / "t.h5")])
+    store[0]
+    parent = store._handles[0].file
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe()
+
+    def child():
+        store[1]
+        send.send((bool(parent), bool(store._handles[0].file), store._pid == os.getpid()))
+
+    process = context.Process(target=child)
+    process.start()
+    assert receive.poll(30) and receive.recv() == (False, True, True)
+    process.join()
+    assert bool(parent)
+
+
+def test_pickles_before_and_after_the_first_access(tmp_path):
+    """PITFALLS 21."""
+    stored = make_store(tmp_path / "s.h5", 5, regions=[1, 2, 3, 4, 5])
+    store = RegionStore([str(tmp_path / "s.h5")])
+    before = pickle.loads(pickle.dumps(store))
+    store[3], store.rows(["img1.jpg"])
+    after = pickle.loads(pickle.dumps(store))
+    for copy in (before, after):
+        assert copy.rows(["img4.jpg", "img0.jpg"]).tolist() == [4, 0]
+        assert_same(copy[4], stored["img4.jpg"])
+        assert copy.counts(np.arange(5)).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_pickle_carries_no_ids(tmp_path):
+    make_store(tmp_path / "s.h5", [f"a-rather-long-image-name-{i:04}" for i in range(500)], regions=0)
+    data = pickle.dumps(RegionStore([str(tmp_path / "s.h5")]))
+    assert b"rather-long" not in data and len(data) < 500 * 8 + 2000
+
+
+def test_working_directory_may_change(tmp_path, monkeypatch):
+    stored = make_store(tmp_path / "here" / "s.h5", 2)
+    monkeypatch.chdir(tmp_path)
+    store = RegionStore.open("here/s.h5", "train")
+    monkeypatch.chdir("/")
+    assert_same(store[1], stored["img1.jpg"])
+
+
+def test_two_readers_and_a_writer_that_replaces_the_file(tmp_path):
+    """PITFALLS 22: a reader holds no lock, and keeps the old data of a file that is replaced."""
+    path = tmp_path / "s.h5"
+    old = make_store(path, 2, seed=1)
+    readers = [RegionStore([str(path)]) for _ in range(2)]
+    readers[0][0], readers[1][0]
+    new = make_store(path, 2, seed=2)
+    assert_same(readers[0][1], old["img1.jpg"])
+    assert_same(RegionStore([str(path)])[1], new["img1.jpg"])

@@ -1,0 +1,173 @@
+"""`vtlm-regions`: stores from a user's own arrays (PITFALLS 26), their summary and their full check."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from stores import make_store
+from vtlm_fairseq.cli.regions import main
+from vtlm_fairseq.data.region_store import RegionStore
+
+
+def fails(*argv) -> str:
+    """The one line with which a command ends."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in argv])
+    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
+    return caught.value.code
+
+
+def save_npz(folder, image_id, regions, **overrides):
+    folder.mkdir(exist_ok=True)
+    arrays = {
+        "features": np.arange(regions * 4, dtype=np.float32).reshape(regions, 4),
+        "boxes": np.tile(np.array([0.0, 0.25, 0.5, 1.0]), (regions, 1)),
+        "labels": np.arange(regions) % 3,
+        "scores": np.linspace(0.5, 1, regions),
+    }
+    arrays.update(overrides)
+    np.savez(folder / f"{image_id}.npz", **{k: v for k, v in arrays.items() if v is not None})
+
+
+def test_convert_npz(tmp_path, capsys):
+    """PITFALLS 26."""
+    save_npz(tmp_path / "in", "b.jpg", 3)
+    save_npz(tmp_path / "in", "a.jpg", 2, scores=None)
+    save_npz(tmp_path / "in", "c.jpg", 0)
+    (tmp_path / "names").write_text("cat\ndog\ntree\n")
+    argv = ["convert", "--npz", tmp_path / "in", "--class-names", tmp_path / "names", "--detector", "mine"]
+    assert main([str(a) for a in [*argv, "--out", tmp_path / "s.h5"]]) == 0
+    assert "3 images" in capsys.readouterr().out
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert (store.ids(), store.class_names) == (["a.jpg", "b.jpg", "c.jpg"], ["cat", "dog", "tree"])
+    assert (store.detector, store.dtype) == ("mine", np.float16)
+    a, b, c = (store[i] for i in range(3))
+    assert a.features.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]] and a.scores.tolist() == [1, 1]
+    assert b.labels.tolist() == [2, 1, 0] and b.scores.tolist() == [1, 0.75, 0.5]
+    assert b.features[:, 0].tolist() == [8, 4, 0] and b.boxes[0].tolist() == [0, 0.25, 0.5, 1]
+    assert c.features.shape == (0, 4)
+    assert main(["validate", str(tmp_path / "s.h5")]) == 0
+    assert "exists; remove it or add --overwrite" in fails(*argv, "--out", tmp_path / "s.h5")
+    assert main([str(a) for a in [*argv, "--out", tmp_path / "s.h5", "--overwrite"]]) == 0
+
+
+def test_convert_npy_in_pixels_and_yxyx(tmp_path):
+    """PITFALLS 26: width and height, and x and y, are not mixed up."""
+    np.save(tmp_path / "f.npy", np.arange(12, dtype=np.float32).reshape(2, 2, 3))
+    boxes = [[[10, 40, 50, 80], [0, 0, 101, 201]], [[0, 5, 10, 20], [2, 4, 4, 8]]]  # y1, x1, y2, x2
+    np.save(tmp_path / "b.npy", np.array(boxes))
+    np.save(tmp_path / "l.npy", np.array([[0, 1], [1, 0]]))
+    np.save(tmp_path / "s.npy", np.array([[0.5, 0.25], [0.25, 0.5]]))
+    (tmp_path / "ids").write_text("x\ny\n")
+    (tmp_path / "sizes").write_text("y\t20\t10\nx\t200\t100\nother\t1\t1\n")
+    base = ["convert", "--npy", tmp_path / "f.npy", "--ids", tmp_path / "ids", "--boxes", tmp_path / "b.npy"]
+    base += ["--labels", tmp_path / "l.npy", "--scores", tmp_path / "s.npy", "--num-classes", 2]
+    pixels = ["--box-units", "pixels", "--image-sizes", tmp_path / "sizes", "--box-format", "yxyx"]
+    main([str(a) for a in [*base, *pixels, "--dtype", "float32", "--out", tmp_path / "s.h5"]])
+    store = RegionStore([str(tmp_path / "s.h5")])
+    x, y = store[0], store[1]
+    np.testing.assert_allclose(x.boxes, [[0.2, 0.1, 0.4, 0.5], [0, 0, 1, 1]])
+    np.testing.assert_allclose(y.boxes, [[0.2, 0.2, 0.4, 0.4], [0.25, 0, 1, 1]])
+    assert x.features.tolist() == [[0, 1, 2], [3, 4, 5]] and y.features.tolist() == [[9, 10, 11], [6, 7, 8]]
+    assert (y.labels.tolist(), store.dtype, store.class_names) == ([0, 1], np.float32, ["class 0", "class 1"])
+    out = ["--out", tmp_path / "no.h5"]
+    assert "boxes run from 0 to 201" in fails(*base, *out)
+    assert "go together" in fails(*base, "--box-units", "pixels", *out)
+    assert "go together" in fails(*base, "--image-sizes", tmp_path / "sizes", *out)
+    xyxy = [*pixels[:-1], "xyxy"]
+    assert "image 'x': box [0.0, 0.0, 101.0, 201.0] is outside the image of 200 x 100" in fails(
+        *base, *xyxy, *out
+    )
+    (tmp_path / "sizes").write_text("x\t200\t100\n")
+    assert "no line for image 'y'" in fails(*base, *pixels, *out)
+    (tmp_path / "sizes").write_text("x\t200\t100\ny 1 2\n")
+    assert "line 2 is 'y 1 2', not id, width, height" in fails(*base, *pixels, *out)
+    assert not os.path.exists(tmp_path / "no.h5")
+
+
+def test_convert_npy_of_features_alone(tmp_path):
+    np.save(tmp_path / "f.npy", np.ones((2, 3, 4), np.float16))
+    (tmp_path / "ids").write_text("x\ny")
+    argv = ["convert", "--npy", tmp_path / "f.npy", "--ids", tmp_path / "ids", "--out", tmp_path / "s.h5"]
+    main([str(a) for a in argv])
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert store.class_names == ["region"] and store[1].boxes.tolist() == [[0, 0, 1, 1]] * 3
+    assert store[0].labels.tolist() == [0, 0, 0] and store[0].scores.tolist() == [1, 1, 1]
+
+
+def test_convert_faults_are_one_line(tmp_path):
+    out = ["--out", tmp_path / "s.h5"]
+    np.save(tmp_path / "f.npy", np.ones((2, 3, 4), np.float16))
+    np.save(tmp_path / "flat.npy", np.ones((2, 3)))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "ids").write_text("x\n")
+    (tmp_path / "twice").write_text("x\nx\n")
+    (tmp_path / "gap").write_text("x\n\ny\n")
+    npy = ["convert", "--npy", tmp_path / "f.npy"]
+    assert "--npy needs --ids" in fails(*npy, *out)
+    assert "1 lines, but" in fails(*npy, "--ids", tmp_path / "ids", *out)
+    assert "image 'x' is given twice" in fails(*npy, "--ids", tmp_path / "twice", *out)
+    assert "line 2 is empty" in fails(*npy, "--ids", tmp_path / "gap", *out)
+    labels = ["--labels", tmp_path / "flat.npy"]
+    (tmp_path / "ids").write_text("x\ny\n")
+    ids = ["--ids", tmp_path / "ids"]
+    assert "--class-names FILE (one a line) or --num-classes" in fails(*npy, *ids, *labels, *out)
+    assert "labels are float64" in fails(*npy, *ids, *labels, "--num-classes", 2, *out)
+    assert "--boxes" in fails(*npy, *ids, "--boxes", tmp_path / "flat.npy", *out)
+    for name, expected in (("flat", "must be [N, R, D]"), ("objects", "plain numbers"), ("none", "none.npy")):
+        assert expected in fails("convert", "--npy", tmp_path / f"{name}.npy", *ids, *out)
+    npz = ["convert", "--num-classes", 3, "--npz", tmp_path / "in"]
+    assert "no such folder" in fails(*npz, *out)
+    (tmp_path / "in").mkdir()
+    assert "no .npz file" in fails(*npz, *out)
+    save_npz(tmp_path / "in", "a", 2)
+    assert "--ids goes with --npy" in fails(*npz, *ids, *out)
+    save_npz(tmp_path / "in", "b", 2, labels=None)
+    assert "b.npz: array 'labels' is missing" in fails(*npz, *out)
+    save_npz(tmp_path / "in", "b", 2, features=np.ones((2, 5)))
+    assert "image 'b': features have shape (2, 5), must be [R, 4]" in fails(*npz, *out)
+    save_npz(tmp_path / "in", "b", 2, labels=np.array([{}, {}], dtype=object))
+    assert "b.npz: unreadable" in fails(*npz, *out)
+    (tmp_path / "in" / "b.npz").write_bytes(b"PK nonsense")
+    assert "b.npz: not a numpy file" in fails(*npz, *out)
+    assert not os.path.exists(tmp_path / "s.h5") and not [f for f in os.listdir(tmp_path) if "tmp" in f]
+
+
+def test_info(tmp_path, capsys):
+    path = tmp_path / "s.h5"
+    make_store(path, 4, regions=[2, 0, 7, 3])
+    with h5py.File(path, "a") as file:
+        file["labels"][:] = [3] * 6 + [1] * 4 + [0] * 2
+        file.attrs["recipe"] = "by hand"
+    assert main(["info", str(path)]) == 0
+    text = {line[:20].strip(): line[20:] for line in capsys.readouterr().out.splitlines()}
+    assert (text["images"], text["regions"], text["images without any"]) == ("4", "12", "1")
+    assert text["regions per image"] == "min 0, median 2.5, max 7"
+    assert text["features"] == "8 x float16" and text["classes"] == "5, 3 in use"
+    assert text["commonest"] == "class3 6, class1 4, class0 2"
+    assert (text["detector"], text["recipe"]) == ("random", "by hand")
+
+
+def test_info_and_validate_of_a_folder_and_of_nothing(tmp_path, capsys):
+    make_store(tmp_path / "train.0.h5", 1)
+    make_store(tmp_path / "valid.h5", 1)
+    main(["info", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "train.0.h5" in out and "valid.h5" in out
+    assert main(["validate", str(tmp_path)]) == 0
+    assert "no such file or folder" in fails("info", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "no .h5 file" in fails("validate", tmp_path / "empty")
+
+
+def test_validate_lists_twenty_faults_and_counts_the_rest(tmp_path, capsys):
+    path = tmp_path / "s.h5"
+    make_store(path, 30, regions=2)
+    with h5py.File(path, "a") as file:
+        file["features"][::2, 0] = np.nan
+    assert main(["validate", str(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 22 and lines[0] == f"{path}: image 'img0.jpg', region 0: features are not finite"
+    assert lines[20:] == ["... and 10 more", f"{path}: 30 faults"]

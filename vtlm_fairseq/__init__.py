@@ -1,0 +1,23 @@
+"""VTLM for fairseq: visual translation language modelling and multimodal translation.
+
+Loaded with ``--user-dir vtlm_fairseq`` (from a checkout) or ``--user-dir "$(python -m vtlm_fairseq)"`` (installed).
+Importing the package registers its tasks, models and criterion with fairseq.
+"""
+
+import argparse
+import logging
+
+import torch
+
+from vtlm_fairseq.version import __version__
+
+# fairseq checkpoints of components configured the old way hold one argparse.Namespace. Allowing that class lets
+# torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
+torch.serialization.add_safe_globals([argparse.Namespace])
+
+# Importing fairseq sets the root logger to DEBUG; h5py then logs its type conversions.
+logging.getLogger("h5py").setLevel(logging.INFO)
+
+from vtlm_fairseq import criterions, models, tasks  # noqa: E402
+
+__all__ = ["__version__", "criterions", "models", "tasks"]

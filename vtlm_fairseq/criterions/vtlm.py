@@ -1,0 +1,97 @@
+"""Criterion ``vtlm``: masked language modelling plus masked region classification (paper, section 2.2)."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from torch import Tensor
+
+from vtlm_fairseq.data.translation_lm_dataset import IGNORE
+
+
+@dataclass
+class VTLMCriterionConfig(FairseqDataclass):
+    """Options of the criterion."""
+
+    mrc_weight: float = field(default=1.0, metadata={"help": "weight of the region loss"})
+
+
+@register_criterion("vtlm", dataclass=VTLMCriterionConfig)
+class VTLMCriterion(FairseqCriterion):
+    """Mean cross-entropy over masked words + ``mrc_weight`` x mean cross-entropy over selected regions.
+
+    TLM is the same criterion on a batch without regions. ``sample_size`` is 1 for each micro-batch, so that an
+    update is the mean over its micro-batches and ranks of the loss above.
+    """
+
+    def __init__(self, task, mrc_weight: float):
+        super().__init__(task)
+        self.mrc_weight = mrc_weight
+
+    def forward(self, model, sample, reduce=True):
+        """Loss (scalar, float32), sample size (1), and sums and counts for logging."""
+        words = sample["target"]
+        regions = sample.get("region_target")
+        masked_tokens = words.ne(self.padding_idx)
+        selected = None if regions is None else regions.ne(IGNORE)
+        word_logits, region_logits = model(
+            **sample["net_input"], masked_tokens=masked_tokens, selected_regions=selected
+        )
+        logging_output = {
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": 1,
+        }
+        loss = self._add_part(logging_output, "mlm", word_logits, words[masked_tokens], weight=1.0)
+        if region_logits is not None:
+            loss = loss + self._add_part(
+                logging_output, "mrc", region_logits, regions[selected], weight=self.mrc_weight
+            )
+        return loss, 1, logging_output
+
+    @staticmethod
+    def _add_part(log: dict, name: str, logits: Tensor, target: Tensor, *, weight: float) -> Tensor:
+        """Weighted mean cross-entropy of n x K logits against n targets; 0, still attached, for n = 0."""
+        total = F.cross_entropy(logits.float(), target, reduction="sum")
+        count = target.numel()
+        log[f"{name}_loss_sum"] = total.detach()
+        log[f"{name}_weighted_sum"] = weight * total.detach()
+        log[f"{name}_count"] = count
+        log[f"{name}_correct"] = (logits.argmax(-1) == target).sum().detach()
+        return weight * total / max(count, 1)
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
+        """Log ``loss mlm_loss mlm_ppl mlm_accuracy mrc_loss mrc_accuracy accuracy``.
+
+        Losses are in base 2 as all of fairseq's, accuracies in per cent; with nothing predicted they are 0 (ppl 1).
+        """
+
+        def total(key: str) -> float:
+            return float(utils.item(sum(log.get(key, 0) for log in logging_outputs)))
+
+        def ratio(numerator: float, denominator: float) -> float:
+            return numerator / denominator if denominator else 0.0
+
+        counts = {name: total(f"{name}_count") for name in ("mlm", "mrc")}
+        for name, count in counts.items():
+            loss = ratio(total(f"{name}_loss_sum"), count) / math.log(2)
+            weighted = ratio(total(f"{name}_weighted_sum"), count) / math.log(2)
+            metrics.log_scalar(f"{name}_loss", loss, count, round=3)
+            metrics.log_scalar(f"_{name}_weighted", weighted, count)
+            accuracy = 100 * ratio(total(f"{name}_correct"), count)
+            metrics.log_scalar(f"{name}_accuracy", accuracy, count, round=2)
+        correct = total("mlm_correct") + total("mrc_correct")
+        both = counts["mlm"] + counts["mrc"]
+        metrics.log_scalar("accuracy", 100 * ratio(correct, both), both, round=2)
+        metrics.log_derived("mlm_ppl", lambda meters: round(2 ** meters["mlm_loss"].avg, 3))
+        metrics.log_derived("loss", lambda meters: meters["_mlm_weighted"].avg + meters["_mrc_weighted"].avg)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Sums and counts only."""
+        return True

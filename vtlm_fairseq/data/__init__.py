@@ -1,0 +1,1 @@
+"""Data: the region store, masking and the two datasets."""

@@ -1,0 +1,253 @@
+"""The schema of a region store file, and what is checked each time one is opened.
+
+A store is one HDF5 file: `ids` [N] string, `offsets` [N+1] int64, `features` [T, D] float16 or float32,
+`boxes` [T, 4] float32 (x1, y1, x2, y2 as fractions of the image), `labels` [T] int16, `scores` [T] float32
+and `class_names` [C] string. Regions of image i are the rows offsets[i]:offsets[i+1], best score first.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vtlm_fairseq.errors import VTLMError
+
+SCHEMA_VERSION = 1
+ROOT_ATTRIBUTES = ("schema_version", "detector", "feature_dim", "num_classes", "created_by")
+FEATURE_DTYPES = ("float16", "float32")
+_RANKS = {"ids": 1, "offsets": 1, "features": 2, "boxes": 2, "labels": 1, "scores": 1, "class_names": 1}
+_DTYPES = {
+    "offsets": ("int64",),
+    "features": FEATURE_DTYPES,
+    "boxes": ("float32",),
+    "labels": ("int16",),
+    "scores": ("float32",),
+}
+_BLOCK = 1 << 24
+_REWRITE = "write it again with vtlm-regions convert"
+
+
+@dataclass(frozen=True)
+class StoreHeader:
+    """What a store file says of itself, without its regions.
+
+    Attributes:
+        path: the file.
+        ids: [N] byte strings (UTF-8).
+        offsets: [N+1] int64.
+        class_names: C names.
+        dtype: of the features.
+        attributes: all root attributes.
+    """
+
+    path: str
+    ids: np.ndarray
+    offsets: np.ndarray
+    class_names: tuple[str, ...]
+    dtype: np.dtype
+    attributes: dict[str, Any]
+
+    @property
+    def feature_dim(self) -> int:
+        """D, the width of a region's features."""
+        return int(self.attributes["feature_dim"])
+
+
+def open_file(path: str) -> h5py.File:
+    """Open a store file for reading, without a lock (network disks) and without a chunk cache.
+
+    Without a cache a read of a few rows reads just these, not the chunks they lie in.
+
+    Raises:
+        VTLMError: no such file, or no intact HDF5 file.
+    """
+    if not os.path.isfile(path):
+        raise VTLMError(
+            f"{path}: no such region store; --regions takes a file or a folder of {{split}}.h5 files"
+        )
+    try:
+        return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    except OSError as error:
+        raise VTLMError(f"{path}: not an intact HDF5 file ({error}); {_REWRITE} or copy it again") from None
+
+
+def decode(value: Any) -> str:
+    """A string of HDF5 as `str`, whether h5py hands it out as bytes or as text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def encode_ids(ids: Any) -> np.ndarray:
+    """Image ids (str or bytes) as a numpy array of byte strings, the form in which stores compare them."""
+    encoded = [i.encode("utf-8") if isinstance(i, str) else bytes(i) for i in ids]
+    return np.array(encoded, dtype=bytes) if encoded else np.empty(0, dtype="S1")
+
+
+def read_header(path: str) -> StoreHeader:
+    """Check a store file (all but the values of features, boxes and scores) and return its header.
+
+    Memory is that of ids and offsets; labels are read in blocks.
+
+    Raises:
+        VTLMError: anything that is not as the schema says, naming the file, the dataset and, where there is
+            one, the image id.
+    """
+    with open_file(path) as file:
+        attributes = _check_attributes(file, path)
+        data = {name: _get_dataset(file, path, name) for name in _RANKS}
+        try:
+            return _read_header(path, data, attributes)
+        except OSError as error:
+            raise VTLMError(f"{path}: unreadable ({error}); {_REWRITE} or copy it again") from None
+
+
+def _check_attributes(file: h5py.File, path: str) -> dict[str, Any]:
+    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    missing = [name for name in ROOT_ATTRIBUTES if name not in attributes]
+    if missing:
+        raise VTLMError(f"{path}: no region store, root attribute {missing[0]!r} is missing; {_REWRITE}")
+    for name in ("schema_version", "feature_dim", "num_classes"):
+        if not isinstance(attributes[name], int):
+            raise VTLMError(
+                f"{path}: root attribute {name} is {attributes[name]!r}, not a whole number; {_REWRITE}"
+            )
+    if attributes["schema_version"] != SCHEMA_VERSION:
+        raise VTLMError(
+            f"{path}: schema_version {attributes['schema_version']} is not known (this version reads "
+            f"{SCHEMA_VERSION}); install the vtlm-fairseq that wrote it or {_REWRITE}"
+        )
+    return attributes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_plain(v) for v in value.tolist()]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return decode(value) if isinstance(value, bytes) else value
+
+
+def _get_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
+    link = file.get(name, getlink=True)
+    folder = Path(path).resolve().parent
+    if link is None:
+        raise VTLMError(f"{path}: dataset {name!r} is missing; {_REWRITE}")
+    if isinstance(link, h5py.SoftLink):
+        raise VTLMError(f"{path}: {name!r} is a soft link to {link.path}; copy the data into the file")
+    if isinstance(link, h5py.ExternalLink):
+        _check_inside(path, name, folder, link.filename)
+    try:
+        dataset = file[name]
+    except KeyError as error:
+        raise VTLMError(f"{path}: dataset {name!r} cannot be opened ({error}); {_REWRITE}") from None
+    if not isinstance(dataset, h5py.Dataset):
+        raise VTLMError(f"{path}: {name!r} is a group, not a dataset; {_REWRITE}")
+    _check_storage(path, name, folder, dataset, depth=0)
+    return dataset
+
+
+def _check_inside(path: str, name: str, folder: Path, target: str) -> Path:
+    """Path of a file that the store refers to; it must exist within the store's own folder."""
+    resolved = (folder / target).resolve()
+    if not resolved.is_relative_to(folder):
+        raise VTLMError(
+            f"{path}: {name!r} takes its data from {target}, outside the folder of the store; "
+            "copy the data into the file (h5repack) or into its folder"
+        )
+    if not resolved.is_file():
+        raise VTLMError(
+            f"{path}: {name!r} takes its data from {target}, which is missing; copy it beside the store"
+        )
+    return resolved
+
+
+def _check_storage(path: str, name: str, folder: Path, dataset: h5py.Dataset, *, depth: int) -> None:
+    """Follow virtual storage to its files; HDF5 would fill in zeros for those that are missing."""
+    if depth > 4:
+        raise VTLMError(f"{path}: {name!r} is a virtual dataset of virtual datasets, too deep; {_REWRITE}")
+    own = _check_inside(path, name, folder, os.path.abspath(dataset.file.filename))
+    if dataset.external:
+        raise VTLMError(
+            f"{path}: {name!r} lies in raw files outside the HDF5 file; copy the data in with h5repack"
+        )
+    if not dataset.is_virtual:
+        return
+    for target, source_name in sorted({(s.file_name, s.dset_name) for s in dataset.virtual_sources()}):
+        source_path = own if target == "." else _check_inside(path, name, folder, str(own.parent / target))
+        with open_file(str(source_path)) as source_file:
+            source = source_file.get(source_name)
+            if not isinstance(source, h5py.Dataset):
+                raise VTLMError(f"{path}: {name!r} takes its data from {target}, which has no {source_name}")
+            _check_storage(path, name, folder, source, depth=depth + 1)
+
+
+def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str, Any]) -> StoreHeader:
+    _check_types(path, data)
+    num_classes, feature_dim = attributes["num_classes"], attributes["feature_dim"]
+    names = tuple(decode(n) for n in data["class_names"][:])
+    if len(names) != num_classes or num_classes < 1:
+        raise VTLMError(
+            f"{path}: num_classes is {num_classes} but class_names holds {len(names)}; {_REWRITE}"
+        )
+    total, width = data["features"].shape
+    if width != feature_dim:
+        raise VTLMError(f"{path}: feature_dim is {feature_dim} but features are {width} wide; {_REWRITE}")
+    if data["boxes"].shape[1] != 4:
+        raise VTLMError(
+            f"{path}: boxes are {data['boxes'].shape[1]} wide, must be 4 (x1, y1, x2, y2); {_REWRITE}"
+        )
+    for name in ("boxes", "labels", "scores"):
+        if len(data[name]) != total:
+            raise VTLMError(f"{path}: {len(data[name])} {name} but {total} features; {_REWRITE}")
+    raw_ids = data["ids"][:]
+    ids = raw_ids if raw_ids.dtype.kind == "S" else encode_ids(raw_ids)
+    offsets = data["offsets"][:]
+    _check_offsets(path, ids, offsets, total)
+    _check_labels(path, ids, offsets, data["labels"], num_classes)
+    return StoreHeader(path, ids, offsets, names, data["features"].dtype, attributes)
+
+
+def _check_types(path: str, data: dict[str, h5py.Dataset]) -> None:
+    for name, dataset in data.items():
+        if len(dataset.shape or ()) != _RANKS[name]:
+            raise VTLMError(
+                f"{path}: {name} has shape {dataset.shape}, must have {_RANKS[name]} axes; {_REWRITE}"
+            )
+        if name in _DTYPES:
+            if dataset.dtype not in [np.dtype(d) for d in _DTYPES[name]]:
+                want = " or ".join(_DTYPES[name])
+                raise VTLMError(f"{path}: {name} are {dataset.dtype}, must be {want}; {_REWRITE}")
+        elif h5py.check_string_dtype(dataset.dtype) is None:
+            raise VTLMError(f"{path}: {name} are {dataset.dtype}, must be UTF-8 strings; {_REWRITE}")
+
+
+def _check_offsets(path: str, ids: np.ndarray, offsets: np.ndarray, total: int) -> None:
+    if len(offsets) != len(ids) + 1:
+        raise VTLMError(
+            f"{path}: {len(ids)} ids need {len(ids) + 1} offsets, found {len(offsets)}; {_REWRITE}"
+        )
+    if offsets[0] != 0 or offsets[-1] != total:
+        raise VTLMError(
+            f"{path}: offsets run from {offsets[0]} to {offsets[-1]}, must be from 0 to {total}; {_REWRITE}"
+        )
+    falls = np.flatnonzero(np.diff(offsets) < 0)
+    if len(falls):
+        image = decode(ids[falls[0]])
+        raise VTLMError(f"{path}: offsets fall at image {image!r} (row {falls[0]}); {_REWRITE}")
+
+
+def _check_labels(
+    path: str, ids: np.ndarray, offsets: np.ndarray, labels: h5py.Dataset, num_classes: int
+) -> None:
+    for start in range(0, len(labels), _BLOCK):
+        block = labels[start : start + _BLOCK]
+        bad = np.flatnonzero((block < 0) | (block >= num_classes))
+        if len(bad):
+            row = start + int(bad[0])
+            image = decode(ids[np.searchsorted(offsets, row, side="right") - 1])
+            raise VTLMError(
+                f"{path}: image {image!r} has label {block[bad[0]]}, must be in 0..{num_classes - 1} "
+                f"(no background class); {_REWRITE}"
+            )

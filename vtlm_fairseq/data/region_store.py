@@ -1,0 +1,282 @@
+"""Read region stores: regions of an image by row, rows by image id.
+
+A store is one file or several shards, opened lazily in each process. What travels to DataLoader workers is
+the row table (offsets) only: ids are resolved to rows once, in the parent.
+"""
+
+import bisect
+import glob
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from vtlm_fairseq.data.region_schema import StoreHeader, decode, encode_ids, open_file, read_header
+from vtlm_fairseq.data.region_validate import validate
+from vtlm_fairseq.data.region_writer import RegionStoreWriter
+from vtlm_fairseq.errors import VTLMError
+
+__all__ = ["RegionStore", "RegionStoreWriter", "Regions", "find_store_files", "validate"]
+
+_MAX_OPEN_FILES = 16
+
+
+class Regions(NamedTuple):
+    """The regions of one image, best score first.
+
+    Attributes:
+        features: [R, D], float16 or float32 as stored.
+        boxes: [R, 4] float32, x1, y1, x2, y2 within 0..1.
+        labels: [R] int64, detector class.
+        scores: [R] float32.
+    """
+
+    features: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+class _Handle(NamedTuple):
+    file: h5py.File
+    features: h5py.Dataset
+    boxes: h5py.Dataset
+    labels: h5py.Dataset
+    scores: h5py.Dataset
+
+
+class RegionStore:
+    """Regions of many images, in one file or several shards.
+
+    Picklable at any time and safe in forked and spawned workers: file handles belong to the process that
+    opened them. Nothing but the row table is kept in memory.
+
+    Args:
+        paths: the files; images keep this order.
+        max_regions: at most so many regions an image, the most confident; None keeps all.
+
+    Attributes:
+        feature_dim: D.
+        num_classes: C.
+        class_names: C names.
+        detector: what made the regions, of the first file.
+        dtype: numpy dtype of the features.
+        num_images: N over all files.
+        num_regions: T over all files, before truncation.
+        paths: the files, absolute.
+        attributes: root attributes of the first file.
+
+    Raises:
+        VTLMError: a file not as the schema says, shards that do not fit together, or an id given twice.
+    """
+
+    def __init__(self, paths: Sequence[str], max_regions: int | None = 36) -> None:
+        if max_regions is not None and max_regions < 1:
+            raise VTLMError(f"--max-regions is {max_regions}, must be at least 1")
+        if not paths:
+            raise VTLMError("no region store given; --regions takes a file or a folder of {split}.h5 files")
+        self.paths = [os.path.abspath(p) for p in paths]  # the working directory may change later
+        self.max_regions = max_regions
+        headers = [read_header(path) for path in self.paths]
+        first = headers[0]
+        for other in headers[1:]:
+            _check_agree(first, other)
+        self.feature_dim = first.feature_dim
+        self.class_names = list(first.class_names)
+        self.num_classes = len(self.class_names)
+        self.detector = str(first.attributes["detector"])
+        self.dtype = first.dtype
+        self.attributes: dict[str, Any] = first.attributes
+        sizes = [len(header.ids) for header in headers]
+        self._bounds = [0, *np.cumsum(sizes).tolist()]
+        # offsets of shard s, image i at index i + s: each shard has one more offset than it has images
+        self._offsets = np.concatenate([header.offsets for header in headers])
+        self.num_images = self._bounds[-1]
+        self.num_regions = sum(int(header.offsets[-1]) for header in headers)
+        self._index: tuple[np.ndarray, np.ndarray] | None = self._sort_ids([header.ids for header in headers])
+        self._handles: dict[int, _Handle] = {}
+        self._pid = os.getpid()
+
+    @classmethod
+    def open(cls, regions: str, split: str, max_regions: int | None = 36) -> "RegionStore":
+        """Open what `--regions` names: a file, or a folder holding `{split}.h5` or `{split}.*.h5` shards.
+
+        Raises:
+            VTLMError: nothing there for this split (names the splits that exist), or as the constructor.
+        """
+        return cls(find_store_files(regions, split), max_regions)
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def _sort_ids(self, ids: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids in sorted order [N], and the row of each [N]; finds ids given twice."""
+        joined = np.concatenate(ids)
+        order = np.argsort(joined, kind="stable")
+        joined = joined[order]
+        twice = np.flatnonzero(joined[1:] == joined[:-1])
+        if len(twice):
+            image = decode(joined[twice[0]])
+            files = [self._shard(int(order[twice[0] + k])) for k in (0, 1)]
+            names = " and ".join(dict.fromkeys(self.paths[f] for f in files))
+            raise VTLMError(
+                f"{names}: image {image!r} is there twice; ids must be unique, write the store again"
+            )
+        return joined, order
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """Rows of images by id, for `store[row]` and `counts`. Meant for the parent process, at start-up.
+
+        Args:
+            ids: image ids, any order, repeats allowed.
+
+        Returns:
+            [len(ids)] int64.
+
+        Raises:
+            VTLMError: ids that are not in the store: how many, and the first five.
+        """
+        known, order = self._index or self._sort_ids([self._read_ids(s) for s in range(len(self.paths))])
+        self._index = None
+        wanted = encode_ids(ids)
+        if len(wanted) == 0:
+            return np.empty(0, dtype=np.int64)
+        at = np.searchsorted(known, wanted)
+        found = np.zeros(len(wanted), dtype=bool)
+        inside = at < len(known)
+        found[inside] = known[at[inside]] == wanted[inside]
+        if not found.all():
+            absent = list(dict.fromkeys(decode(i) for i in wanted[~found]))
+            raise VTLMError(
+                f"{self._name()}: {len(absent)} image ids are missing from the store: {', '.join(absent[:5])}"
+                f"{', ...' if len(absent) > 5 else ''}; check --regions, or the split's .images file"
+            )
+        return order[at].astype(np.int64, copy=False)
+
+    def ids(self) -> list[str]:
+        """All N image ids in the order of rows (read from the files at each call)."""
+        return [decode(i) for shard in range(len(self.paths)) for i in self._read_ids(shard)]
+
+    def image_id(self, row: int) -> str:
+        """The id of the image in a row, for messages."""
+        shard = self._shard(row)
+        return decode(self._handle(shard).file["ids"][row - self._bounds[shard]])
+
+    def counts(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers of regions of images, after truncation to `max_regions`, without reading the files.
+
+        Args:
+            rows: [n] int64, from `rows`.
+
+        Returns:
+            [n] int64.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.num_images:
+            raise IndexError(f"rows {rows.min()}..{rows.max()}, the store has {self.num_images} images")
+        at = rows + np.searchsorted(self._bounds[1:], rows, side="right")
+        counts = self._offsets[at + 1] - self._offsets[at]
+        return counts if self.max_regions is None else np.minimum(counts, self.max_regions)
+
+    def __getitem__(self, row: int) -> Regions:
+        """The regions of the image in a row, at most `max_regions`, best first; one read a dataset.
+
+        Raises:
+            IndexError: no such row.
+            VTLMError: the file cannot be read there (names file and image).
+        """
+        shard = self._shard(row)
+        start, end = self._offsets[row + shard : row + shard + 2].tolist()
+        if self.max_regions is not None:
+            end = min(end, start + self.max_regions)
+        try:
+            handle = self._handle(shard)
+            return Regions(
+                handle.features[start:end],
+                handle.boxes[start:end],
+                handle.labels[start:end].astype(np.int64),
+                handle.scores[start:end],
+            )
+        except OSError as error:
+            raise VTLMError(f"{self.paths[shard]}: regions of row {row} cannot be read ({error})") from None
+
+    def close(self) -> None:
+        """Close the files that this process has open; the next access opens them again."""
+        for handle in self._handles.values():
+            handle.file.close()
+        self._handles = {}
+
+    def _shard(self, row: int) -> int:
+        if not 0 <= row < self.num_images:
+            raise IndexError(f"row {row}, the store has {self.num_images} images")
+        return bisect.bisect_right(self._bounds, row) - 1
+
+    def _handle(self, shard: int) -> _Handle:
+        """The open file of a shard in this process.
+
+        A forked child inherits its parent's handles (fairseq reads the first batch before it forks). They are
+        closed, not just dropped: HDF5 would otherwise share the parent's file descriptor with the new handle.
+        """
+        if self._pid != os.getpid():
+            self.close()
+            self._pid = os.getpid()
+        handle = self._handles.get(shard)
+        if handle is None:
+            while len(self._handles) >= _MAX_OPEN_FILES:
+                self._handles.pop(next(iter(self._handles)))
+            file = open_file(self.paths[shard])
+            handle = _Handle(file, file["features"], file["boxes"], file["labels"], file["scores"])
+            self._handles[shard] = handle
+        return handle
+
+    def _read_ids(self, shard: int) -> np.ndarray:
+        ids = self._handle(shard).file["ids"][:]
+        return ids if ids.dtype.kind == "S" else encode_ids(ids)
+
+    def _name(self) -> str:
+        return self.paths[0] if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": {}, "_index": None, "_pid": -1}
+
+
+def find_store_files(regions: str, split: str) -> list[str]:
+    """Files of a split under what `--regions` names, sorted by name.
+
+    Raises:
+        VTLMError: nothing there for this split, or both one file and shards.
+    """
+    if not os.path.isdir(regions):
+        if not os.path.isfile(regions):
+            raise VTLMError(f"--regions {regions}: no such file or folder")
+        return [regions]
+    stem = os.path.join(glob.escape(regions), glob.escape(split))
+    whole, shards = glob.glob(f"{stem}.h5"), sorted(glob.glob(f"{stem}.*.h5"))
+    if whole and shards:
+        raise VTLMError(
+            f"--regions {regions}: holds both {split}.h5 and shards {split}.*.h5; remove one of them"
+        )
+    if not whole and not shards:
+        names = (os.path.basename(p) for p in glob.glob(os.path.join(glob.escape(regions), "*.h5")))
+        splits = ", ".join(sorted({name.split(".")[0] for name in names})) or "none"
+        raise VTLMError(
+            f"--regions {regions}: neither {split}.h5 nor {split}.*.h5 is there (splits there: {splits}); "
+            "make it with vtlm-regions convert, or name another file or folder"
+        )
+    return whole or shards
+
+
+def _check_agree(first: StoreHeader, other: StoreHeader) -> None:
+    pair = f"{other.path} does not fit {first.path}"
+    if other.feature_dim != first.feature_dim:
+        raise VTLMError(
+            f"{pair}: features are {other.feature_dim} and {first.feature_dim} wide; remake one of them"
+        )
+    if other.dtype != first.dtype:
+        raise VTLMError(
+            f"{pair}: features are {other.dtype} and {first.dtype}; remake one with the other --dtype"
+        )
+    if other.class_names != first.class_names:
+        raise VTLMError(f"{pair}: class_names differ; remake one with the --class-names of the other")

@@ -1,0 +1,205 @@
+"""Sentence pairs with regions, masked for pre-training (paper, sections 2.1 and 2.2)."""
+
+import numpy as np
+import torch
+from fairseq.data import data_utils
+
+from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
+from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
+from vtlm_fairseq.data.masking import (
+    REGIONS,
+    WORDS,
+    MaskingRates,
+    RegionDraw,
+    draw_regions,
+    generator,
+    mask_words,
+)
+
+IGNORE = -1  # region target of a region that is not predicted
+
+
+class TranslationLMDataset(CaptionsDataset):
+    """``</s> s </s> </s> t </s>``, positions restarting at 0 for t, and the regions of the image.
+
+    Args:
+        source, target: indexed datasets of token ids ending in ``</s>``; same length.
+        dictionary: joint dictionary that holds ``<mask>``.
+        languages: rows of source and target language.
+        word_rates, region_rates: masking.
+        words: [V] bool, True at real words (they may be masked, and random words are drawn from them).
+        regions: regions by line, or None for TLM.
+        zero_masked_regions: set masked features to 0 instead of replacing them by the ``<mask>`` embedding.
+        seed: of the masks.
+        train: masks change with the epoch and examples are shuffled; else masks are fixed and order is kept.
+    """
+
+    def __init__(
+        self,
+        source,
+        target,
+        dictionary,
+        *,
+        languages: tuple[int, int],
+        word_rates: MaskingRates,
+        region_rates: MaskingRates,
+        words: np.ndarray,
+        regions: LineRegions | None = None,
+        zero_masked_regions: bool = False,
+        seed: int = 1,
+        train: bool = False,
+    ):
+        self.source = source
+        self.target = target
+        self.dictionary = dictionary
+        self.languages = languages
+        self.word_rates = word_rates
+        self.region_rates = region_rates
+        self.is_word = words
+        self.words = np.flatnonzero(words)
+        self.regions = regions
+        self.zero_masked_regions = zero_masked_regions
+        self.seed = seed
+        self.train = train
+        self.epoch = 1
+        self.pad, self.eos = dictionary.pad(), dictionary.eos()
+        self.mask_idx = dictionary.index("<mask>")
+        self.src_sizes = np.asarray(source.sizes) + 1  # with the leading </s>
+        self.tgt_sizes = np.asarray(target.sizes) + 1
+        self._num_tokens = self.src_sizes + self.tgt_sizes + self.region_counts()
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """[N]: positions of the encoder, words and regions."""
+        return self._num_tokens
+
+    def __len__(self) -> int:
+        return len(self.src_sizes)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Masks of training depend on the epoch; validation masks never change."""
+        super().set_epoch(epoch)
+        if self.train:
+            self.epoch = epoch
+            if self.regions is not None:
+                self.regions.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> dict:
+        """One masked example: arrays ``tokens``, ``target``, ``positions``, ``langs`` [T]; with regions ``regions``
+        (:class:`Regions`) and ``draw`` (:class:`RegionDraw`)."""
+        index = int(index)
+        eos = np.array([self.eos])
+        sides = [np.concatenate([eos, side[index].numpy()]) for side in (self.source, self.target)]
+        tokens = np.concatenate(sides)
+        epoch = self.epoch if self.train else 0
+        seeds = {"seed": self.seed, "epoch": epoch, "index": index}
+        masked, target = mask_words(
+            tokens,
+            maskable=self.is_word[tokens],
+            rates=self.word_rates,
+            mask_idx=self.mask_idx,
+            pad_idx=self.pad,
+            random_words=self.words,
+            rng=generator(**seeds, stream=WORDS),
+        )
+        item = {
+            "id": index,
+            "tokens": masked,
+            "target": target,
+            "positions": np.concatenate([np.arange(len(side)) for side in sides]),
+            "langs": np.repeat(self.languages, [len(side) for side in sides]),
+        }
+        self.read_regions(index, item)
+        if "regions" in item:
+            count = len(item["regions"].labels)
+            item["draw"] = draw_regions(count, rates=self.region_rates, rng=generator(**seeds, stream=REGIONS))
+        return item
+
+    def collater(self, samples: list[dict]) -> dict:
+        """Batch of B examples; ``{}`` for none (fairseq's dummy batches).
+
+        ``net_input``: ``src_tokens positions langs`` B x T, ``src_lengths`` B, with regions ``features`` B x R x D,
+        ``boxes`` B x R x 4, ``region_padding_mask region_mask`` B x R. Beside it ``target`` B x T (padding where
+        nothing is predicted), ``region_target`` B x R (-1 where nothing is predicted), ``id``, ``ntokens``,
+        ``nsentences``.
+        """
+        if not samples:
+            return {}
+
+        def pad(key: str, value: int) -> torch.Tensor:
+            return data_utils.collate_tokens([torch.from_numpy(s[key]) for s in samples], value)
+
+        lengths = torch.tensor([len(s["tokens"]) for s in samples])
+        batch = {
+            "id": torch.tensor([s["id"] for s in samples]),
+            "nsentences": len(samples),
+            "ntokens": int(lengths.sum()),
+            "target": pad("target", self.pad),
+            "net_input": {
+                "src_tokens": pad("tokens", self.pad),
+                "src_lengths": lengths,
+                "positions": pad("positions", 0),
+                "langs": pad("langs", self.languages[0]),
+            },
+        }
+        fault = self.first_fault(samples)
+        if fault is not None:
+            batch[FAULT] = fault
+        elif self.regions is not None:
+            self._add_regions(batch, samples)
+        return batch
+
+    def _add_regions(self, batch: dict, samples: list[dict]) -> None:
+        regions = [s["regions"] for s in samples]
+        draws = [s["draw"] for s in samples]
+        collated = collate_regions(regions)
+        features, padding = collated["features"], collated["region_padding_mask"]
+        target = torch.full(padding.shape, IGNORE)
+        mask = torch.zeros(padding.shape, dtype=torch.bool)
+        for i, (one, draw) in enumerate(zip(regions, draws, strict=True)):
+            count = len(one.labels)
+            target[i, :count] = torch.from_numpy(np.where(draw.selected, one.labels, IGNORE))
+            mask[i, :count] = torch.from_numpy(draw.masked)
+        replace_by_donors(features, padding, draws)
+        if self.zero_masked_regions:
+            features[mask] = 0
+            mask = torch.zeros_like(mask)
+        batch["net_input"].update(collated, region_mask=mask)
+        batch["region_target"] = target
+
+    def num_tokens(self, index: int) -> int:
+        """Cost of an example for ``--max-tokens``: words and regions."""
+        return self._num_tokens[index]
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """The same for many examples."""
+        return self._num_tokens[indices]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Tokens of each sentence, what ``max_positions`` limits."""
+        return (self.src_sizes[index], self.tgt_sizes[index])
+
+    def ordered_indices(self) -> np.ndarray:
+        """Indices sorted by size; shuffled before in training, so that equal sizes mix."""
+        indices = np.random.permutation(len(self)) if self.train else np.arange(len(self))
+        return indices[np.argsort(self._num_tokens[indices], kind="stable")]
+
+    def filter_indices_by_size(self, indices: np.ndarray, max_sizes):
+        """Indices of pairs whose sentences both fit, and a list of the others."""
+        return data_utils.filter_paired_dataset_indices_by_size(self.src_sizes, self.tgt_sizes, indices, max_sizes)
+
+
+def replace_by_donors(features: torch.Tensor, padding: torch.Tensor, draws: list[RegionDraw]) -> None:
+    """Give each random region the features of a real region of the batch, in place; boxes stay.
+
+    Args:
+        features: B x R x D, replaced in place; donors are read before any replacement.
+        padding: B x R, True at padding.
+        draws: the examples' draws; the donor's place among the batch's real regions is ``donor`` x their number.
+    """
+    image, place = torch.nonzero(~padding, as_tuple=True)  # real regions, row-major
+    wanted = [(i, j) for i, draw in enumerate(draws) for j in np.flatnonzero(draw.random)]
+    if wanted:
+        donors = torch.tensor([int(draws[i].donor[j] * len(image)) for i, j in wanted])
+        rows, columns = torch.tensor(wanted).unbind(1)
+        features[rows, columns] = features[image[donors], place[donors]]

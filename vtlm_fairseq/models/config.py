@@ -1,0 +1,53 @@
+"""Configuration fields that both models share.
+
+No ``from __future__ import annotations`` and no ``X | None`` here: fairseq's parser reads plain types only.
+"""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq import utils
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+
+@dataclass
+class EncoderConfig(FairseqDataclass):
+    """The encoder at the paper's size, and what a checkpoint has to know to be rebuilt."""
+
+    encoder_embed_dim: int = field(default=512, metadata={"help": "width d"})
+    encoder_ffn_embed_dim: int = field(default=2048, metadata={"help": "width of the encoder's feed-forward layers"})
+    encoder_layers: int = field(default=6, metadata={"help": "encoder layers"})
+    encoder_attention_heads: int = field(default=8, metadata={"help": "attention heads of an encoder layer"})
+    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
+        default="gelu", metadata={"help": "activation in feed-forward layers"}
+    )
+    dropout: float = field(default=0.1, metadata={"help": "dropout probability (the paper: 0.4 from scratch)"})
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout on attention weights"})
+    activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the feed-forward activation"})
+    max_positions: int = field(
+        default=512,
+        metadata={"help": "rows of the position tables: the longest sentence, </s> symbols included"},
+    )
+    layernorm_eps: float = field(default=1e-12, metadata={"help": "epsilon of every LayerNorm"})
+    region_activation: ChoiceEnum(["relu", "gelu", "none"]) = field(
+        default="relu", metadata={"help": "activation after the feature and box projections"}
+    )
+    region_no_bias: bool = field(default=False, metadata={"help": "feature and box projections without bias"})
+    region_layernorm: bool = field(default=False, metadata={"help": "LayerNorm on region embeddings"})
+    region_positions: int = field(
+        default=0, metadata={"help": "rows of a position table over region ranks (0: no region positions)"}
+    )
+    langs: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "languages in the order of their embedding rows, comma-separated (default: those of the "
+            "checkpoint or the pre-trained model, else source and target, sorted)"
+        },
+    )
+    source_lang: Optional[str] = field(default=None, metadata={"help": "source language", "argparse_alias": "-s"})
+    target_lang: Optional[str] = field(default=None, metadata={"help": "target language", "argparse_alias": "-t"})
+    region_dim: int = field(
+        default=0,
+        metadata={"help": "width of region features (0: as in the store; with --regions none: no regions)"},
+    )
+    region_classes: int = field(default=0, metadata={"help": "number of region classes (0: as in the store)"})

@@ -1,0 +1,80 @@
+"""fairseq's Transformer decoder with this project's embedding recipe and output bias."""
+
+import torch.nn as nn
+from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
+
+from vtlm_fairseq.models.embeddings import SentencePositionEmbedding
+from vtlm_fairseq.models.encoder import use_torch_gelu
+
+
+class CaptionDecoder(TransformerDecoderBase):
+    """Post-norm decoder: token + position + language, LayerNorm, dropout; tied output projection with a bias.
+
+    Args:
+        cfg: the flat model configuration of :mod:`vtlm_fairseq.models.multimodal_transformer`.
+        dictionary: joint dictionary.
+        embed_tokens: V x d, the decoder's own.
+    """
+
+    def __init__(self, cfg, dictionary, embed_tokens: nn.Embedding):
+        super().__init__(transformer_config(cfg), dictionary, embed_tokens)
+        languages = cfg.langs.split(",")
+        self.embed_positions = SentencePositionEmbedding(
+            language=languages.index(cfg.target_lang),
+            num_positions=cfg.max_positions,
+            num_languages=len(languages) + 1,
+            embed_dim=embed_tokens.embedding_dim,
+        )
+        for layer in self.layers:
+            use_torch_gelu(layer, cfg)
+        self.need_attn = False
+
+    def build_output_projection(self, cfg, dictionary, embed_tokens: nn.Embedding) -> None:
+        """Tie the projection to the embedding; fairseq's tied projection has no bias, the paper's code has one."""
+        self.output_projection = nn.Linear(embed_tokens.embedding_dim, len(dictionary))
+        self.output_projection.weight = embed_tokens.weight
+
+    def extract_features(
+        self,
+        prev_output_tokens,
+        encoder_out,
+        incremental_state=None,
+        full_context_alignment=False,
+        alignment_layer=None,
+        alignment_heads=None,
+    ):
+        """As fairseq's; attention weights are computed only where a caller asks for a layer (or for alignments)."""
+        if alignment_layer is None and not self.need_attn:
+            alignment_layer = -1
+        return super().extract_features(
+            prev_output_tokens,
+            encoder_out,
+            incremental_state,
+            full_context_alignment,
+            alignment_layer,
+            alignment_heads,
+        )
+
+    def make_generation_fast_(self, need_attn: bool = False, **kwargs) -> None:
+        """fairseq's hook before decoding; ``need_attn`` is set by ``--print-alignment``."""
+        self.need_attn = need_attn
+
+
+def transformer_config(cfg) -> TransformerConfig:
+    """The nested configuration that fairseq's decoder wants, from this project's flat one."""
+    nested = TransformerConfig()
+    nested.activation_fn = str(cfg.activation_fn)
+    nested.dropout = cfg.dropout
+    nested.attention_dropout = cfg.attention_dropout
+    nested.activation_dropout = cfg.activation_dropout
+    nested.encoder.embed_dim = cfg.encoder_embed_dim
+    nested.decoder.embed_dim = nested.decoder.input_dim = nested.decoder.output_dim = cfg.encoder_embed_dim
+    nested.decoder.ffn_embed_dim = cfg.decoder_ffn_embed_dim or cfg.encoder_ffn_embed_dim
+    nested.decoder.layers = cfg.decoder_layers or cfg.encoder_layers
+    nested.decoder.attention_heads = cfg.decoder_attention_heads or cfg.encoder_attention_heads
+    nested.max_target_positions = cfg.max_positions
+    nested.no_token_positional_embeddings = True  # replaced by SentencePositionEmbedding
+    nested.layernorm_embedding = True
+    nested.no_scale_embedding = True
+    nested.share_decoder_input_output_embed = True
+    return nested

@@ -1,0 +1,139 @@
+"""Input embeddings of both streams, and the initialisation that the paper's code uses (paper, sections 2.2, 2.3)."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGE = "image"  # name of the last language row
+
+
+class PositionLanguageEmbedding(nn.Module):
+    """Sum of a learned position and a language row.
+
+    Positions are a plain table that starts at row 0: fairseq's own learned positions begin behind the padding
+    index and cannot restart for the second sentence of a pair.
+
+    Args:
+        num_positions: rows of the position table, the longest sentence with its ``</s>`` symbols.
+        num_languages: rows of the language table, the image row included.
+        embed_dim: width d.
+    """
+
+    def __init__(self, *, num_positions: int, num_languages: int, embed_dim: int):
+        super().__init__()
+        self.positions = nn.Embedding(num_positions, embed_dim)
+        self.languages = nn.Embedding(num_languages, embed_dim)
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sentence in tokens."""
+        return self.positions.num_embeddings
+
+    def forward(self, positions: Tensor, languages: Tensor) -> Tensor:
+        """positions, languages: B x T (int64), or anything that broadcasts to it -> B x T x d."""
+        return self.positions(positions) + self.languages(languages)
+
+    def image_row(self) -> Tensor:
+        """The language row of regions, d."""
+        return self.languages.weight[-1]
+
+
+class SentencePositionEmbedding(PositionLanguageEmbedding):
+    """The same, for one sentence of one language, with the signature that fairseq's decoder calls.
+
+    Args:
+        language: row of the sentence's language.
+    """
+
+    def __init__(self, *, language: int, num_positions: int, num_languages: int, embed_dim: int):
+        super().__init__(num_positions=num_positions, num_languages=num_languages, embed_dim=embed_dim)
+        self.language = language
+
+    def forward(self, tokens: Tensor, incremental_state=None) -> Tensor:
+        """tokens: B x T (fairseq hands over the whole prefix, also when decoding step by step) -> 1 x T x d."""
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        return (self.positions(positions) + self.languages.weight[self.language]).unsqueeze(0)
+
+
+class RegionEmbedding(nn.Module):
+    """Region vectors in the model's width: ``act(W_f f) + act(W_b b) + lang[image]`` (paper, section 2.2).
+
+    Args:
+        region_dim: width D of a region feature.
+        embed_dim: width d.
+        dropout: applied to the sum.
+        activation: ``relu`` (the paper's code), ``gelu`` or ``none``.
+        bias: whether the two projections have a bias.
+        layernorm_eps: None for no LayerNorm (the paper), else its epsilon.
+        num_positions: 0 for no position (the paper), else rows of a table over the regions' ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        region_dim: int,
+        embed_dim: int,
+        dropout: float,
+        activation: str = "relu",
+        bias: bool = True,
+        layernorm_eps: float | None = None,
+        num_positions: int = 0,
+    ):
+        super().__init__()
+        self.feature_proj = nn.Linear(region_dim, embed_dim, bias=bias)
+        self.box_proj = nn.Linear(4, embed_dim, bias=bias)
+        self.layer_norm = None if layernorm_eps is None else nn.LayerNorm(embed_dim, eps=layernorm_eps)
+        self.rank_positions = nn.Embedding(num_positions, embed_dim) if num_positions else None
+        self.activation = {"relu": F.relu, "gelu": F.gelu, "none": nn.Identity()}[activation]
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        features: Tensor,
+        boxes: Tensor,
+        *,
+        image_row: Tensor,
+        mask_row: Tensor,
+        region_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embed the regions of a batch.
+
+        Args:
+            features: B x R x D, any floating type (cast to the projection's).
+            boxes: B x R x 4, x1 y1 x2 y2 within 0..1.
+            image_row: d, the language row of images.
+            mask_row: d, the token embedding of ``<mask>``.
+            region_mask: B x R, True where the projected feature is replaced by ``mask_row``; box and language stay.
+
+        Returns:
+            B x R x d.
+        """
+        dtype = self.feature_proj.weight.dtype
+        x = self.activation(self.feature_proj(features.to(dtype)))
+        if region_mask is not None:
+            x = torch.where(region_mask.unsqueeze(-1), mask_row.to(x.dtype), x)
+        x = x + self.activation(self.box_proj(boxes.to(dtype))) + image_row
+        if self.rank_positions is not None:
+            x = x + self.rank_positions.weight[: x.size(1)]
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return self.dropout(x)
+
+
+def initialise(module: nn.Module, *, embed_dim: int, padding_idx: int, layernorm_eps: float) -> None:
+    """Initialise as the paper's code does: embeddings N(0, d^-0.5), Linears as PyTorch, LayerNorm eps as given.
+
+    fairseq's layers draw Xavier values and have no option for LayerNorm's epsilon, so both are set here, after
+    construction. Tied output projections share their weight with a token embedding and follow it.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.reset_parameters()
+        elif isinstance(part, nn.LayerNorm):
+            part.eps = layernorm_eps
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, mean=0.0, std=embed_dim**-0.5)
+            if part.padding_idx is not None:
+                nn.init.zeros_(part.weight[padding_idx])

@@ -1,0 +1,212 @@
+"""From a pre-trained encoder to encoder and decoder of a translation model (paper, sections 2.4 and 3.1)."""
+
+import logging
+import os
+import pickle
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn as nn
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.models.embeddings import IMAGE
+
+logger = logging.getLogger(__name__)
+
+# what has to agree between the two models, and the option that sets it
+GEOMETRY = {
+    "encoder_embed_dim": "--encoder-embed-dim",
+    "encoder_ffn_embed_dim": "--encoder-ffn-embed-dim",
+    "encoder_layers": "--encoder-layers",
+    "encoder_attention_heads": "--encoder-attention-heads",
+    "max_positions": "--max-positions",
+}
+DECODER_GEOMETRY = {
+    "decoder_ffn_embed_dim": "encoder_ffn_embed_dim",
+    "decoder_layers": "encoder_layers",
+    "decoder_attention_heads": "encoder_attention_heads",
+}
+CROSS_ATTENTION = {"encoder_attn.": "self_attn.", "encoder_attn_layer_norm.": "self_attn_layer_norm."}
+
+
+@dataclass
+class TransferReport:
+    """What became of every tensor: names in the new model, and of the pre-trained ones those without a use."""
+
+    copied: list[str] = field(default_factory=list)
+    from_self_attention: list[str] = field(default_factory=list)
+    random: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def log(self) -> None:
+        """Print the report to fairseq's log."""
+        for title, names in (
+            ("copied", self.copied),
+            ("copied from self-attention", self.from_self_attention),
+            ("left random", self.random),
+            ("unused of the pre-trained model", self.unused),
+        ):
+            logger.info("transfer: %d tensors %s%s", len(names), title, _listing(names))
+        for note in self.notes:
+            logger.info("transfer: %s", note)
+
+
+def _listing(names: list[str]) -> str:
+    return f": {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+@dataclass
+class PretrainedEncoder:
+    """A pre-trained ``vtlm`` checkpoint.
+
+    Attributes:
+        path: the file.
+        config: its model configuration.
+        state: its parameters by name.
+        symbols: its dictionary, None in files that hold none.
+    """
+
+    path: str
+    config: dict
+    state: dict[str, Tensor]
+    symbols: list[str] | None
+
+    @property
+    def langs(self) -> str:
+        """Languages of its embedding rows, comma-separated."""
+        return self.config["langs"]
+
+    @classmethod
+    def load(cls, path: str) -> "PretrainedEncoder":
+        """Read a checkpoint in restricted mode.
+
+        Raises:
+            VTLMError: no such file, unreadable, or not of a ``vtlm`` model.
+        """
+        if not os.path.isfile(path):
+            raise VTLMError(f"--pretrained {path}: no such file")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            config, state = checkpoint["cfg"]["model"], checkpoint["model"]
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            TypeError,
+            EOFError,
+            ValueError,
+            pickle.UnpicklingError,
+        ) as error:
+            reason = str(error).splitlines()[0] if str(error) else ""
+            raise VTLMError(
+                f"--pretrained {path}: not a readable fairseq checkpoint ({type(error).__name__}: {reason})"
+            ) from None
+        if not str(config.get("_name", "")).startswith("vtlm"):
+            raise VTLMError(
+                f"--pretrained {path}: model {config.get('_name')!r}, not a pre-trained vtlm model; to go on from a "
+                "translation model use --finetune-from-model"
+            )
+        return cls(path, config, state, (checkpoint.get("task_state") or {}).get("symbols"))
+
+    def check_dictionary(self, dictionary: Dictionary) -> None:
+        """Compare symbol by symbol.
+
+        Raises:
+            VTLMError: names the first symbol that differs.
+        """
+        from vtlm_fairseq.tasks.captions import check_symbols
+
+        check_symbols(self.symbols, dictionary, f"--pretrained {self.path}")
+
+    def check_geometry(self, cfg) -> None:
+        """Compare width, depth and positions with the new model's configuration.
+
+        Raises:
+            VTLMError: names the option to change.
+        """
+        for name, option in GEOMETRY.items():
+            if self.config[name] != cfg[name]:
+                raise VTLMError(
+                    f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
+                    f"set {option} {self.config[name]}, or choose the arch of the same size"
+                )
+        for name, counterpart in DECODER_GEOMETRY.items():
+            if cfg[name] not in (None, self.config[counterpart]):
+                raise VTLMError(
+                    f"--pretrained {self.path} fills the decoder too: its {counterpart} is {self.config[counterpart]}, "
+                    f"--{name.replace('_', '-')} is {cfg[name]}; omit that option"
+                )
+        for name in ("region_dim", "region_no_bias", "region_layernorm", "region_positions"):
+            if self.config["region_dim"] and cfg["region_dim"] and self.config[name] != cfg[name]:
+                raise VTLMError(
+                    f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
+                    "use regions made by the same detector and the same --region-* options"
+                )
+
+    @torch.no_grad()
+    def fill(self, model: nn.Module, cfg, *, init_cross_attention: str) -> TransferReport:
+        """Fill encoder and decoder of ``model`` (paper, section 3.1, "Encoder attention parameters").
+
+        Args:
+            model: a :class:`MultimodalTransformer`.
+            cfg: its configuration.
+            init_cross_attention: ``self-attention`` copies each decoder layer's cross-attention and its LayerNorm
+                from the self-attention of the same pre-trained layer; ``random`` leaves them as they are.
+
+        Returns:
+            a report that accounts for every tensor of the new model.
+
+        Raises:
+            VTLMError: the two models do not fit.
+        """
+        self.check_geometry(cfg)
+        report = TransferReport()
+        used: set[str] = set()
+        for name, tensor in model.state_dict().items():
+            if name == "decoder.version":  # fairseq's marker of the decoder's format, not a parameter
+                continue
+            source, crossed = self._source(name)
+            if source not in self.state or (crossed and init_cross_attention == "random"):
+                report.random.append(name)
+                continue
+            used.add(source)
+            if name.endswith("languages.weight"):
+                self._copy_languages(name, tensor, self.state[source], cfg, report)
+                continue
+            if self.state[source].shape != tensor.shape:
+                raise VTLMError(
+                    f"--pretrained {self.path}: {source} is {tuple(self.state[source].shape)}, {name} of the new "
+                    f"model {tuple(tensor.shape)}; use the dictionary and the options of pre-training"
+                )
+            tensor.copy_(self.state[source])
+            (report.from_self_attention if crossed else report.copied).append(name)
+        report.unused = [name for name in self.state if name not in used]
+        if any(name.startswith("encoder.embed_regions.") for name in report.random):
+            report.notes.append("the pre-trained model has no regions; the new model's region parameters start fresh")
+        return report
+
+    @staticmethod
+    def _source(name: str) -> tuple[str, bool]:
+        """The pre-trained counterpart of a tensor of the new model, and whether it crosses from self-attention."""
+        half, _, rest = name.partition(".")
+        if half == "encoder":
+            return name, False
+        if rest.startswith("output_projection."):
+            return rest.replace("output_projection.", "lm_head."), False
+        for cross, own in CROSS_ATTENTION.items():
+            if f".{cross}" in rest:
+                return f"encoder.{rest.replace(cross, own)}", True
+        return f"encoder.{rest}", False
+
+    def _copy_languages(self, name: str, new: Tensor, old: Tensor, cfg, report: TransferReport) -> None:
+        """Language rows meet by name."""
+        ours, theirs = [*cfg["langs"].split(","), IMAGE], [*self.langs.split(","), IMAGE]
+        for row, lang in enumerate(ours):
+            if lang in theirs:
+                new[row] = old[theirs.index(lang)]
+            else:
+                report.notes.append(f"{name}: the pre-trained model has no language {lang!r}, its row starts fresh")
+        report.copied.append(name)

@@ -1,0 +1,108 @@
+"""Pre-training model: the multimodal encoder with a word head and a region head (paper, sections 2.1 to 2.3)."""
+
+from dataclasses import dataclass, field
+
+import torch.nn as nn
+from fairseq.models import BaseFairseqModel, register_model
+from torch import Tensor
+
+from vtlm_fairseq.models.config import EncoderConfig
+from vtlm_fairseq.models.embeddings import initialise
+from vtlm_fairseq.models.encoder import MultimodalEncoder
+
+
+@dataclass
+class VTLMConfig(EncoderConfig):
+    """``vtlm``: the paper's size (d 512, feed-forward 2048, 6 layers, 8 heads)."""
+
+
+@dataclass
+class VTLMBaseConfig(VTLMConfig):
+    """``vtlm_base``: 768/3072/12/12."""
+
+    encoder_embed_dim: int = field(default=768, metadata={"help": "width d"})
+    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the encoder's feed-forward layers"})
+    encoder_layers: int = field(default=12, metadata={"help": "encoder layers"})
+    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads of an encoder layer"})
+
+
+@dataclass
+class VTLMTinyConfig(VTLMConfig):
+    """``vtlm_tiny``: 32/64/2/4, for tests."""
+
+    encoder_embed_dim: int = field(default=32, metadata={"help": "width d"})
+    encoder_ffn_embed_dim: int = field(default=64, metadata={"help": "width of the encoder's feed-forward layers"})
+    encoder_layers: int = field(default=2, metadata={"help": "encoder layers"})
+    encoder_attention_heads: int = field(default=4, metadata={"help": "attention heads of an encoder layer"})
+
+
+@register_model("vtlm", dataclass=VTLMConfig)
+class VTLMModel(BaseFairseqModel):
+    """Encoder, masked-word head (tied weights and a bias) and region-label head.
+
+    Without regions (``region_dim`` 0) it is TLM and has no region parameters at all.
+    """
+
+    def __init__(self, encoder: MultimodalEncoder, *, region_classes: int):
+        super().__init__()
+        dim = encoder.embed_tokens.embedding_dim
+        self.encoder = encoder
+        self.lm_head = nn.Linear(dim, encoder.embed_tokens.num_embeddings)
+        self.lm_head.weight = encoder.embed_tokens.weight
+        self.region_head = nn.Linear(dim, region_classes) if encoder.embed_regions is not None else None
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """Build from a complete configuration (the task's ``build_model`` fills in languages and region sizes)."""
+        dictionary = task.source_dictionary
+        embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
+        model = cls(MultimodalEncoder(cfg, dictionary, embed_tokens), region_classes=cfg.region_classes)
+        initialise(
+            model,
+            embed_dim=cfg.encoder_embed_dim,
+            padding_idx=dictionary.pad(),
+            layernorm_eps=cfg.layernorm_eps,
+        )
+        return model
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        *,
+        masked_tokens: Tensor,
+        selected_regions: Tensor | None = None,
+        **net_input,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict masked words and selected regions.
+
+        Args:
+            src_tokens: B x T, the masked input.
+            masked_tokens: B x T, True where a word is predicted.
+            selected_regions: B x R, True where a region's label is predicted.
+            net_input: the encoder's other inputs (see :class:`MultimodalEncoder`).
+
+        Returns:
+            logits of words, n_text x V, in row-major order of ``masked_tokens``; logits of regions,
+            n_region x C, in row-major order of ``selected_regions``, or None without regions.
+        """
+        states = self.encoder(src_tokens, **net_input)["encoder_out"][0].transpose(0, 1)  # B x (T+R) x d
+        num_text = src_tokens.size(1)
+        words = self.lm_head(states[:, :num_text][masked_tokens])
+        regions = None
+        if self.region_head is not None and selected_regions is not None:
+            regions = self.region_head(states[:, num_text:][selected_regions])
+        return words, regions
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target sentence in tokens; regions do not count, they have no positions."""
+        return (self.encoder.max_positions(), self.encoder.max_positions())
+
+
+@register_model("vtlm_base", dataclass=VTLMBaseConfig)
+class VTLMBaseModel(VTLMModel):
+    """:class:`VTLMModel` with the defaults of ``vtlm_base``."""
+
+
+@register_model("vtlm_tiny", dataclass=VTLMTinyConfig)
+class VTLMTinyModel(VTLMModel):
+    """:class:`VTLMModel` with the defaults of ``vtlm_tiny``."""

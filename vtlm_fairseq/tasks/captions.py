@@ -1,0 +1,446 @@
+"""What both tasks do alike: dictionary with ``<mask>``, languages, regions, checkpoints that describe themselves."""
+
+import itertools
+import logging
+import os
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Optional
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.data import Dictionary, LanguagePairDataset, data_utils
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
+from fairseq.tasks.translation import load_langpair_dataset
+from omegaconf import II, open_dict
+
+from vtlm_fairseq.data.batching import raise_fault
+from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
+from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.models.embeddings import IMAGE
+
+logger = logging.getLogger(__name__)
+
+MASK = "<mask>"
+
+
+@dataclass
+class CaptionsConfig(FairseqDataclass):
+    """Options that both tasks share."""
+
+    data: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder of binarised data; a:b trains on a and b in alternate epochs, validates on a"},
+    )
+    source_lang: Optional[str] = field(default=None, metadata={"help": "source language", "argparse_alias": "-s"})
+    target_lang: Optional[str] = field(default=None, metadata={"help": "target language", "argparse_alias": "-t"})
+    langs: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "languages in the order of their embedding rows, comma-separated (default: those of the "
+            "checkpoint or the pre-trained model, else source and target, sorted)"
+        },
+    )
+    regions: str = field(
+        default="none",
+        metadata={"help": "region store: a file, a folder of {split}.h5 or {split}.*.h5, or none"},
+    )
+    max_regions: int = field(default=36, metadata={"help": "at most so many regions an image, the most confident"})
+    region_order: ChoiceEnum(list(ORDERS)) = field(
+        default="given",
+        metadata={"help": "given: each line its own image's regions; shuffle: another image's; none: hide all regions"},
+    )
+    max_source_positions: int = field(
+        default=512, metadata={"help": "longest source sentence in tokens, </s> symbols included"}
+    )
+    max_target_positions: int = field(
+        default=512, metadata={"help": "longest target sentence in tokens, </s> symbols included"}
+    )
+    upsample_primary: int = field(
+        default=1, metadata={"help": "how often train is repeated where train1, train2, ... are joined to it"}
+    )
+    autocast: ChoiceEnum(["none", "bf16", "fp16"]) = field(
+        default="none",
+        metadata={"help": "run forward and loss under torch.autocast, on CPU and GPU (training in fp16 needs --amp)"},
+    )
+    # fairseq keeps its loader workers over epochs, so set_epoch would not reach them and masks would repeat;
+    # FairseqTask reads this field
+    reuse_dataloader: bool = field(default=False, metadata={"help": "keep loader workers over epochs (masks repeat)"})
+    train_subset: str = II("dataset.train_subset")
+    dataset_impl: Optional[str] = II("dataset.dataset_impl")
+    required_seq_len_multiple: int = II("dataset.required_seq_len_multiple")
+    seed: int = II("common.seed")
+    amp: bool = II("common.amp")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    no_save: bool = II("checkpoint.no_save")
+
+
+class CaptionsTask:
+    """Mixin in front of a fairseq task. Faults of input and options end a command with one line."""
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Dictionary:
+        """Load ``dict.*.txt``; ``<mask>`` is appended if the dictionary was made by another task."""
+        with exit_on_error():
+            if not os.path.isfile(filename):
+                raise VTLMError(f"{filename}: no such dictionary; prepare the data with fairseq-preprocess")
+            dictionary = Dictionary.load(filename)
+            if MASK not in dictionary.indices:
+                logger.info("%s has no %s: appended as its last symbol", filename, MASK)
+                dictionary.add_symbol(MASK, n=0)
+            return dictionary
+
+    @classmethod
+    def build_dictionary(cls, filenames, workers=1, threshold=-1, nwords=-1, padding_factor=8) -> Dictionary:
+        """Build a dictionary for ``fairseq-preprocess``: words, then ``<mask>``, then padding to a multiple of 8.
+
+        ``<mask>`` is an ordinary line of the file, so stock tasks read the same ids from it.
+        """
+        dictionary = super().build_dictionary(filenames, workers, threshold, nwords, padding_factor=1)
+        dictionary.add_symbol(MASK, n=0)
+        dictionary.pad_to_multiple_(padding_factor)
+        return dictionary
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """Infer the language pair, load and compare the dictionaries."""
+        with exit_on_error():
+            paths = utils.split_paths(cfg.data) if cfg.data else []
+            if not paths or not os.path.isdir(paths[0]):
+                raise VTLMError(f"data folder {cfg.data!r} does not exist; prepare it with fairseq-preprocess")
+            if cfg.source_lang is None or cfg.target_lang is None:
+                cfg.source_lang, cfg.target_lang = language_pair(paths[0])
+            source, target = (
+                cls.load_dictionary(os.path.join(paths[0], f"dict.{lang}.txt"))
+                for lang in (cfg.source_lang, cfg.target_lang)
+            )
+            difference = first_difference(source.symbols, target.symbols)
+            if difference:
+                raise VTLMError(
+                    f"{paths[0]}: dict.{cfg.source_lang}.txt and dict.{cfg.target_lang}.txt differ {difference}; "
+                    "run fairseq-preprocess with --joined-dictionary"
+                )
+            return cls(cfg, source, target)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """Saved in every checkpoint: the symbols, so that a foreign dictionary is noticed wherever it comes from."""
+        return {"symbols": list(self.source_dictionary.symbols)}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Compare the checkpoint's symbols with the data's."""
+        with exit_on_error():
+            check_symbols(state_dict.get("symbols"), self.source_dictionary, "the checkpoint")
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Fill in what the model has to know (see :class:`vtlm_fairseq.models.config.EncoderConfig`), then build it.
+
+        A checkpoint describes itself: on loading, languages and region sizes are read back from it, and options
+        that contradict it are errors.
+        """
+        with exit_on_error():
+            with open_dict(cfg):
+                if from_checkpoint:
+                    self._adopt(cfg)
+                else:
+                    self._describe(cfg)
+            if self.cfg.autocast == "fp16" and not from_checkpoint and not self.cfg.amp:
+                raise VTLMError(
+                    "--autocast fp16 without gradient scaling loses small gradients; add --amp, or use bf16"
+                )
+            return super().build_model(cfg, from_checkpoint)
+
+    def _describe(self, cfg) -> None:
+        """A model to be trained: languages and region sizes from options, pre-trained model and store."""
+        pair = (self.cfg.source_lang, self.cfg.target_lang)
+        cfg.source_lang, cfg.target_lang = pair
+        cfg.langs = self.cfg.langs or self.default_langs(cfg)
+        languages = cfg.langs.split(",")
+        if IMAGE in languages or len(set(languages)) != len(languages):
+            raise VTLMError(f"--langs {cfg.langs}: names must be distinct, and {IMAGE!r} is the name of the image row")
+        for lang in pair:
+            if lang not in languages:
+                raise VTLMError(f"--langs {cfg.langs} lacks {lang!r}, a language of the data; add it")
+        self.langs = cfg.langs
+        if self.cfg.regions == "none":
+            if cfg.region_dim:
+                raise VTLMError("--region-dim without --regions: name a region store")
+            cfg.region_classes = 0
+            self.has_regions = False
+            return
+        store = self.open_store(self.cfg.train_subset)
+        for name, found in (("region_dim", store.feature_dim), ("region_classes", store.num_classes)):
+            if cfg[name] not in (0, found):
+                raise VTLMError(f"--{name.replace('_', '-')} is {cfg[name]}, but {self.cfg.regions} has {found}")
+            cfg[name] = found
+        self.region_dim, self.region_classes = store.feature_dim, store.num_classes
+        self.has_regions = True
+
+    def default_langs(self, cfg) -> str:
+        """Languages where ``--langs`` is not given."""
+        return ",".join(sorted({self.cfg.source_lang, self.cfg.target_lang}))
+
+    def _adopt(self, cfg) -> None:
+        """A model from a checkpoint: check the options of this command against it."""
+        if self.cfg.langs not in (None, cfg.langs):
+            raise VTLMError(f"--langs {self.cfg.langs} contradicts the checkpoint, which has {cfg.langs}; omit it")
+        self.langs = cfg.langs
+        self.has_regions = cfg.region_dim > 0
+        self.region_dim, self.region_classes = cfg.region_dim, cfg.region_classes
+        if self.has_regions and self.cfg.regions == "none" and self.cfg.region_order != "none":
+            raise VTLMError(
+                "the checkpoint has regions, --regions is none: name a region store, or hide the regions on purpose "
+                "with --region-order none"
+            )
+        if not self.has_regions and self.cfg.regions != "none":
+            raise VTLMError("the checkpoint is a text-only model (no region parameters); use --regions none")
+
+    def build_criterion(self, cfg, from_checkpoint=False):
+        """Build the criterion; a field that a checkpoint has and the class has lost is dropped.
+
+        ``fairseq-validate`` calls this without ``from_checkpoint``, so unknown fields would end in an error.
+        """
+        return super().build_criterion(cfg, from_checkpoint=True)
+
+    def begin_epoch(self, epoch: int, model) -> None:
+        """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
+        super().begin_epoch(epoch, model)
+        if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
+            return
+        folder = utils.split_paths(self.cfg.data)[0]
+        names = [f"dict.{lang}.txt" for lang in (self.cfg.source_lang, self.cfg.target_lang)]
+        with exit_on_error():
+            if os.path.exists(os.path.join(folder, "text.json")):
+                names += TextPipeline.load(folder).files()
+        for name in dict.fromkeys(names):
+            copy_file(os.path.join(folder, name), os.path.join(self.cfg.save_dir, name))
+
+    # -- data --------------------------------------------------------------------------------------------------
+
+    def open_store(self, split: str) -> RegionStore:
+        """The region store of a split; its sizes must be the model's."""
+        store = RegionStore.open(self.cfg.regions, split, self.cfg.max_regions)
+        for what, expected, found in (
+            ("features are {} wide", getattr(self, "region_dim", None), store.feature_dim),
+            ("it has {} classes", getattr(self, "region_classes", None), store.num_classes),
+        ):
+            if expected not in (None, found):
+                raise VTLMError(
+                    f"--regions {self.cfg.regions} ({split}): {what.format(found)}, the model was built for {expected}; "
+                    "use regions made by the same detector"
+                )
+        return store
+
+    def load_pair(self, split: str, *, epoch: int, combine: bool) -> tuple[LanguagePairDataset, LineRegions | None]:
+        """Text and regions of a split.
+
+        ``combine`` joins ``train``, ``train1``, ...; each part has its own ``.images``.
+        """
+        paths = utils.split_paths(self.cfg.data)
+        folder = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
+        src, tgt = self.cfg.source_lang, self.cfg.target_lang
+        parts = self.split_parts(folder, split, combine=combine)
+        pair = load_langpair_dataset(
+            folder,
+            split,
+            src,
+            self.source_dictionary,
+            tgt,
+            self.target_dictionary,
+            combine=combine,
+            dataset_impl=self.cfg.dataset_impl,
+            upsample_primary=self.cfg.upsample_primary,
+            left_pad_source=False,
+            left_pad_target=False,
+            max_source_positions=self.cfg.max_source_positions - 1,
+            max_target_positions=self.cfg.max_target_positions,
+            load_alignments=getattr(self.cfg, "load_alignments", False),
+            truncate_source=getattr(self.cfg, "truncate_source", False),
+            pad_to_multiple=self.cfg.required_seq_len_multiple,
+        )
+        return pair, self.load_regions(folder, split, parts, pair)
+
+    def load_regions(self, folder: str, split: str, parts: list[str], pair: LanguagePairDataset) -> LineRegions | None:
+        """Regions of the lines of a split's parts, joined by ``{part}.images``; None without a store."""
+        if self.cfg.regions == "none":
+            logger.info("%s: no regions (text only)", split)
+            return None
+        names = [read_image_names(folder, part) for part in parts]
+        sizes = part_sizes(pair, len(parts))
+        for part, ids, size in zip(parts, names, sizes, strict=True):
+            if len(ids) != size:
+                raise VTLMError(
+                    f"{folder}/{part}.images has {len(ids)} lines, the text of {part} has {size} pairs; "
+                    "line i must name the image of pair i"
+                )
+        store = self.open_store(split)
+        rows = [store.rows(ids) for ids in names]
+        if len(rows) > 1:
+            rows[0] = np.tile(rows[0], self.cfg.upsample_primary)
+        order = str(self.cfg.region_order)
+        logger.info(
+            "%s: regions of %d lines from %s (%d images, at most %d regions, %d x %s, %d classes), order %s",
+            split, sum(map(len, rows)), self.cfg.regions, store.num_images, self.cfg.max_regions,
+            store.feature_dim, store.dtype, store.num_classes, order,
+        )  # fmt: skip
+        return LineRegions(
+            store,
+            np.concatenate(rows),
+            order=order,
+            seed=self.cfg.seed,
+            split=split,
+            redraw=split == self.cfg.train_subset,
+        )
+
+    def split_parts(self, folder: str, split: str, *, combine: bool) -> list[str]:
+        """Names of the parts of a split: ``train``, and with ``combine`` also ``train1``, ``train2``, ..."""
+        src, tgt = self.cfg.source_lang, self.cfg.target_lang
+
+        def exists(part: str) -> bool:
+            pairs = (f"{src}-{tgt}", f"{tgt}-{src}")
+            return any(os.path.exists(os.path.join(folder, f"{part}.{pair}.{src}.idx")) for pair in pairs)
+
+        if not exists(split):
+            raise VTLMError(f"{folder}: no split {split!r} for {src}-{tgt}; prepare it with fairseq-preprocess")
+        more = itertools.takewhile(exists, (f"{split}{k}" for k in itertools.count(1)))
+        return [split, *more] if combine else [split]
+
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+        """As fairseq's, with one line instead of a stack where a sentence of valid or test is too long."""
+        indices, ignored = dataset.filter_indices_by_size(indices, max_positions)
+        if ignored and not ignore_invalid_inputs:
+            with exit_on_error():
+                raise VTLMError(
+                    f"{len(ignored)} pairs are longer than {max_positions} tokens (source, target), the first is line "
+                    f"{int(ignored[0]) + 1} with {tuple(map(int, dataset.size(ignored[0])))}; shorten them, or leave "
+                    "them out with --skip-invalid-size-inputs-valid-test"
+                )
+        if ignored:
+            logger.warning(
+                "%d pairs are longer than %s tokens (source, target) and are skipped, first ids %s",
+                len(ignored), max_positions, [int(i) for i in ignored[:10]],
+            )  # fmt: skip
+        return indices
+
+    # -- steps -------------------------------------------------------------------------------------------------
+
+    def autocast(self, sample):
+        """The context that ``--autocast`` asks for."""
+        if self.cfg.autocast == "none":
+            return nullcontext()
+        device = sample["net_input"]["src_tokens"].device.type
+        return torch.autocast(device, torch.bfloat16 if self.cfg.autocast == "bf16" else torch.float16)
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """As FairseqTask's. It switches CUDA autocast off around the criterion, so ours is opened inside."""
+        raise_fault(sample)
+
+        def autocast_criterion(model, sample):
+            with self.autocast(sample):
+                return criterion(model, sample)
+
+        return super().train_step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
+
+    def valid_step(self, sample, model, criterion):
+        """As the parent task's, under autocast."""
+        raise_fault(sample)
+        with self.autocast(sample):
+            return super().valid_step(sample, model, criterion)
+
+    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+        """As FairseqTask's, under autocast."""
+        raise_fault(sample)
+        with self.autocast(sample):
+            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+
+
+def language_pair(folder: str) -> tuple[str, str]:
+    """Source and target language of a data or checkpoint folder, from its file names or ``text.json``.
+
+    Raises:
+        VTLMError: neither says.
+    """
+    source, target = data_utils.infer_language_pair(folder)
+    if source is None or target is None:
+        if not os.path.exists(os.path.join(folder, "text.json")):
+            raise VTLMError(f"{folder}: no binarised data and no text.json name the language pair; give -s and -t")
+        pipeline = TextPipeline.load(folder)
+        source, target = pipeline.source_lang, pipeline.target_lang
+    return source, target
+
+
+def first_difference(ours: list[str], theirs: list[str]) -> str | None:
+    """Where two symbol lists differ first, in words; None if they are equal."""
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+        if a != b:
+            return f"at symbol {i} ({a!r} and {b!r})"
+    if len(ours) != len(theirs):
+        return f"in length ({len(ours)} and {len(theirs)} symbols)"
+    return None
+
+
+def check_symbols(symbols: list[str] | None, dictionary: Dictionary, owner: str) -> None:
+    """Compare the data's dictionary with a checkpoint's symbols (None: an older checkpoint, nothing to compare).
+
+    Raises:
+        VTLMError: names the first symbol that differs.
+    """
+    difference = first_difference(dictionary.symbols, symbols) if symbols is not None else None
+    if difference:
+        raise VTLMError(
+            f"the dictionary of the data and that of {owner} differ {difference}; prepare the data with the "
+            "dictionary of the pre-trained model (--dict of the preparation scripts, --srcdict of fairseq-preprocess)"
+        )
+
+
+def word_mask(dictionary: Dictionary) -> np.ndarray:
+    """[V] bool: True at real words; False at special symbols, ``<mask>`` and the padding words of the dictionary."""
+    return np.array(
+        [
+            i >= dictionary.nspecial
+            and symbol != MASK
+            and not (symbol.startswith("madeupword") and dictionary.count[i] == 0)
+            for i, symbol in enumerate(dictionary.symbols)
+        ]
+    )
+
+
+def read_image_names(folder: str, split: str) -> list[str]:
+    """Image ids of ``{split}.images``, one a line.
+
+    Raises:
+        VTLMError: no such file, or not UTF-8.
+    """
+    path = os.path.join(folder, f"{split}.images")
+    if not os.path.isfile(path):
+        raise VTLMError(
+            f"{path}: no such file; it holds the image id of each sentence pair, one a line (or --regions none)"
+        )
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            return [line.rstrip("\r\n") for line in file]
+    except UnicodeDecodeError as error:
+        raise VTLMError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it") from None
+
+
+def part_sizes(pair: LanguagePairDataset, parts: int) -> list[int]:
+    """Lines of each joined part of a split."""
+    return [len(pair)] if parts == 1 else [len(part) for part in pair.src.datasets]
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy by temporary name and rename, unless the same content is there."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        return
+    PathManager.mkdirs(os.path.dirname(target))
+    temporary = f"{target}.tmp{os.getpid()}"
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)

@@ -1,0 +1,185 @@
+"""Task ``multimodal_translation``: text-only NMT and multimodal MT (paper, section 2.4)."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Optional
+
+import sacrebleu
+import torch
+from fairseq import utils
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
+
+from vtlm_fairseq.data.line_regions import LineRegions
+from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
+from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.models.transfer import PretrainedEncoder
+from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask, word_mask
+
+
+@dataclass
+class MultimodalTranslationConfig(CaptionsConfig):
+    """Options of translation; those of ``--eval-bleu`` are fairseq's."""
+
+    truncate_source: bool = field(
+        default=False, metadata={"help": "cut sources to --max-source-positions instead of skipping them"}
+    )
+    eval_bleu: bool = field(default=False, metadata={"help": "decode the validation set and log BLEU"})
+    eval_bleu_args: Optional[str] = field(
+        default="{}", metadata={"help": 'options of decoding as JSON, such as \'{"beam": 4, "lenpen": 0.6}\''}
+    )
+    eval_bleu_detok: str = field(
+        default="space", metadata={"help": "fairseq tokenizer that detokenises before BLEU (space: none)"}
+    )
+    eval_bleu_detok_args: Optional[str] = field(default="{}", metadata={"help": "its arguments as JSON"})
+    eval_tokenized_bleu: bool = field(default=False, metadata={"help": "BLEU with sacreBLEU's tokenize=none"})
+    eval_bleu_remove_bpe: Optional[str] = field(
+        default=None,
+        metadata={"help": "how to join sub-words before BLEU: sentencepiece or @@", "argparse_const": "@@ "},
+    )
+    eval_bleu_print_samples: bool = field(default=False, metadata={"help": "log a hypothesis at each validation"})
+
+
+@register_task("multimodal_translation", dataclass=MultimodalTranslationConfig)
+class MultimodalTranslationTask(CaptionsTask, TranslationTask):
+    """Translation with ``--regions`` (MMT) or without (NMT), from scratch or from a pre-trained encoder."""
+
+    cfg: MultimodalTranslationConfig
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build a model; for training with ``--pretrained``, fill it and print the transfer report.
+
+        The pre-trained file is not opened when a checkpoint is loaded or a run is resumed.
+        """
+        self._pretrained = None
+        with exit_on_error():
+            if not from_checkpoint and cfg.pretrained and not self._restored_checkpoint():
+                self._pretrained = PretrainedEncoder.load(cfg.pretrained)
+                self._pretrained.check_dictionary(self.source_dictionary)
+            model = super().build_model(cfg, from_checkpoint)
+            if not from_checkpoint:
+                self._check_restored_pair(cfg)
+            if self._pretrained is not None:
+                self._pretrained.fill(model, cfg, init_cross_attention=str(cfg.init_cross_attention)).log()
+        self._pretrained = None
+        return model
+
+    def _adopt(self, cfg) -> None:
+        super()._adopt(cfg)
+        ours, theirs = (self.cfg.source_lang, self.cfg.target_lang), (cfg.source_lang, cfg.target_lang)
+        if ours != theirs:
+            raise VTLMError(
+                f"the checkpoint translates {theirs[0]}-{theirs[1]}, this command asks for {ours[0]}-{ours[1]}; "
+                f"use -s {theirs[0]} -t {theirs[1]}"
+            )
+
+    def _restored_checkpoint(self) -> str | None:
+        """Path of the checkpoint that the trainer is about to restore; None for a fresh start."""
+        path = self.cfg.restore_file
+        if path == "checkpoint_last.pt":
+            path = os.path.join(self.cfg.save_dir, path)
+        return path if os.path.isfile(path) else None
+
+    def default_langs(self, cfg) -> str:
+        """The pre-trained or restored model's languages; else source and target, sorted."""
+        if self._pretrained is not None:
+            return self._pretrained.langs
+        restored = self._restored_checkpoint()
+        if cfg is not None and restored is not None:
+            return read_model_config(restored)["langs"]
+        return super().default_langs(cfg)
+
+    def _check_restored_pair(self, cfg) -> None:
+        restored = self._restored_checkpoint()
+        if restored is not None:
+            saved = read_model_config(restored)
+            for name in ("source_lang", "target_lang", "langs", "region_dim", "region_classes"):
+                if saved[name] != cfg[name]:
+                    raise VTLMError(
+                        f"{restored} has {name} {saved[name]}, this command {cfg[name]}; resume with the options of "
+                        "the first call, or choose another --save-dir"
+                    )
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """Load a split; ``train`` is shuffled, any other keeps its order."""
+        with exit_on_error():
+            pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
+            self.datasets[split] = MultimodalTranslationDataset.from_pair(
+                pair, regions=regions, shuffle=split == self.cfg.train_subset
+            )
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None):
+        """Dataset of new sentences, text only (fairseq-interactive keeps nothing but the source tokens)."""
+        with exit_on_error():
+            if self.has_regions and self.cfg.region_order != "none":
+                raise VTLMError(
+                    "this model translates with regions, for which fairseq-interactive has no input; use vtlm-translate, "
+                    "or hide the regions with --region-order none"
+                )
+        return self.inference_dataset(src_tokens, src_lengths, regions=None, constraints=constraints)
+
+    def inference_dataset(
+        self, src_tokens, src_lengths, *, regions: LineRegions | None, constraints=None
+    ) -> MultimodalTranslationDataset:
+        """Dataset of new sentences: tensors of ids ending in ``</s>``, their lengths, and their regions."""
+        return MultimodalTranslationDataset(
+            src_tokens,
+            src_lengths,
+            self.source_dictionary,
+            tgt_dict=self.target_dictionary,
+            left_pad_source=False,
+            constraints=constraints,
+            regions=regions,
+        )
+
+    def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
+        """As fairseq's; ``<mask>`` and the dictionary's padding words are never generated."""
+        extra = dict(extra_gen_cls_kwargs or {})
+        if not getattr(args, "score_reference", False):
+            is_word = word_mask(self.target_dictionary)
+            is_word[: self.target_dictionary.nspecial] = True  # fairseq's own symbols are its own business
+            extra["tokens_to_suppress"] = tuple(
+                symbol for symbol, keep in zip(self.target_dictionary.symbols, is_word, strict=True) if not keep
+            )
+        return super().build_generator(models, args, seq_gen_cls, extra, **kwargs)
+
+    def reduce_metrics(self, logging_outputs, criterion) -> None:
+        """As TranslationTask's, with the BLEU counts as plain numbers.
+
+        TranslationTask logs numpy arrays; they would be saved with the checkpoint, which ``torch.load`` then refuses.
+        """
+        super(TranslationTask, self).reduce_metrics(logging_outputs, criterion)
+        if not self.cfg.eval_bleu:
+            return
+        names = ["_bleu_sys_len", "_bleu_ref_len"]
+        names += [f"_bleu_{kind}_{i}" for kind in ("counts", "totals") for i in range(EVAL_BLEU_ORDER)]
+        sums = {name: float(utils.item(sum(log.get(name, 0) for log in logging_outputs))) for name in names}
+        if not any(sums[f"_bleu_totals_{i}"] for i in range(EVAL_BLEU_ORDER)):
+            return
+        for name, value in sums.items():
+            metrics.log_scalar(name, value)
+
+        def bleu(meters) -> float:
+            score = sacrebleu.BLEU.compute_bleu(
+                correct=[int(meters[f"_bleu_counts_{i}"].sum) for i in range(EVAL_BLEU_ORDER)],
+                total=[int(meters[f"_bleu_totals_{i}"].sum) for i in range(EVAL_BLEU_ORDER)],
+                sys_len=int(meters["_bleu_sys_len"].sum),
+                ref_len=int(meters["_bleu_ref_len"].sum),
+                smooth_method="exp",
+            )
+            return float(round(score.score, 2))
+
+        metrics.log_derived("bleu", bleu)
+
+
+def read_model_config(path: str) -> dict:
+    """The model configuration of a checkpoint, without reading its tensors.
+
+    Raises:
+        VTLMError: not a checkpoint of fairseq's.
+    """
+    try:
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)["cfg"]["model"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError) as error:
+        raise VTLMError(f"{path}: not a readable fairseq checkpoint ({type(error).__name__}: {error})") from None
