@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flickr30k_entities import ImageEntities, read_entities
+from flickr30k_entities import Caption, ImageEntities, read_entities
 from multi30k import fairseq_name, read_image_ids, read_lines
 from oracle_features import OracleFeatures, accuracy, calibrate
 from oracle_labels import LabelledBox, collect_classes, find_translated, label_boxes, other_captions
@@ -37,10 +37,9 @@ TRANSLATED = "translated_captions.tsv"
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image, the number of its translated caption (from 0), and its boxes that the other four name."""
+    """An image and its boxes that the captions name which Multi30k does not translate."""
 
     image: ImageEntities
-    translated: int
     boxes: list[LabelledBox]
 
 
@@ -60,42 +59,66 @@ def read_translated(path: Path) -> dict[str, int]:
 
 
 def write_translated(path: Path, numbers: dict[str, int]) -> None:
-    """Write the file that `read_translated` reads."""
+    """Write the file that `read_translated` reads; lines of other images that it holds are kept."""
+    if path.exists():
+        numbers = {**read_translated(path), **numbers}
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(f"{image_id}\t{number}\n" for image_id, number in numbers.items()))
     temporary.replace(path)
 
 
 class Corpus:
-    """The images of the splits with what may be read of them; `classes` come from train, whatever is built."""
+    """The images of the splits with what may be read of them.
 
-    def __init__(self, arguments: argparse.Namespace, splits: list[str]) -> None:
-        self._arguments = arguments
-        self._given = read_translated(arguments.translated_captions) if arguments.translated_captions else None
-        self.ids = {split: read_image_ids(arguments.image_splits, split) for split in splits}
-        self.translated: dict[str, int] = {}
-        self._images: dict[str, list[ImageEntities]] = {}
-        wanted = [image_id for ids in self.ids.values() for image_id in ids]
+    Args:
+        entities: Flickr30k Entities, folder or `.tgz`.
+        image_splits: folder of `{split}.txt`.
+        splits: Multi30k's names; `train`, which gives the classes, must be one of them.
+        raw: folder of `{split}.en`, read only to find the translated captions.
+        given: number of the translated caption of each image, from 0; then `raw` is not read.
+
+    Attributes:
+        classes: names, by label.
+        translated: number of the caption of each image that is put aside.
+
+    Raises:
+        VTLMError: a file that is missing or does not fit the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        entities: Path,
+        image_splits: Path,
+        splits: list[str],
+        raw: Path | None = None,
+        given: dict[str, int] | None = None,
+    ) -> None:
+        ids = {split: read_image_ids(image_splits, split) for split in splits}
+        wanted = [image_id for split in splits for image_id in ids[split]]
         if len(set(wanted)) != len(wanted):
-            raise VTLMError(f"{arguments.image_splits}: an image stands twice in the splits {', '.join(splits)}")
-        entities = read_entities(arguments.entities, wanted)
-        progress = iter(tqdm(entities, total=len(wanted), desc="reading entities", unit="image"))
-        for split, ids in self.ids.items():
-            self._images[split] = [next(progress) for _ in ids]
-            self._find_translated(split)
+            raise VTLMError(f"{image_splits}: an image stands twice in the splits {', '.join(splits)}")
+        bar = {"total": len(wanted), "desc": "reading entities", "unit": "image", "mininterval": 1.0}
+        images = {image.image_id: image for image in tqdm(read_entities(entities, wanted), **bar)}
+        self._images = {split: [images[image_id] for image_id in ids[split]] for split in splits}
+        self.translated: dict[str, int] = {}
+        for split in splits:
+            if given is None:
+                self._find_translated(split, raw / f"{split}.en")
+            else:
+                self._take_translated(split, given)
         train = (caption for image in self._images["train"] for caption in self._others(image))
         self.classes = collect_classes(train)
         self._class_ids = {name: i for i, name in enumerate(self.classes)}
 
-    def _find_translated(self, split: str) -> None:
+    def _take_translated(self, split: str, given: dict[str, int]) -> None:
+        for image in self._images[split]:
+            if image.image_id not in given:
+                raise VTLMError(f"--translated-captions: no line for image {image.image_id} of {split}")
+            self.translated[image.image_id] = given[image.image_id]
+
+    def _find_translated(self, split: str, path: Path) -> None:
         images = self._images[split]
-        if self._given is not None:
-            for image in images:
-                if image.image_id not in self._given:
-                    raise VTLMError(f"{self._arguments.translated_captions}: image {image.image_id} is missing")
-                self.translated[image.image_id] = self._given[image.image_id]
-            return
-        path = self._arguments.raw / f"{split}.en"
         lines = read_lines(path, option="--raw")
         if len(lines) != len(images):
             raise VTLMError(f"{path}: {len(lines)} lines for {len(images)} images; see --raw and --image-splits")
@@ -108,14 +131,14 @@ class Corpus:
                 )
             self.translated[image.image_id] = found
 
-    def _others(self, image: ImageEntities) -> list:
+    def _others(self, image: ImageEntities) -> list[Caption]:
         return other_captions(image, self.translated[image.image_id])
 
     def labelled(self, split: str) -> Iterator[LabelledImage]:
         """Images of a split, in its order, with their labelled boxes."""
         for image in self._images[split]:
             boxes = label_boxes(image, self._others(image), self._class_ids)
-            yield LabelledImage(image, self.translated[image.image_id], boxes)
+            yield LabelledImage(image, boxes)
 
 
 def write_store(
@@ -139,7 +162,7 @@ def write_store(
         dtype="float16",
         attributes=attributes,
     ) as writer:
-        for item in tqdm(images, desc=path.name, unit="image"):
+        for item in tqdm(images, desc=path.name, unit="image", mininterval=1.0):
             corners = np.array([box.xyxy for box in item.boxes], dtype=np.float32).reshape(-1, 4)
             corners /= np.array([item.image.width, item.image.height] * 2, dtype=np.float32)
             if not boxes:
@@ -192,7 +215,13 @@ def build(arguments: argparse.Namespace) -> None:
     for path in paths.values():
         if path.exists() and not arguments.calibrate:
             raise VTLMError(f"{path}: exists already; remove it or choose another --out")
-    corpus = Corpus(arguments, ["train", "val", *(split for split in splits if split not in ("train", "val"))])
+    corpus = Corpus(
+        entities=arguments.entities,
+        image_splits=arguments.image_splits,
+        splits=["train", "val", *(split for split in splits if split not in ("train", "val"))],
+        raw=arguments.raw,
+        given=read_translated(arguments.translated_captions) if arguments.translated_captions else None,
+    )
     valid = [(item.image.image_id, item.boxes) for item in corpus.labelled("val")]
     features = OracleFeatures(
         corpus.classes,

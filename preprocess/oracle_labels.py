@@ -114,9 +114,7 @@ def collect_classes(captions: Iterable[Caption], *, limit: int = NUM_CLASSES) ->
     return names[:limit]
 
 
-def label_boxes(
-    image: ImageEntities, captions: Sequence[Caption], class_ids: dict[str, int]
-) -> list[LabelledBox]:
+def label_boxes(image: ImageEntities, captions: Sequence[Caption], class_ids: dict[str, int]) -> list[LabelledBox]:
     """Boxes of an image that the captions name, larger area first (equal areas as in the annotation).
 
     Args:

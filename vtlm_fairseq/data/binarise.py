@@ -180,9 +180,7 @@ def prepare_folder(
             for lang, lines in sides.items():
                 encoded = map_lines(pipeline.apply_bpe, lines, workers=workers, label=f"BPE {split}.{lang}")
                 write_lines(Path(pieces) / f"{split}.{lang}", encoded)
-        report = binarise(
-            Path(pieces), out, list(text), pipeline=pipeline, dictionary=dictionary, workers=workers
-        )
+        report = binarise(Path(pieces), out, list(text), pipeline=pipeline, dictionary=dictionary, workers=workers)
     pipeline.save(out)
     return report
 
@@ -270,9 +268,9 @@ def _rename(destination: Path, out: Path, others: Sequence[str], pipeline: TextP
 
 
 def _report(output: str, dictionary: Path | None) -> list[str]:
-    """fairseq-preprocess's own lines of counts, with file names instead of paths."""
+    """fairseq-preprocess's own lines of counts, with file names instead of paths; refuse a foreign dictionary."""
     lines = []
-    for path, summary, unknown in re.findall(r"\| \[\w+\] (\S+): (.*?([\d.]+)% replaced.*)", output):
+    for path, summary, unknown in re.findall(r"\[\w+\] (.+): (\d+ sents, .*?([\d.]+)% replaced.*)", output):
         lines.append(f"{Path(path).name}: {summary}")
         if dictionary is not None and float(unknown) > MAX_UNKNOWN:
             raise VTLMError(

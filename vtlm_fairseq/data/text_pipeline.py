@@ -189,7 +189,8 @@ class TextPipeline:
     def _check_language(self, lang: str) -> None:
         if lang not in (self.source_lang, self.target_lang):
             raise VTLMError(
-                f"language {lang!r}: this data is {self.source_lang}-{self.target_lang}; see --source-lang, --target-lang"
+                f"language {lang!r}: this data is {self.source_lang}-{self.target_lang}; "
+                "see --source-lang, --target-lang"
             )
 
     def _words(self, text: str, lang: str) -> str:
@@ -304,7 +305,7 @@ def learn_sentencepiece(lines: Iterable[str], *, vocab_size: int) -> bytes:
 
 
 def _join_at_mask(parts: Sequence[str]) -> str:
-    return f" {MASK} ".join(parts).strip() if len(parts) == 1 else " ".join(f" {MASK} ".join(parts).split())
+    return " ".join(f" {MASK} ".join(parts).split())
 
 
 def _sha256(path: Path) -> str:

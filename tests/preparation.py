@@ -1,0 +1,48 @@
+"""The preparation scripts as modules, real data where it is given, and tiny data in the same layouts."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "preprocess"))
+
+entities_regions = importlib.import_module("entities_regions")
+flickr30k_entities = importlib.import_module("flickr30k_entities")
+multi30k = importlib.import_module("multi30k")
+oracle_features = importlib.import_module("oracle_features")
+oracle_labels = importlib.import_module("oracle_labels")
+prepare_multi30k = importlib.import_module("prepare_multi30k")
+
+DATA = Path(os.environ.get("VTLM_TEST_DATA", "no-test-data"))
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="VTLM_TEST_DATA does not name the folder of real data (Multi30k, Flickr30k Entities)"
+)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write text as it stands, making the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a file that ends with a line end."""
+    text = path.read_bytes().decode("utf-8")
+    assert text.endswith("\n")
+    return text[:-1].split("\n")
+
+
+def annotation(width: int, height: int, boxes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
+    """An `Annotations` file: corners and chains of each box."""
+    objects = []
+    for corners, chains in boxes:
+        names = "".join(f"<name>{chain}</name>" for chain in chains)
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        objects.append(f"<object>{names}<bndbox>{''.join(f'<{s}>{v}</{s}>' for s, v in sides)}</bndbox></object>")
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation>{size}{''.join(objects)}</annotation>"
