@@ -25,7 +25,7 @@ def fairseq_name(split: str) -> str:
 
 
 def read_lines(path: Path, *, option: str) -> list[str]:
-    r"""Lines of a UTF-8 text file or of its `.gz`, split at `\n` alone and without `\r`.
+    r"""Lines of a UTF-8 text file or of its `.gz`, split at `\n` alone; a stray `\r` becomes a space.
 
     Args:
         path: the plain file; `path.gz` is read where it does not exist.
@@ -48,7 +48,7 @@ def read_lines(path: Path, *, option: str) -> list[str]:
         raise VTLMError(f"{path} line {line}: not UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
         raise VTLMError(f"{path}: unreadable ({error})") from None
-    lines = text.replace("\r", "").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", " ").split("\n")
     if lines[-1] == "":
         lines.pop()
     return lines

@@ -50,9 +50,7 @@ def make_store(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     stored = {}
     names = [f"class{c}" for c in range(num_classes)]
-    with RegionStoreWriter(
-        path, feature_dim=feature_dim, class_names=names, detector="random", dtype=dtype
-    ) as writer:
+    with RegionStoreWriter(path, feature_dim=feature_dim, class_names=names, detector="random", dtype=dtype) as writer:
         for image_id, count in zip(ids, counts, strict=True):
             image = random_image(generator, count, feature_dim=feature_dim, num_classes=num_classes)
             writer.add(image_id, **image)

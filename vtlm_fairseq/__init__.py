@@ -15,9 +15,14 @@ from vtlm_fairseq.version import __version__
 # torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
-# Importing fairseq sets the root logger to DEBUG; h5py then logs its type conversions.
+# Importing fairseq sets the root logger to DEBUG and advertises optional packages at INFO; h5py would then log its
+# type conversions.
 logging.getLogger("h5py").setLevel(logging.INFO)
-
-from vtlm_fairseq import criterions, models, tasks  # noqa: E402
+_disabled = logging.root.manager.disable
+logging.disable(logging.INFO)
+try:
+    from vtlm_fairseq import criterions, models, tasks
+finally:
+    logging.disable(_disabled)
 
 __all__ = ["__version__", "criterions", "models", "tasks"]

@@ -159,9 +159,7 @@ def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(t
     assert validate(path) == []
     with h5py.File(path, "a") as file:
         file["scores"][6] = 0.95  # the first region of a block, the third of its image
-    assert validate(path) == [
-        f"{path}: image 'img3.jpg', region 2: score is higher than that of the region before it"
-    ]
+    assert validate(path) == [f"{path}: image 'img3.jpg', region 2: score is higher than that of the region before it"]
 
 
 # ---- the writer
@@ -198,9 +196,7 @@ def test_writer_refuses_bad_options(tmp_path):
     assert "feature_dim is 0" in fault(write_pair, path, feature_dim=0)
     assert "0 class names" in fault(write_pair, path, class_names=[])
     assert "dtype 'int8'" in fault(write_pair, path, dtype="int8")
-    assert "attribute 'detector' is set by the schema" in fault(
-        write_pair, path, attributes={"detector": "x"}
-    )
+    assert "attribute 'detector' is set by the schema" in fault(write_pair, path, attributes={"detector": "x"})
     assert "does not exist" in fault(write_pair, tmp_path / "no" / "s.h5")
     assert os.listdir(tmp_path) == []
 

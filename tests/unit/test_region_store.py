@@ -236,7 +236,7 @@ def first_item(batch):
 
 
 @pytest.mark.parametrize("read_before", [False, True])
-@pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (4, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (4, "fork")])
 def test_workers_read_what_a_direct_read_gives(tmp_path, workers, start, read_before):
     """PITFALLS 20: three epochs, handles opened in the parent or not; also when two shards are open."""
     stored = make_store(tmp_path / "t.0.h5", [f"a{i}" for i in range(15)], regions=[i % 5 for i in range(15)])
@@ -252,7 +252,7 @@ def test_workers_read_what_a_direct_read_gives(tmp_path, workers, start, read_be
         multiprocessing_context=start,
     )
     expected = list(stored.values())
-    for _ in range(3 if start != "spawn" else 1):
+    for _ in range(3):
         items = list(loader)
         assert [row for row, _, _ in items] == list(range(30))
         assert (os.getpid() in {pid for _, pid, _ in items}) == (workers == 0)
@@ -263,7 +263,8 @@ def test_workers_read_what_a_direct_read_gives(tmp_path, workers, start, read_be
             assert_same(store[29], expected[29])  # the parent's handle survives the workers
 
 
-def test_spawned_workers_over_three_epochs(tmp_path):
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_spawned_workers_over_three_epochs(tmp_path, workers):
     """PITFALLS 20, with workers that stay (spawning them anew each epoch is slow)."""
     stored = list(make_store(tmp_path / "t.h5", 12, regions=[i % 4 for i in range(12)]).values())
     store = RegionStore([str(tmp_path / "t.h5")])
@@ -271,7 +272,7 @@ def test_spawned_workers_over_three_epochs(tmp_path):
     loader = DataLoader(
         StoreDataset(store),
         batch_size=1,
-        num_workers=4,
+        num_workers=workers,
         collate_fn=first_item,
         multiprocessing_context="spawn",
         persistent_workers=True,

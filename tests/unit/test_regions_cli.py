@@ -77,9 +77,7 @@ def test_convert_npy_in_pixels_and_yxyx(tmp_path):
     assert "go together" in fails(*base, "--box-units", "pixels", *out)
     assert "go together" in fails(*base, "--image-sizes", tmp_path / "sizes", *out)
     xyxy = [*pixels[:-1], "xyxy"]
-    assert "image 'x': box [0.0, 0.0, 101.0, 201.0] is outside the image of 200 x 100" in fails(
-        *base, *xyxy, *out
-    )
+    assert "image 'x': box [0.0, 0.0, 101.0, 201.0] is outside the image of 200 x 100" in fails(*base, *xyxy, *out)
     (tmp_path / "sizes").write_text("x\t200\t100\n")
     assert "no line for image 'y'" in fails(*base, *pixels, *out)
     (tmp_path / "sizes").write_text("x\t200\t100\ny 1 2\n")

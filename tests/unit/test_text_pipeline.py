@@ -5,8 +5,8 @@ import pickle
 from dataclasses import replace
 
 import pytest
-
 from preparation import write
+
 from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline, learn_sentencepiece, load_bpe
 from vtlm_fairseq.errors import VTLMError
 
@@ -87,7 +87,7 @@ def test_decoding_undoes_encoding(folder):
         assert all(piece for piece in pieces.split(" ")) and "\u2581" in pieces
         assert text.decode(pieces, lang) == text.preprocess(raw, lang)
     assert text.decode(text.encode("Two dogs, a man's “bike”.", "en"), "en", detokenize=True) == (
-        "two dogs, a man's \"bike\"."
+        'two dogs, a man\'s "bike."'
     )
     assert text.encode("", "en") == "" and text.decode("", "en", detokenize=True) == ""
 

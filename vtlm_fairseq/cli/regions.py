@@ -79,19 +79,11 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     stacked.add_argument(
         "--labels", metavar="FILE", help="[N, R] detector classes from 0; default: one class for all regions"
     )
-    stacked.add_argument(
-        "--scores", metavar="FILE", help="[N, R]; default: 1.0, the order of the input is kept"
-    )
+    stacked.add_argument("--scores", metavar="FILE", help="[N, R]; default: 1.0, the order of the input is kept")
     classes = convert.add_mutually_exclusive_group()
-    classes.add_argument(
-        "--class-names", metavar="FILE", help="names of the classes, one a line, without background"
-    )
-    classes.add_argument(
-        "--num-classes", type=int, metavar="N", help="number of classes, where names are not known"
-    )
-    convert.add_argument(
-        "--box-format", choices=("xyxy", "yxyx"), default="xyxy", help="default: %(default)s"
-    )
+    classes.add_argument("--class-names", metavar="FILE", help="names of the classes, one a line, without background")
+    classes.add_argument("--num-classes", type=int, metavar="N", help="number of classes, where names are not known")
+    convert.add_argument("--box-format", choices=("xyxy", "yxyx"), default="xyxy", help="default: %(default)s")
     convert.add_argument(
         "--box-units",
         choices=("relative", "pixels"),
@@ -99,15 +91,9 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="relative: divided by image width and height (default); pixels: needs --image-sizes",
     )
     convert.add_argument("--image-sizes", metavar="FILE", help="lines of: id TAB width TAB height, in pixels")
-    convert.add_argument(
-        "--dtype", choices=("float16", "float32"), default="float16", help="default: %(default)s"
-    )
-    convert.add_argument(
-        "--detector", default="unknown", metavar="NAME", help="what made the regions, for the record"
-    )
-    convert.add_argument(
-        "--out", required=True, metavar="STORE", help="the file to make, e.g. regions/train.h5"
-    )
+    convert.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: %(default)s")
+    convert.add_argument("--detector", default="unknown", metavar="NAME", help="what made the regions, for the record")
+    convert.add_argument("--out", required=True, metavar="STORE", help="the file to make, e.g. regions/train.h5")
     convert.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     convert.set_defaults(run=run_convert)
 
@@ -133,9 +119,7 @@ def summarise(path: str) -> dict[str, str]:
     per_class = np.zeros(store.num_classes, dtype=np.int64)
     with open_file(path) as file:
         for start in range(0, store.num_regions, _LABEL_BLOCK):
-            per_class += np.bincount(
-                file["labels"][start : start + _LABEL_BLOCK], minlength=store.num_classes
-            )
+            per_class += np.bincount(file["labels"][start : start + _LABEL_BLOCK], minlength=store.num_classes)
     commonest = [c for c in np.argsort(-per_class, kind="stable")[:_SHOWN_CLASSES] if per_class[c]]
     lines = {
         "store": path,
@@ -152,9 +136,7 @@ def summarise(path: str) -> dict[str, str]:
         "detector": store.detector,
         "created by": str(store.attributes["created_by"]),
     }
-    lines.update(
-        {name: str(value) for name, value in store.attributes.items() if name not in ROOT_ATTRIBUTES}
-    )
+    lines.update({name: str(value) for name, value in store.attributes.items() if name not in ROOT_ATTRIBUTES})
     return lines
 
 
@@ -209,9 +191,7 @@ def run_convert(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add(
-    writer: RegionStoreWriter, image: Image, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None
-) -> None:
+def _add(writer: RegionStoreWriter, image: Image, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None) -> None:
     boxes = image.boxes
     if boxes is None:
         boxes = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (len(image.features), 1))

@@ -59,13 +59,9 @@ class NpzImages:
                     f"{path}: array {missing[0]!r} is missing, the file holds {', '.join(arrays) or 'none'}"
                 )
             try:
-                found = {
-                    n: arrays[n] if n in arrays else None for n in ("features", "boxes", "labels", "scores")
-                }
+                found = {n: arrays[n] if n in arrays else None for n in ("features", "boxes", "labels", "scores")}
             except (ValueError, OSError, zipfile.BadZipFile) as error:
-                raise VTLMError(
-                    f"{path}: unreadable ({error}); save plain numbers with numpy.savez"
-                ) from None
+                raise VTLMError(f"{path}: unreadable ({error}); save plain numbers with numpy.savez") from None
         return Image(path.name.removesuffix(".npz"), str(path), **found)
 
 
@@ -76,9 +72,7 @@ class NpyImages:
         VTLMError: a file that is no .npy, or whose shape does not fit the features or the ids.
     """
 
-    def __init__(
-        self, features: str, ids: str, *, boxes: str | None, labels: str | None, scores: str | None
-    ) -> None:
+    def __init__(self, features: str, ids: str, *, boxes: str | None, labels: str | None, scores: str | None) -> None:
         self._source = features
         self._features = _load_npy(features, "--npy")
         if self._features.ndim != 3:
@@ -96,9 +90,7 @@ class NpyImages:
 
     def __iter__(self) -> Iterator[Image]:
         for i, image_id in enumerate(self._ids):
-            boxes, labels, scores = (
-                a if a is None else a[i] for a in (self._boxes, self._labels, self._scores)
-            )
+            boxes, labels, scores = (a if a is None else a[i] for a in (self._boxes, self._labels, self._scores))
             yield Image(image_id, self._source, self._features[i], boxes, labels, scores)
 
 
@@ -155,18 +147,14 @@ def read_sizes(path: str) -> dict[str, tuple[float, float]]:
         try:
             image_id, width, height = fields[0], float(fields[1]), float(fields[2])
         except (IndexError, ValueError):
-            raise VTLMError(
-                f"--image-sizes {path}: line {number} is {line!r}, not id, width, height by tabs"
-            ) from None
+            raise VTLMError(f"--image-sizes {path}: line {number} is {line!r}, not id, width, height by tabs") from None
         if len(fields) != 3 or not (0 < width < np.inf and 0 < height < np.inf):
             raise VTLMError(f"--image-sizes {path}: line {number} is {line!r}, not id, width, height by tabs")
         sizes[image_id] = (width, height)
     return sizes
 
 
-def to_relative_boxes(
-    image: Image, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None
-) -> np.ndarray:
+def to_relative_boxes(image: Image, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None) -> np.ndarray:
     """Boxes [R, 4] of an image as x1, y1, x2, y2 divided by width and height (where `sizes` is given).
 
     Pixel boxes that end up to two pixels outside the image are cut at its edge.

@@ -65,9 +65,7 @@ def open_file(path: str) -> h5py.File:
         VTLMError: no such file, or no intact HDF5 file.
     """
     if not os.path.isfile(path):
-        raise VTLMError(
-            f"{path}: no such region store; --regions takes a file or a folder of {{split}}.h5 files"
-        )
+        raise VTLMError(f"{path}: no such region store; --regions takes a file or a folder of {{split}}.h5 files")
     try:
         return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
     except OSError as error:
@@ -110,9 +108,7 @@ def _check_attributes(file: h5py.File, path: str) -> dict[str, Any]:
         raise VTLMError(f"{path}: no region store, root attribute {missing[0]!r} is missing; {_REWRITE}")
     for name in ("schema_version", "feature_dim", "num_classes"):
         if not isinstance(attributes[name], int):
-            raise VTLMError(
-                f"{path}: root attribute {name} is {attributes[name]!r}, not a whole number; {_REWRITE}"
-            )
+            raise VTLMError(f"{path}: root attribute {name} is {attributes[name]!r}, not a whole number; {_REWRITE}")
     if attributes["schema_version"] != SCHEMA_VERSION:
         raise VTLMError(
             f"{path}: schema_version {attributes['schema_version']} is not known (this version reads "
@@ -157,9 +153,7 @@ def _check_inside(path: str, name: str, folder: Path, target: str) -> Path:
             "copy the data into the file (h5repack) or into its folder"
         )
     if not resolved.is_file():
-        raise VTLMError(
-            f"{path}: {name!r} takes its data from {target}, which is missing; copy it beside the store"
-        )
+        raise VTLMError(f"{path}: {name!r} takes its data from {target}, which is missing; copy it beside the store")
     return resolved
 
 
@@ -169,9 +163,7 @@ def _check_storage(path: str, name: str, folder: Path, dataset: h5py.Dataset, *,
         raise VTLMError(f"{path}: {name!r} is a virtual dataset of virtual datasets, too deep; {_REWRITE}")
     own = _check_inside(path, name, folder, os.path.abspath(dataset.file.filename))
     if dataset.external:
-        raise VTLMError(
-            f"{path}: {name!r} lies in raw files outside the HDF5 file; copy the data in with h5repack"
-        )
+        raise VTLMError(f"{path}: {name!r} lies in raw files outside the HDF5 file; copy the data in with h5repack")
     if not dataset.is_virtual:
         return
     for target, source_name in sorted({(s.file_name, s.dset_name) for s in dataset.virtual_sources()}):
@@ -188,16 +180,12 @@ def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str,
     num_classes, feature_dim = attributes["num_classes"], attributes["feature_dim"]
     names = tuple(decode(n) for n in data["class_names"][:])
     if len(names) != num_classes or num_classes < 1:
-        raise VTLMError(
-            f"{path}: num_classes is {num_classes} but class_names holds {len(names)}; {_REWRITE}"
-        )
+        raise VTLMError(f"{path}: num_classes is {num_classes} but class_names holds {len(names)}; {_REWRITE}")
     total, width = data["features"].shape
     if width != feature_dim:
         raise VTLMError(f"{path}: feature_dim is {feature_dim} but features are {width} wide; {_REWRITE}")
     if data["boxes"].shape[1] != 4:
-        raise VTLMError(
-            f"{path}: boxes are {data['boxes'].shape[1]} wide, must be 4 (x1, y1, x2, y2); {_REWRITE}"
-        )
+        raise VTLMError(f"{path}: boxes are {data['boxes'].shape[1]} wide, must be 4 (x1, y1, x2, y2); {_REWRITE}")
     for name in ("boxes", "labels", "scores"):
         if len(data[name]) != total:
             raise VTLMError(f"{path}: {len(data[name])} {name} but {total} features; {_REWRITE}")
@@ -212,9 +200,7 @@ def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str,
 def _check_types(path: str, data: dict[str, h5py.Dataset]) -> None:
     for name, dataset in data.items():
         if len(dataset.shape or ()) != _RANKS[name]:
-            raise VTLMError(
-                f"{path}: {name} has shape {dataset.shape}, must have {_RANKS[name]} axes; {_REWRITE}"
-            )
+            raise VTLMError(f"{path}: {name} has shape {dataset.shape}, must have {_RANKS[name]} axes; {_REWRITE}")
         if name in _DTYPES:
             if dataset.dtype not in [np.dtype(d) for d in _DTYPES[name]]:
                 want = " or ".join(_DTYPES[name])
@@ -225,9 +211,7 @@ def _check_types(path: str, data: dict[str, h5py.Dataset]) -> None:
 
 def _check_offsets(path: str, ids: np.ndarray, offsets: np.ndarray, total: int) -> None:
     if len(offsets) != len(ids) + 1:
-        raise VTLMError(
-            f"{path}: {len(ids)} ids need {len(ids) + 1} offsets, found {len(offsets)}; {_REWRITE}"
-        )
+        raise VTLMError(f"{path}: {len(ids)} ids need {len(ids) + 1} offsets, found {len(offsets)}; {_REWRITE}")
     if offsets[0] != 0 or offsets[-1] != total:
         raise VTLMError(
             f"{path}: offsets run from {offsets[0]} to {offsets[-1]}, must be from 0 to {total}; {_REWRITE}"
@@ -238,9 +222,7 @@ def _check_offsets(path: str, ids: np.ndarray, offsets: np.ndarray, total: int) 
         raise VTLMError(f"{path}: offsets fall at image {image!r} (row {falls[0]}); {_REWRITE}")
 
 
-def _check_labels(
-    path: str, ids: np.ndarray, offsets: np.ndarray, labels: h5py.Dataset, num_classes: int
-) -> None:
+def _check_labels(path: str, ids: np.ndarray, offsets: np.ndarray, labels: h5py.Dataset, num_classes: int) -> None:
     for start in range(0, len(labels), _BLOCK):
         block = labels[start : start + _BLOCK]
         bad = np.flatnonzero((block < 0) | (block >= num_classes))

@@ -121,9 +121,7 @@ class RegionStore:
             image = decode(joined[twice[0]])
             files = [self._shard(int(order[twice[0] + k])) for k in (0, 1)]
             names = " and ".join(dict.fromkeys(self.paths[f] for f in files))
-            raise VTLMError(
-                f"{names}: image {image!r} is there twice; ids must be unique, write the store again"
-            )
+            raise VTLMError(f"{names}: image {image!r} is there twice; ids must be unique, write the store again")
         return joined, order
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
@@ -255,9 +253,7 @@ def find_store_files(regions: str, split: str) -> list[str]:
     stem = os.path.join(glob.escape(regions), glob.escape(split))
     whole, shards = glob.glob(f"{stem}.h5"), sorted(glob.glob(f"{stem}.*.h5"))
     if whole and shards:
-        raise VTLMError(
-            f"--regions {regions}: holds both {split}.h5 and shards {split}.*.h5; remove one of them"
-        )
+        raise VTLMError(f"--regions {regions}: holds both {split}.h5 and shards {split}.*.h5; remove one of them")
     if not whole and not shards:
         names = (os.path.basename(p) for p in glob.glob(os.path.join(glob.escape(regions), "*.h5")))
         splits = ", ".join(sorted({name.split(".")[0] for name in names})) or "none"
@@ -271,12 +267,8 @@ def find_store_files(regions: str, split: str) -> list[str]:
 def _check_agree(first: StoreHeader, other: StoreHeader) -> None:
     pair = f"{other.path} does not fit {first.path}"
     if other.feature_dim != first.feature_dim:
-        raise VTLMError(
-            f"{pair}: features are {other.feature_dim} and {first.feature_dim} wide; remake one of them"
-        )
+        raise VTLMError(f"{pair}: features are {other.feature_dim} and {first.feature_dim} wide; remake one of them")
     if other.dtype != first.dtype:
-        raise VTLMError(
-            f"{pair}: features are {other.dtype} and {first.dtype}; remake one with the other --dtype"
-        )
+        raise VTLMError(f"{pair}: features are {other.dtype} and {first.dtype}; remake one with the other --dtype")
     if other.class_names != first.class_names:
         raise VTLMError(f"{pair}: class_names differ; remake one with the --class-names of the other")

@@ -67,9 +67,7 @@ def _check_regions(
                 if (image, kind) not in seen:
                     seen.add((image, kind))
                     region = start + int(at) - int(header.offsets[image])
-                    faults.append(
-                        f"{header.path}: image {decode(header.ids[image])!r}, region {region}: {kind}"
-                    )
+                    faults.append(f"{header.path}: image {decode(header.ids[image])!r}, region {region}: {kind}")
         last_image, last_score = int(images[-1]), float(scores[-1])
         seen = {key for key in seen if key[0] == last_image}
         if on_progress is not None:

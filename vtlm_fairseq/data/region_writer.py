@@ -72,9 +72,7 @@ class RegionStoreWriter:
         if self.feature_dim < 1:
             raise VTLMError(f"{self.path}: feature_dim is {self.feature_dim}, must be at least 1")
         if not 1 <= len(self.class_names) <= np.iinfo(np.int16).max:
-            raise VTLMError(
-                f"{self.path}: {len(self.class_names)} class names, must be 1 to 32767 (labels are int16)"
-            )
+            raise VTLMError(f"{self.path}: {len(self.class_names)} class names, must be 1 to 32767 (labels are int16)")
         if dtype not in FEATURE_DTYPES:
             raise VTLMError(f"{self.path}: dtype {dtype!r}, must be {' or '.join(FEATURE_DTYPES)}")
         taken = [name for name in attributes if name in ROOT_ATTRIBUTES]
@@ -148,9 +146,7 @@ class RegionStoreWriter:
         if self._buffered >= self._chunk_rows:
             self._flush()
 
-    def _checked(
-        self, where: str, features: Any, boxes: Any, labels: Any, scores: Any
-    ) -> dict[str, np.ndarray]:
+    def _checked(self, where: str, features: Any, boxes: Any, labels: Any, scores: Any) -> dict[str, np.ndarray]:
         features, boxes, labels = np.asarray(features), np.asarray(boxes), np.asarray(labels)
         if features.ndim != 2 or features.shape[1] != self.feature_dim:
             raise VTLMError(f"{where}: features have shape {features.shape}, must be [R, {self.feature_dim}]")
@@ -162,14 +158,10 @@ class RegionStoreWriter:
             ("scores", scores, (regions,)),
         ):
             if values.shape != shape:
-                raise VTLMError(
-                    f"{where}: {name} have shape {values.shape}, must be {list(shape)} as the features"
-                )
+                raise VTLMError(f"{where}: {name} have shape {values.shape}, must be {list(shape)} as the features")
         for name, values in (("features", features), ("boxes", boxes), ("scores", scores)):
             if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-                raise VTLMError(
-                    f"{where}: {name} hold a value that is not finite or not a number; mend the input"
-                )
+                raise VTLMError(f"{where}: {name} hold a value that is not finite or not a number; mend the input")
         with np.errstate(over="ignore"):
             stored = features.astype(self.dtype)
         if not np.isfinite(stored).all():

@@ -234,8 +234,8 @@ class CaptionsTask:
         ):
             if expected not in (None, found):
                 raise VTLMError(
-                    f"--regions {self.cfg.regions} ({split}): {what.format(found)}, the model was built for {expected}; "
-                    "use regions made by the same detector"
+                    f"--regions {self.cfg.regions} ({split}): {what.format(found)}, the model was built for "
+                    f"{expected}; use regions made by the same detector"
                 )
         return store
 

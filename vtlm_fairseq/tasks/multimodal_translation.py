@@ -114,8 +114,8 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
         with exit_on_error():
             if self.has_regions and self.cfg.region_order != "none":
                 raise VTLMError(
-                    "this model translates with regions, for which fairseq-interactive has no input; use vtlm-translate, "
-                    "or hide the regions with --region-order none"
+                    "this model translates with regions, for which fairseq-interactive has no input; "
+                    "use vtlm-translate, or hide the regions with --region-order none"
                 )
         return self.inference_dataset(src_tokens, src_lengths, regions=None, constraints=constraints)
 

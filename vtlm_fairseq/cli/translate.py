@@ -1,0 +1,126 @@
+"""``vtlm-translate``: new sentences, with the regions of their images, to translations."""
+
+import argparse
+import itertools
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from tqdm import tqdm
+
+from vtlm_fairseq.data.line_regions import ORDERS
+from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.inference import Translator
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Raises:
+        SystemExit: with one line, for a fault of input or options.
+    """
+    args = build_parser().parse_args(argv)
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
+    with exit_on_error():
+        translator = Translator(
+            args.path.split(":"),
+            data=args.data,
+            regions=args.regions,
+            region_order=args.region_order,
+            max_regions=args.max_regions,
+            preprocessed=args.preprocessed,
+            cpu=args.cpu,
+        )
+        lines = enumerate(read_lines(args.input), 1)
+        progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
+        while buffer := list(itertools.islice(lines, args.buffer_size)):
+            pairs = [split_line(line, number, translator.needs_images) for number, line in buffer]
+            for translation in translator.translate(
+                [sentence for sentence, _ in pairs],
+                [image for _, image in pairs] if translator.needs_images else None,
+                beam=args.beam,
+                lenpen=args.lenpen,
+                max_len_a=args.max_len_a,
+                max_len_b=args.max_len_b,
+                batch_size=args.batch_size,
+                detokenize=args.detokenize,
+                first_line=buffer[0][0],
+            ):
+                print(translation)
+            sys.stdout.flush()
+            progress.update(len(buffer))
+        progress.close()
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``vtlm-translate``."""
+    parser = argparse.ArgumentParser(
+        prog="vtlm-translate",
+        description="Translate raw sentences. Reads lines of 'sentence<TAB>image id' (the id may be left out for a "
+        "text-only model, or with --region-order none) and writes one translation a line.",
+    )
+    parser.add_argument("input", nargs="?", default="-", help="file of lines, UTF-8 (default: standard input)")
+    parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint, or a.pt:b.pt for an ensemble")
+    parser.add_argument("--regions", default="none", metavar="STORE", help="store file, folder of stores, or none")
+    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--max-regions", type=int, metavar="N", help="regions an image (default: as in training)")
+    parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
+    parser.add_argument("--preprocessed", action="store_true", help="input and output are sub-words already")
+    parser.add_argument("--detokenize", action="store_true", help="write running text instead of tokens")
+    parser.add_argument("--beam", type=int, default=8, help="beam size (default: 8)")
+    parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty (default: 1)")
+    parser.add_argument("--max-len-a", type=float, default=0.0, help="at most ax+b tokens for x source tokens")
+    parser.add_argument("--max-len-b", type=int, default=200, help="see --max-len-a (default: 200)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="sentences decoded at once (default: 32)")
+    parser.add_argument("--buffer-size", type=positive, default=1024, help="lines read ahead (default: 1024)")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A number above 0, for argparse."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)
+
+
+def read_lines(path: str) -> Iterator[str]:
+    """Lines of a file or of standard input, without their ends.
+
+    Raises:
+        VTLMError: no such file, or not UTF-8 (names the line).
+    """
+    try:
+        file = sys.stdin.buffer if path == "-" else open(path, "rb")
+    except OSError as error:
+        raise VTLMError(f"{path}: cannot be read ({error.strerror})") from None
+    with file:
+        yield from decode_lines(file, path)
+
+
+def decode_lines(file: Iterable[bytes], path: str) -> Iterator[str]:
+    """Decode lines, naming the one that is not UTF-8."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise VTLMError(f"{path}, line {number}: not UTF-8; convert the file") from None
+
+
+def split_line(line: str, number: int, needs_image: bool) -> tuple[str, str]:
+    """Sentence and image id of a line.
+
+    Raises:
+        VTLMError: no id where one is needed.
+    """
+    sentence, tab, image = line.rpartition("\t")
+    if not tab:
+        sentence, image = line, ""
+    if needs_image and not image:
+        raise VTLMError(f"line {number}: no image id; each line is sentence<TAB>image id (or --region-order none)")
+    return sentence, image
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Translate new sentences, with the regions of their images, from Python or ``vtlm-translate``."""
+
+import glob
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, utils
+
+from vtlm_fairseq.data.line_regions import LineRegions
+from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.tasks.multimodal_translation import read_model_config
+
+
+class Translator:
+    """One model or an ensemble, its text pipeline and a region store.
+
+    Args:
+        paths: checkpoints of ``multimodal_translation``; several make an ensemble.
+        data: folder with dictionaries and ``text.json``; None: the folder of the first checkpoint.
+        regions: a store file, a folder whose ``.h5`` files are taken together, or ``none``.
+        region_order: ``given``, ``shuffle`` or ``none`` (see :class:`LineRegions`).
+        max_regions: at most so many regions an image; None: as in training.
+        preprocessed: sentences are words and sub-words already, separated by spaces, and so is the output.
+        cpu: do not use a GPU.
+
+    Raises:
+        VTLMError: a file is missing or unreadable, or does not fit the checkpoint.
+        SystemExit: the options contradict the checkpoint (the task's own start-up checks).
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        data: str | None = None,
+        regions: str = "none",
+        region_order: str = "given",
+        max_regions: int | None = None,
+        preprocessed: bool = False,
+        cpu: bool = False,
+    ):
+        for path in paths:
+            if not os.path.isfile(path):
+                raise VTLMError(f"--path {path}: no such file")
+        config = read_model_config(paths[0])
+        if "source_lang" not in config:
+            raise VTLMError(f"--path {paths[0]}: model {config.get('_name')!r} is not one of this package")
+        folder = data or os.path.dirname(os.path.abspath(paths[0]))
+        overrides = {
+            "data": folder,
+            "regions": regions,
+            "region_order": region_order,
+            "source_lang": config["source_lang"],
+            "target_lang": config["target_lang"],
+            "eval_bleu": False,
+        }
+        if max_regions is not None:
+            overrides["max_regions"] = max_regions
+        self.pipeline = None if preprocessed else TextPipeline.load(folder)
+        self.models, cfg, self.task = checkpoint_utils.load_model_ensemble_and_task(
+            list(paths), arg_overrides=overrides
+        )
+        self.regions = regions
+        self.region_order = region_order
+        self.source_lang, self.target_lang = config["source_lang"], config["target_lang"]
+        self.cuda = torch.cuda.is_available() and not cpu
+        for model in self.models:
+            if self.cuda:
+                model.cuda()
+            model.prepare_for_inference_(cfg)
+        self.max_positions = utils.resolve_max_positions(
+            self.task.max_positions(), *[model.max_positions() for model in self.models]
+        )
+        self.store = self._open_store(self.task.cfg.max_regions) if regions != "none" else None
+
+    def _open_store(self, max_regions: int) -> RegionStore:
+        files = [self.regions]
+        if os.path.isdir(self.regions):
+            files = sorted(glob.glob(os.path.join(glob.escape(self.regions), "*.h5")))
+        if not files or not os.path.isfile(files[0]):
+            raise VTLMError(f"--regions {self.regions}: no such file, or a folder without .h5 files")
+        store = RegionStore(files, max_regions)
+        if store.feature_dim != self.task.region_dim:
+            raise VTLMError(
+                f"--regions {self.regions}: features are {store.feature_dim} wide, the model was built for "
+                f"{self.task.region_dim}; use regions made by the same detector"
+            )
+        return store
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether every sentence needs an image id."""
+        return self.store is not None and self.region_order != "none"
+
+    def encode(self, sentence: str) -> torch.Tensor:
+        """Ids of a sentence, ending in ``</s>``, [n] int64."""
+        pieces = sentence if self.pipeline is None else self.pipeline.encode(sentence, self.source_lang)
+        dictionary = self.task.source_dictionary
+        return dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
+
+    def decode(self, tokens: torch.Tensor, *, detokenize: bool) -> str:
+        """Text of a hypothesis."""
+        pieces = self.task.target_dictionary.string(tokens)
+        return pieces if self.pipeline is None else self.pipeline.decode(pieces, self.target_lang, detokenize)
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        images: Sequence[str] | None = None,
+        *,
+        beam: int = 8,
+        lenpen: float = 1.0,
+        max_len_a: float = 0.0,
+        max_len_b: int = 200,
+        batch_size: int = 32,
+        detokenize: bool = False,
+        first_line: int = 1,
+    ) -> list[str]:
+        """Translate sentences, in order; an empty one gives an empty translation.
+
+        Args:
+            sentences: raw text (or, with ``preprocessed``, sub-words).
+            images: image id of each sentence, where the model has regions.
+            beam, lenpen, max_len_a, max_len_b: as fairseq-generate's.
+            batch_size: sentences decoded at once.
+            detokenize: write running text instead of tokens.
+            first_line: number of the first sentence, for messages.
+
+        Raises:
+            VTLMError: images are missing or unknown, or a sentence is too long (names the line).
+        """
+        if self.needs_images and (images is None or len(images) != len(sentences)):
+            raise VTLMError("this model translates with regions: give one image id for each sentence")
+        tokens = [self.encode(sentence) for sentence in sentences]
+        limit = self.max_positions[0] - 1  # the dataset adds the leading </s>
+        for line, ids in enumerate(tokens, first_line):
+            if len(ids) > limit:
+                raise VTLMError(f"line {line} has {len(ids)} tokens, the model takes {limit}; split the sentence")
+        kept = [i for i, ids in enumerate(tokens) if len(ids) > 1]
+        translations = [""] * len(sentences)
+        if not kept:
+            return translations
+        regions = self._line_regions([images[i] for i in kept]) if self.store is not None and images else None
+        dataset = self.task.inference_dataset(
+            [tokens[i] for i in kept], [len(tokens[i]) for i in kept], regions=regions
+        )
+        generator = self.task.build_generator(
+            self.models, Namespace(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
+        )
+        batches = self.task.get_batch_iterator(dataset, max_sentences=batch_size, disable_iterator_cache=True)
+        for sample in batches.next_epoch_itr(shuffle=False):
+            if self.cuda:
+                sample = utils.move_to_cuda(sample)
+            for i, hypotheses in zip(
+                sample["id"].tolist(), self.task.inference_step(generator, self.models, sample), strict=True
+            ):
+                translations[kept[i]] = self.decode(hypotheses[0]["tokens"].int().cpu(), detokenize=detokenize)
+        return translations
+
+    def _line_regions(self, images: list[str]) -> LineRegions:
+        rows = self.store.rows(images) if self.needs_images else np.zeros(len(images), dtype=np.int64)
+        return LineRegions(self.store, rows, order=self.region_order, seed=self.task.cfg.seed, split="translate")
