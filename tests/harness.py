@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,21 +28,55 @@ class Result:
 
     def hypotheses(self) -> list[str]:
         """``H-`` lines of fairseq-generate in corpus order."""
-        return [text for _, text in sorted(self._lines("H"))]
+        return [text for _, _, text in self._lines("H")]
 
     def scores(self) -> list[float]:
         """Scores of the hypotheses in corpus order."""
-        found = re.findall(r"^H-(\d+)\t(\S+)\t", self.output, re.M)
-        return [float(score) for _, score in sorted((int(i), s) for i, s in found)]
+        return [float(score) for _, score, _ in self._lines("H")]
 
-    def _lines(self, kind: str) -> list[tuple[int, str]]:
-        found = re.findall(rf"^{kind}-(\d+)\t\S+\t(.*)$", self.output, re.M)
-        return [(int(i), text) for i, text in found]
+    def ids(self) -> list[int]:
+        """Line numbers of the hypotheses, sorted; one that is decoded twice is there twice."""
+        return [line for line, _, _ in self._lines("H")]
+
+    def references(self) -> list[str]:
+        """``T-`` lines in corpus order."""
+        found = re.findall(r"^T-(\d+)\t(.*)$", self.output, re.M)
+        return [text for _, text in sorted((int(line), text) for line, text in found)]
+
+    def _lines(self, kind: str) -> list[tuple[int, str, str]]:
+        found = re.findall(rf"^{kind}-(\d+)\t(\S+)\t(.*)$", self.output, re.M)
+        return sorted((int(line), score, text) for line, score, text in found)
 
     def json_lines(self, key: str) -> list[dict]:
         """Log records of ``--log-format json`` that hold a key."""
-        records = [json.loads(m) for m in re.findall(r"(?:\| |:)(\{.*\})$", self.output, re.M)]
+        records = [json.loads(m) for m in re.findall(r'(?:\| |:|- )(\{"\w+": .*\})$', self.output, re.M)]
         return [record for record in records if key in record]
+
+    def updates(self) -> list[dict]:
+        """Log records of the updates (``--log-interval 1``), numbers as numbers."""
+        return [numbers(record) for record in self.json_lines("num_updates") if "update" in record]
+
+    def validations(self, split: str = "valid") -> list[dict]:
+        """Log records of the validations during training, without the split's name; numbers as numbers."""
+        prefix = f"{split}_"
+        return [
+            numbers({name.removeprefix(prefix): value for name, value in record.items() if name.startswith(prefix)})
+            for record in self.json_lines(f"{prefix}loss")
+        ]
+
+    def fault(self, *parts: str) -> str:
+        """The one line of an error that the user made: last of the output, without a stack; holds ``parts``."""
+        assert self.status != 0
+        assert "Traceback" not in self.output, self.output[-4000:]
+        assert self.last_line.startswith("error: "), self.output[-2000:]
+        for part in parts:
+            assert part in self.last_line, f"{part!r} is not in: {self.last_line}"
+        return self.last_line
+
+
+def numbers(record: dict) -> dict:
+    """A log record whose values are numbers where they can be."""
+    return {name: float(value) for name, value in record.items() if re.fullmatch(r"-?[\d.]+(e-?\d+)?", str(value))}
 
 
 class CommandLines:
@@ -56,24 +91,45 @@ class CommandLines:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+            env=environment(),
         )
 
-    def __call__(self, module: str, *argv, ok: bool = True, cwd=None, env=None, stdin: str | None = None) -> Result:
-        """Run ``module`` with arguments; ``ok`` demands exit status 0 (or, if False, another one)."""
+    def __call__(self, module: str, *argv, ok: bool | None = True, **options) -> Result:
+        """Run ``module``'s entry point, or a script by its path.
+
+        Args:
+            module: name of the module, or path of the script.
+            argv: its arguments.
+            ok: demand exit status 0, or if False another one; None demands nothing.
+            options: ``cwd``, ``env``, ``stdin`` (text), ``timeout`` (seconds).
+        """
+        (result,) = self.together([(module, argv)], ok=ok, **options)
+        return result
+
+    def together(self, commands: Sequence[tuple[str, Sequence]], *, ok: bool | None = True, **options) -> list[Result]:
+        """Run commands side by side, each (module, arguments)."""
+        requests = [self._request(module, argv, **options) for module, argv in commands]
+        print(json.dumps(requests), file=self.server.stdin, flush=True)
+        answer = self.server.stdout.readline()
+        assert answer, "the command server has ended"
+        results = []
+        for request, status in zip(requests, json.loads(answer), strict=True):
+            result = Result(status, Path(request["log"]).read_text(encoding="utf-8", errors="replace"))
+            assert ok is None or (status == 0) == ok, (
+                f"{request['module']} {' '.join(request['argv'])} ended with {status}:\n{result.output[-6000:]}"
+            )
+            results.append(result)
+        return results
+
+    def _request(self, module: str, argv, *, cwd=None, env=None, stdin: str | None = None, timeout: int = 120) -> dict:
         self.count += 1
-        log = self.folder / f"log{self.count}.txt"
         stdin_file = None
         if stdin is not None:
             stdin_file = str(self.folder / f"stdin{self.count}.txt")
             Path(stdin_file).write_text(stdin, encoding="utf-8")
-        request = {"module": module, "argv": [str(a) for a in argv], "cwd": str(cwd or self.folder),
-                   "env": env or {}, "log": str(log), "stdin": stdin_file}  # fmt: skip
-        print(json.dumps(request), file=self.server.stdin, flush=True)
-        status = json.loads(self.server.stdout.readline())
-        result = Result(status, log.read_text(encoding="utf-8", errors="replace"))
-        assert (status == 0) == ok, f"{module} {argv} ended with {status}:\n{result.output[-6000:]}"
-        return result
+        return {"module": str(module), "argv": [str(a) for a in argv], "cwd": str(cwd or self.folder),
+                "env": env or {}, "log": str(self.folder / f"log{self.count}.txt"), "stdin": stdin_file,
+                "timeout": timeout}  # fmt: skip
 
     def close(self) -> None:
         """End the server."""
@@ -87,9 +143,7 @@ class CommandLines:
 
     def pretrain(self, data, save_dir, *argv, regions="none", arch="vtlm_tiny", **kwargs) -> Result:
         """fairseq-train of a vtlm model on the CPU."""
-        return self("fairseq_cli.train", data, "--user-dir", USER_DIR, "--task", "visual_translation_lm",
-                    "--arch", arch, "--criterion", "vtlm", "--regions", regions, "--save-dir", save_dir,
-                    *TRAINING, *argv, **kwargs)  # fmt: skip
+        return self("fairseq_cli.train", *pretraining(data, save_dir, *argv, regions=regions, arch=arch), **kwargs)
 
     def train(self, data, save_dir, *argv, regions="none", arch="multimodal_transformer_tiny", **kwargs) -> Result:
         """fairseq-train of a translation model on the CPU."""
@@ -97,14 +151,58 @@ class CommandLines:
                     "--arch", arch, "--criterion", "label_smoothed_cross_entropy", "--regions", regions,
                     "--save-dir", save_dir, *TRAINING, *argv, **kwargs)  # fmt: skip
 
+    def validate(self, data, path, *argv, task="visual_translation_lm", **kwargs) -> Result:
+        """fairseq-validate on the CPU."""
+        return self("fairseq_cli.validate", data, "--user-dir", USER_DIR, "--task", task, "--path", path, "--cpu",
+                    "--batch-size", "8", "--log-format", "json", *argv, **kwargs)  # fmt: skip
+
     def generate(self, data, path, *argv, regions="none", **kwargs) -> Result:
         """fairseq-generate on the CPU."""
         return self("fairseq_cli.generate", data, "--user-dir", USER_DIR, "--task", "multimodal_translation",
                     "--regions", regions, "--path", path, "--cpu", *argv, **kwargs)  # fmt: skip
 
+    def interactive(self, data, path, *argv, regions="none", **kwargs) -> Result:
+        """fairseq-interactive on the CPU; give ``stdin``."""
+        return self("fairseq_cli.interactive", data, "--user-dir", USER_DIR, "--task", "multimodal_translation",
+                    "--regions", regions, "--path", path, "--cpu", *argv, **kwargs)  # fmt: skip
+
+    def translate(self, path, *argv, **kwargs) -> Result:
+        """vtlm-translate on the CPU; give ``stdin``."""
+        return self("vtlm_fairseq.cli.translate", "--path", path, "--cpu", *argv, **kwargs)
+
+    def convert(self, *argv, **kwargs) -> Result:
+        """vtlm-convert."""
+        return self("vtlm_fairseq.cli.convert", *argv, **kwargs)
+
 
 TRAINING = ("--optimizer", "adam", "--lr", "1e-3", "--batch-size", "8", "--max-update", "3", "--cpu",
             "--log-format", "json", "--log-interval", "1", "--no-epoch-checkpoints")  # fmt: skip
+
+
+def pretraining(data, save_dir, *argv, regions="none", arch="vtlm_tiny", user_dir=USER_DIR) -> list[str]:
+    """Arguments of fairseq-train for a vtlm model on the CPU."""
+    fixed = ["--user-dir", user_dir, "--task", "visual_translation_lm", "--arch", arch, "--criterion", "vtlm"]
+    return [str(a) for a in (data, *fixed, "--regions", regions, "--save-dir", save_dir, *TRAINING, *argv)]
+
+
+def shell(*command, cwd, timeout: int = 120) -> Result:
+    """Run a command in a process of its own, as a user does."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    return Result(done.returncode, done.stdout)
+
+
+def environment() -> dict[str, str]:
+    """The environment of commands: this checkout's package, one thread."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def write_lines(path: Path, lines) -> Path:

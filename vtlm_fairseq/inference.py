@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
 
+from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.tasks.multimodal_translation import read_model_config
 
 
 class Translator:
@@ -44,12 +44,7 @@ class Translator:
         preprocessed: bool = False,
         cpu: bool = False,
     ):
-        for path in paths:
-            if not os.path.isfile(path):
-                raise VTLMError(f"--path {path}: no such file")
-        config = read_model_config(paths[0])
-        if "source_lang" not in config:
-            raise VTLMError(f"--path {paths[0]}: model {config.get('_name')!r} is not one of this package")
+        config = [read_model_config(path) for path in paths][0]
         folder = data or os.path.dirname(os.path.abspath(paths[0]))
         overrides = {
             "data": folder,

@@ -50,8 +50,8 @@ case $size in
     adam+=(--adam-betas '(0.9, 0.98)' --lr-scheduler polynomial_decay)
     batch=(--batch-size 224)
     scratch=(--lr 5e-3 --warmup-updates 300 --total-num-update 1560 --max-update 1560)
-    pretrain=(--lr 2e-3 --warmup-updates 300 --total-num-update 2080 --max-update 2080)
-    finetune=(--lr 2e-3 --warmup-updates 100 --total-num-update 780 --max-update 780)
+    pretrain=(--lr 2e-3 --warmup-updates 300 --total-num-update 1300 --max-update 1300)
+    finetune=(--lr 2e-3 --warmup-updates 100 --total-num-update 650 --max-update 650)
     smoothing=0.1 precision=${precision:-bf16}
     ;;
   paper)

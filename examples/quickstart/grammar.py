@@ -213,9 +213,7 @@ def draw_sentences(rng: random.Random, count: int, *, test: bool, taken: set[str
     Two thirds are about an ambiguous noun, which is the last word in a third of those; the rest are about a
     noun with one meaning. ``test`` decides which pairs of focus adjective and noun are used.
     """
-    templates = {
-        last: [template for template in TEMPLATES if template.last == last] for last in (True, False)
-    }
+    templates = {last: [template for template in TEMPLATES if template.last == last] for last in (True, False)}
     plan = []
     for number, noun in enumerate(_evenly(rng, AMBIGUOUS, count // 9 * 6)):
         plan.append((noun, templates[number % 3 == 0]))

@@ -68,9 +68,7 @@ def _german(gender: str, nominative: str, oblique: str | None = None) -> GermanN
     return GermanNoun(gender, nominative, oblique, oblique)
 
 
-def _ambiguous(
-    english: str, first_sense: str, first: GermanNoun, second_sense: str, second: GermanNoun
-) -> Noun:
+def _ambiguous(english: str, first_sense: str, first: GermanNoun, second_sense: str, second: GermanNoun) -> Noun:
     return Noun(english, (first, second), (first_sense, second_sense))
 
 

@@ -60,9 +60,7 @@ class Line:
             "wrong": list(wrong.forms) if wrong else [],
             "last": ambiguous and self.sentence.last,
             "position_en": self.sentence.english.split().index(focus.english) if ambiguous else None,
-            "position_de": (
-                next(i for i, word in enumerate(german_words) if word in right.forms) if right else None
-            ),
+            "position_de": (next(i for i, word in enumerate(german_words) if word in right.forms) if right else None),
             "content": [list(forms) for forms in self.sentence.content],
             "scene": self.scene.words,
             "differing_region": self.region,
@@ -101,9 +99,7 @@ def _check_known_words(splits: dict[str, list[Line]]) -> None:
     for side in ("english", "german"):
         words = {
             split: {
-                word
-                for line in lines
-                for word in (line.german if side == "german" else line.sentence.english).split()
+                word for line in lines for word in (line.german if side == "german" else line.sentence.english).split()
             }
             for split, lines in splits.items()
         }

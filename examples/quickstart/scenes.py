@@ -11,8 +11,10 @@ from grammar import Sentence
 from lexicon import AMBIGUOUS, CLASS_NAMES, PERSONS, THINGS
 
 FEATURE_DIM = 64
-NOISE = 1.0
-"""Standard deviation of a region's own noise; that of the prototypes' numbers is 1."""
+SPREAD = 4.0
+"""Standard deviation of the numbers of a class's prototype."""
+NOISE = 4.0
+"""Standard deviation of a region's own noise."""
 MIN_REGIONS, MAX_REGIONS = 3, 8
 
 
@@ -47,7 +49,8 @@ class ScenePainter:
     """
 
     def __init__(self, seed: int, *, stream: int) -> None:
-        self.prototypes = np.random.default_rng([seed, 0]).standard_normal((len(CLASS_NAMES), FEATURE_DIM))
+        shape = (len(CLASS_NAMES), FEATURE_DIM)
+        self.prototypes = SPREAD * np.random.default_rng([seed, 0]).standard_normal(shape)
         self._numbers = np.random.default_rng([seed, 1, stream])
         self._choices = random.Random(f"{seed}/scenes/{stream}")
 

@@ -37,7 +37,7 @@ class Stage:
         needs: names of the stages whose outputs it reads.
         progress: a line of its log -> the share that is done, or None.
         finish: run after the command; what it raises fails the stage.
-        resumable: an unfinished run of the same command left outputs that it can go on from.
+        recover: makes what an unfinished run of the same command left fit to go on from; None: it starts anew.
         seconds: how long it takes on two cores, to estimate the time left.
         inputs: files whose content belongs to the fingerprint.
     """
@@ -49,7 +49,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     progress: Callable[[str], float | None] = lambda line: None
     finish: Callable[[], None] = lambda: None
-    resumable: bool = False
+    recover: Callable[[], None] | None = None
     seconds: float = 5.0
     inputs: tuple[Path, ...] = ()
 
@@ -137,11 +137,10 @@ class Runner:
         """Run what is not finished and return the seconds of each stage.
 
         Raises:
-            VTLMError: a stage failed, after the end of its log was shown, or ``out`` is in use.
+            VTLMError: a stage failed, after the end of its log was shown, or ``out`` is in use or not ours.
             KeyboardInterrupt: after the running command was ended.
         """
-        (self.out / "stamps").mkdir(parents=True, exist_ok=True)
-        (self.out / "logs").mkdir(exist_ok=True)
+        self._prepare_folder()
         seconds = {}
         with self._locked() as lock, _terminate_as_interrupt():
             for number, stage in enumerate(self.stages, start=1):
@@ -155,6 +154,17 @@ class Runner:
                     seconds[stage.name] = stamp
                     self._screen.end("done before")
         return seconds
+
+    def _prepare_folder(self) -> None:
+        """Make the output folder. One that holds anything else is refused, since stages remove old outputs."""
+        stamps = self.out / "stamps"
+        try:
+            if self.out.exists() and not stamps.is_dir() and any(self.out.iterdir()):
+                raise VTLMError(f"--out {self.out} holds files of something else; name a new or an empty folder")
+            stamps.mkdir(parents=True, exist_ok=True)
+            (self.out / "logs").mkdir(exist_ok=True)
+        except OSError as error:
+            raise VTLMError(f"--out {self.out}: cannot be used ({error.strerror}); name another folder") from None
 
     def _fingerprint(self, stage: Stage) -> str:
         facts = [
@@ -178,10 +188,10 @@ class Runner:
         stamp = self.out / "stamps" / f"{stage.name}.json"
         started = self.out / "stamps" / f"{stage.name}.started"
         log = self.out / "logs" / f"{stage.name}.log"
-        earlier = 0.0
-        resume = stage.resumable and started.exists() and started.read_text(encoding="utf-8") == fingerprint
         stamp.unlink(missing_ok=True)
-        if not resume:
+        if stage.recover and started.exists() and started.read_text(encoding="utf-8") == fingerprint:
+            stage.recover()
+        else:
             for name in stage.outputs:
                 _remove(self.out / name)
             log.unlink(missing_ok=True)
@@ -202,7 +212,7 @@ class Runner:
                 f"stage {stage.title!r} ended with exit status {status}; above are the last lines of {log}; "
                 "the same command tries it again"
             )
-        seconds = round(earlier + time.monotonic() - start, 1)
+        seconds = round(time.monotonic() - start, 1)
         write_atomically(stamp, json.dumps({"fingerprint": fingerprint, "seconds": seconds}))
         started.unlink()
         return seconds

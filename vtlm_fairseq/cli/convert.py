@@ -3,16 +3,13 @@
 import argparse
 import logging
 import os
-import pickle
 import sys
 from collections.abc import Sequence
 
 import torch
 
-import vtlm_fairseq  # noqa: F401  allow-lists what checkpoints hold
+from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.errors import VTLMError, exit_on_error
-
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,22 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load(path: str) -> dict:
-    """Read a checkpoint in restricted mode.
-
-    Raises:
-        VTLMError: missing, cut off, or not a checkpoint.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or "model" not in state:
-            raise ValueError("no model in it")
-        return state
-    except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VTLMError(f"{path}: not a whole fairseq checkpoint ({reason})") from None
-
-
 def run_latest(args: argparse.Namespace) -> int:
     """``latest``: newest by number of updates, then by time."""
     if not os.path.isdir(args.folder):
@@ -71,7 +52,7 @@ def run_latest(args: argparse.Namespace) -> int:
     for entry in os.scandir(args.folder):
         if entry.name.endswith(".pt") and entry.name.startswith("checkpoint"):
             try:
-                history = load(entry.path).get("optimizer_history") or [{}]
+                history = load_checkpoint(entry.path).get("optimizer_history") or [{}]
             except VTLMError as error:
                 print(f"skipped: {error}", file=sys.stderr)
                 continue
@@ -84,10 +65,10 @@ def run_latest(args: argparse.Namespace) -> int:
 
 def run_average(args: argparse.Namespace) -> int:
     """``average``: mean of the parameters; optimiser state dropped; tied tensors stay tied."""
-    result = load(args.checkpoints[0])
+    result = load_checkpoint(args.checkpoints[0])
     sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in result["model"].items()}
     for path in args.checkpoints[1:]:
-        model = load(path)["model"]
+        model = load_checkpoint(path)["model"]
         if model.keys() != sums.keys() or any(model[name].shape != sums[name].shape for name in sums):
             raise VTLMError(f"{path}: other parameters than {args.checkpoints[0]}; average checkpoints of one model")
         for name, tensor in model.items():

@@ -1,8 +1,6 @@
 """From a pre-trained encoder to encoder and decoder of a translation model (paper, sections 2.4 and 3.1)."""
 
 import logging
-import os
-import pickle
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +8,8 @@ import torch.nn as nn
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from vtlm_fairseq.checkpoints import load_checkpoint, model_config
+from vtlm_fairseq.data.dictionary import check_symbols
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.models.embeddings import IMAGE
 
@@ -86,24 +86,11 @@ class PretrainedEncoder:
         Raises:
             VTLMError: no such file, unreadable, or not of a ``vtlm`` model.
         """
-        if not os.path.isfile(path):
-            raise VTLMError(f"--pretrained {path}: no such file")
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            config, state = checkpoint["cfg"]["model"], checkpoint["model"]
-        except (
-            OSError,
-            RuntimeError,
-            KeyError,
-            TypeError,
-            EOFError,
-            ValueError,
-            pickle.UnpicklingError,
-        ) as error:
-            reason = str(error).splitlines()[0] if str(error) else ""
-            raise VTLMError(
-                f"--pretrained {path}: not a readable fairseq checkpoint ({type(error).__name__}: {reason})"
-            ) from None
+            checkpoint = load_checkpoint(path)
+        except VTLMError as error:
+            raise VTLMError(f"--pretrained {error}") from None
+        config, state = model_config(checkpoint), checkpoint["model"]
         if not str(config.get("_name", "")).startswith("vtlm"):
             raise VTLMError(
                 f"--pretrained {path}: model {config.get('_name')!r}, not a pre-trained vtlm model; to go on from a "
@@ -117,8 +104,6 @@ class PretrainedEncoder:
         Raises:
             VTLMError: names the first symbol that differs.
         """
-        from vtlm_fairseq.tasks.captions import check_symbols
-
         check_symbols(self.symbols, dictionary, f"--pretrained {self.path}")
 
     def check_geometry(self, cfg) -> None:

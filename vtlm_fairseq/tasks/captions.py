@@ -18,7 +18,9 @@ from fairseq.file_io import PathManager
 from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
+from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.data.batching import raise_fault
+from vtlm_fairseq.data.dictionary import MASK, check_symbols, first_difference
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import TextPipeline
@@ -26,8 +28,6 @@ from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.embeddings import IMAGE
 
 logger = logging.getLogger(__name__)
-
-MASK = "<mask>"
 
 
 @dataclass
@@ -83,7 +83,15 @@ class CaptionsConfig(FairseqDataclass):
 
 
 class CaptionsTask:
-    """Mixin in front of a fairseq task. Faults of input and options end a command with one line."""
+    """Mixin in front of a fairseq task. Faults of input and options end a command with one line.
+
+    ``langs``, ``has_regions``, ``region_dim`` and ``region_classes`` are the model's, known once it is built.
+    """
+
+    langs: str | None = None
+    has_regions: bool = False
+    region_dim: int | None = None
+    region_classes: int | None = None
 
     @classmethod
     def load_dictionary(cls, filename: str) -> Dictionary:
@@ -162,7 +170,7 @@ class CaptionsTask:
         """A model to be trained: languages and region sizes from options, pre-trained model and store."""
         pair = (self.cfg.source_lang, self.cfg.target_lang)
         cfg.source_lang, cfg.target_lang = pair
-        cfg.langs = self.cfg.langs or self.default_langs(cfg)
+        cfg.langs = self.cfg.langs or self.default_langs()
         languages = cfg.langs.split(",")
         if IMAGE in languages or len(set(languages)) != len(languages):
             raise VTLMError(f"--langs {cfg.langs}: names must be distinct, and {IMAGE!r} is the name of the image row")
@@ -170,22 +178,30 @@ class CaptionsTask:
             if lang not in languages:
                 raise VTLMError(f"--langs {cfg.langs} lacks {lang!r}, a language of the data; add it")
         self.langs = cfg.langs
-        if self.cfg.regions == "none":
-            if cfg.region_dim:
-                raise VTLMError("--region-dim without --regions: name a region store")
-            cfg.region_classes = 0
-            self.has_regions = False
-            return
-        store = self.open_store(self.cfg.train_subset)
-        for name, found in (("region_dim", store.feature_dim), ("region_classes", store.num_classes)):
-            if cfg[name] not in (0, found):
-                raise VTLMError(f"--{name.replace('_', '-')} is {cfg[name]}, but {self.cfg.regions} has {found}")
-            cfg[name] = found
-        self.region_dim, self.region_classes = store.feature_dim, store.num_classes
-        self.has_regions = True
+        self.has_regions = self.cfg.regions != "none"
+        if self.has_regions:
+            store = self.open_store(self.cfg.train_subset)
+            for name, found in (("region_dim", store.feature_dim), ("region_classes", store.num_classes)):
+                if cfg[name] not in (0, found):
+                    raise VTLMError(f"--{name.replace('_', '-')} is {cfg[name]}, but {self.cfg.regions} has {found}")
+                cfg[name] = found
+            self.region_dim, self.region_classes = store.feature_dim, store.num_classes
+        elif cfg.region_dim or cfg.region_classes:
+            raise VTLMError("--region-dim and --region-classes describe a region store; name it with --regions")
+        if restored := self.restored_checkpoint():
+            check_same_model(restored, cfg)
 
-    def default_langs(self, cfg) -> str:
-        """Languages where ``--langs`` is not given."""
+    def restored_checkpoint(self) -> str | None:
+        """Path of the checkpoint that the trainer is about to restore; None for a fresh start."""
+        path = self.cfg.restore_file
+        if path == "checkpoint_last.pt":
+            path = os.path.join(self.cfg.save_dir, path)
+        return path if os.path.isfile(path) else None
+
+    def default_langs(self) -> str:
+        """Languages where ``--langs`` is not given: the restored model's, else source and target, sorted."""
+        if restored := self.restored_checkpoint():
+            return read_model_config(restored)["langs"]
         return ",".join(sorted({self.cfg.source_lang, self.cfg.target_lang}))
 
     def _adopt(self, cfg) -> None:
@@ -229,8 +245,8 @@ class CaptionsTask:
         """The region store of a split; its sizes must be the model's."""
         store = RegionStore.open(self.cfg.regions, split, self.cfg.max_regions)
         for what, expected, found in (
-            ("features are {} wide", getattr(self, "region_dim", None), store.feature_dim),
-            ("it has {} classes", getattr(self, "region_classes", None), store.num_classes),
+            ("features are {} wide", self.region_dim, store.feature_dim),
+            ("it has {} classes", self.region_classes, store.num_classes),
         ):
             if expected not in (None, found):
                 raise VTLMError(
@@ -362,6 +378,21 @@ class CaptionsTask:
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
 
+def check_same_model(restored: str, cfg) -> None:
+    """Compare the checkpoint that a run resumes from with the model that this command describes.
+
+    Raises:
+        VTLMError: they differ.
+    """
+    saved = read_model_config(restored)
+    for name in ("source_lang", "target_lang", "langs", "region_dim", "region_classes"):
+        if saved[name] != cfg[name]:
+            raise VTLMError(
+                f"{restored} has {name} {saved[name]}, this command {cfg[name]}; resume with the options of the first "
+                "call, or choose another --save-dir"
+            )
+
+
 def language_pair(folder: str) -> tuple[str, str]:
     """Source and target language of a data or checkpoint folder, from its file names or ``text.json``.
 
@@ -375,42 +406,6 @@ def language_pair(folder: str) -> tuple[str, str]:
         pipeline = TextPipeline.load(folder)
         source, target = pipeline.source_lang, pipeline.target_lang
     return source, target
-
-
-def first_difference(ours: list[str], theirs: list[str]) -> str | None:
-    """Where two symbol lists differ first, in words; None if they are equal."""
-    for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
-        if a != b:
-            return f"at symbol {i} ({a!r} and {b!r})"
-    if len(ours) != len(theirs):
-        return f"in length ({len(ours)} and {len(theirs)} symbols)"
-    return None
-
-
-def check_symbols(symbols: list[str] | None, dictionary: Dictionary, owner: str) -> None:
-    """Compare the data's dictionary with a checkpoint's symbols (None: an older checkpoint, nothing to compare).
-
-    Raises:
-        VTLMError: names the first symbol that differs.
-    """
-    difference = first_difference(dictionary.symbols, symbols) if symbols is not None else None
-    if difference:
-        raise VTLMError(
-            f"the dictionary of the data and that of {owner} differ {difference}; prepare the data with the "
-            "dictionary of the pre-trained model (--dict of the preparation scripts, --srcdict of fairseq-preprocess)"
-        )
-
-
-def word_mask(dictionary: Dictionary) -> np.ndarray:
-    """[V] bool: True at real words; False at special symbols, ``<mask>`` and the padding words of the dictionary."""
-    return np.array(
-        [
-            i >= dictionary.nspecial
-            and symbol != MASK
-            and not (symbol.startswith("madeupword") and dictionary.count[i] == 0)
-            for i, symbol in enumerate(dictionary.symbols)
-        ]
-    )
 
 
 def read_image_names(folder: str, split: str) -> list[str]:

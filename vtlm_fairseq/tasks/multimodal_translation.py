@@ -1,21 +1,20 @@
 """Task ``multimodal_translation``: text-only NMT and multimodal MT (paper, section 2.4)."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Optional
 
 import sacrebleu
-import torch
 from fairseq import utils
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 
+from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.transfer import PretrainedEncoder
-from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask, word_mask
+from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
 
 
 @dataclass
@@ -54,12 +53,10 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
         """
         self._pretrained = None
         with exit_on_error():
-            if not from_checkpoint and cfg.pretrained and not self._restored_checkpoint():
+            if not from_checkpoint and cfg.pretrained and not self.restored_checkpoint():
                 self._pretrained = PretrainedEncoder.load(cfg.pretrained)
                 self._pretrained.check_dictionary(self.source_dictionary)
             model = super().build_model(cfg, from_checkpoint)
-            if not from_checkpoint:
-                self._check_restored_pair(cfg)
             if self._pretrained is not None:
                 self._pretrained.fill(model, cfg, init_cross_attention=str(cfg.init_cross_attention)).log()
         self._pretrained = None
@@ -74,32 +71,9 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
                 f"use -s {theirs[0]} -t {theirs[1]}"
             )
 
-    def _restored_checkpoint(self) -> str | None:
-        """Path of the checkpoint that the trainer is about to restore; None for a fresh start."""
-        path = self.cfg.restore_file
-        if path == "checkpoint_last.pt":
-            path = os.path.join(self.cfg.save_dir, path)
-        return path if os.path.isfile(path) else None
-
-    def default_langs(self, cfg) -> str:
-        """The pre-trained or restored model's languages; else source and target, sorted."""
-        if self._pretrained is not None:
-            return self._pretrained.langs
-        restored = self._restored_checkpoint()
-        if cfg is not None and restored is not None:
-            return read_model_config(restored)["langs"]
-        return super().default_langs(cfg)
-
-    def _check_restored_pair(self, cfg) -> None:
-        restored = self._restored_checkpoint()
-        if restored is not None:
-            saved = read_model_config(restored)
-            for name in ("source_lang", "target_lang", "langs", "region_dim", "region_classes"):
-                if saved[name] != cfg[name]:
-                    raise VTLMError(
-                        f"{restored} has {name} {saved[name]}, this command {cfg[name]}; resume with the options of "
-                        "the first call, or choose another --save-dir"
-                    )
+    def default_langs(self) -> str:
+        """The pre-trained model's languages, else as in pre-training."""
+        return super().default_langs() if self._pretrained is None else self._pretrained.langs
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; ``train`` is shuffled, any other keeps its order."""
@@ -171,15 +145,3 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
             return float(round(score.score, 2))
 
         metrics.log_derived("bleu", bleu)
-
-
-def read_model_config(path: str) -> dict:
-    """The model configuration of a checkpoint, without reading its tensors.
-
-    Raises:
-        VTLMError: not a checkpoint of fairseq's.
-    """
-    try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)["cfg"]["model"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError) as error:
-        raise VTLMError(f"{path}: not a readable fairseq checkpoint ({type(error).__name__}: {error})") from None

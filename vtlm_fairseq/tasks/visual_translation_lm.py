@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import FairseqTask, register_task
 
+from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
-from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask, word_mask
+from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
 
 
 @dataclass
@@ -70,7 +71,7 @@ class VisualTranslationLMTask(CaptionsTask, FairseqTask):
             pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
             if pair.tgt is None:
                 raise VTLMError(f"split {split}: {self.cfg.target_lang} is missing; pre-training needs both sides")
-            languages = (getattr(self, "langs", None) or self.default_langs(None)).split(",")
+            languages = (self.langs or self.cfg.langs or self.default_langs()).split(",")
             self.datasets[split] = TranslationLMDataset(
                 pair.src,
                 pair.tgt,

@@ -1,0 +1,102 @@
+"""Saving, resuming, selecting, averaging and loading checkpoints."""
+
+import argparse
+import filecmp
+
+import pytest
+import torch
+
+BLEU = ("--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 15}', "--best-checkpoint-metric", "bleu",
+        "--maximize-best-checkpoint-metric")  # fmt: skip
+
+
+def test_life_of_a_model_selected_by_bleu(run, corpus, vtlm, tmp_path):
+    """PITFALLS 29: save, resume, fine-tune, average and generate with torch's restricted loading left on."""
+    argv = ("--pretrained", vtlm, *BLEU, "--lr", "3e-3")
+    first = run.train(corpus.data, tmp_path / "a", *argv, "--max-update", "12", regions=corpus.regions)
+    resumed = run.train(corpus.data, tmp_path / "a", *argv, "--max-update", "30", regions=corpus.regions)
+    bleu = [record["bleu"] for trained in (first, resumed) for record in trained.validations()]
+    assert len(resumed.validations()) >= 3
+    assert [int(u["num_updates"]) for u in resumed.updates()] == list(range(13, 31))
+    best = tmp_path / "a/checkpoint_best.pt"
+    assert torch.load(best, weights_only=True)["extra_state"]["best"] == max(bleu)
+
+    tuned = run.train(corpus.data, tmp_path / "b", "--finetune-from-model", best, *BLEU, regions=corpus.regions)
+    assert tuned.updates()[0]["loss"] < first.updates()[0]["loss"]
+    average = tmp_path / "average.pt"
+    run.convert("average", best, tmp_path / "b/checkpoint_last.pt", "--out", average)
+    for path in (best, tmp_path / "b/checkpoint_last.pt", average):
+        decoded = run.generate(corpus.data, path, "--max-len-b", "15", regions=corpus.regions)
+        assert decoded.ids() == list(range(13))
+    selected = [v for v in first.validations() + resumed.validations() if v["bleu"] == max(bleu)][-1]
+    validated = run.validate(corpus.data, best, task="multimodal_translation").validations()[-1]
+    assert validated["loss"] == pytest.approx(selected["loss"], abs=2e-3)
+
+
+def test_checkpoints_hold_plain_python(vtlm, tlm, mmt, nmt):
+    """PITFALLS 29: nothing but argparse.Namespace is allow-listed, and these load without it too."""
+    import vtlm_fairseq  # noqa: F401
+
+    ours = [c for c in torch.serialization.get_safe_globals() if c.__module__.split(".")[0] != "torch"]
+    assert ours == [argparse.Namespace]
+    for path in (vtlm, tlm, mmt, nmt):
+        assert "model" in torch.load(path, weights_only=True)
+
+
+def test_average_of_a_checkpoint_with_itself(run, corpus, mmt, tmp_path):
+    """PITFALLS 31: the same tensors; with ``--half`` a file that decodes."""
+    run.convert("average", mmt, mmt, "--out", tmp_path / "average.pt")
+    ours, theirs = (torch.load(path, weights_only=True)["model"] for path in (mmt, tmp_path / "average.pt"))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    run.convert("average", mmt, "--out", tmp_path / "half.pt", "--half")
+    assert (tmp_path / "half.pt").stat().st_size < mmt.stat().st_size / 3
+    decoded = run.generate(corpus.data, tmp_path / "half.pt", "--max-len-b", "5", regions=corpus.regions)
+    assert decoded.ids() == list(range(13))
+
+
+def test_average_and_latest_name_faults(run, mmt, nmt, tmp_path):
+    """Models that do not fit, and files that are cut off."""
+    run.convert("average", mmt, nmt, "--out", tmp_path / "x.pt", ok=False).fault(str(nmt))
+    assert not list(tmp_path.iterdir())
+    cut = tmp_path / "checkpoint_last.pt"
+    cut.write_bytes(mmt.read_bytes()[:10000])
+    run.convert("latest", tmp_path, ok=False).fault("no whole checkpoint")
+    whole = tmp_path / "checkpoint_best.pt"
+    whole.write_bytes(mmt.read_bytes())
+    assert run.convert("latest", tmp_path).output.splitlines()[-1] == str(whole)
+    run.convert("average", cut, "--out", tmp_path / "x.pt", ok=False).fault(str(cut), "not a whole")
+
+
+@pytest.mark.parametrize("model", ["vtlm", "mmt", "nmt"])
+def test_folder_is_complete(corpus, request, model):
+    """Dictionaries lie beside the checkpoints (BPE model and text.json: see test_raw_text)."""
+    folder = request.getfixturevalue(model).parent
+    for lang in ("en", "de"):
+        assert filecmp.cmp(folder / f"dict.{lang}.txt", corpus.data / f"dict.{lang}.txt", shallow=False)
+
+
+def test_checkpoint_that_lost_and_gained_fields(run, corpus, vtlm, mmt, tmp_path):
+    """PITFALLS 6: a checkpoint whose configuration has an unknown field, and lacks one, still loads."""
+    for path, lost in ((vtlm, "region_layernorm"), (mmt, "region_positions")):
+        state = torch.load(path, weights_only=True)
+        for part in ("model", "task", "criterion"):
+            state["cfg"][part]["field_of_another_version"] = 3
+        del state["cfg"]["model"][lost]
+        torch.save(state, tmp_path / path.parent.name)
+    run.validate(corpus.data, tmp_path / vtlm.parent.name)
+    decoded = run.generate(corpus.data, tmp_path / mmt.parent.name, "--max-len-b", "4", regions=corpus.regions)
+    assert decoded.ids() == list(range(13))
+
+
+def test_resume_with_other_options_is_refused(run, corpus, tmp_path):
+    """A folder that holds another model."""
+    run.train(corpus.data, tmp_path)
+    run.train(corpus.data, tmp_path, regions=corpus.regions, ok=False).fault("--save-dir")
+
+
+def test_no_save_writes_nothing(run, corpus, tmp_path):
+    """Neither into the folder of data, nor into ``--save-dir``."""
+    before = sorted(path.name for path in corpus.data.iterdir())
+    run.pretrain(corpus.data, tmp_path, "--no-save")
+    assert sorted(path.name for path in corpus.data.iterdir()) == before
+    assert not list(tmp_path.iterdir())

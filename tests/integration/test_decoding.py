@@ -1,0 +1,122 @@
+"""Decoding through fairseq-generate and fairseq-interactive."""
+
+import pytest
+from harness import write_lines
+from toy import SIZES
+
+SHORT = ("--max-len-b", "18")
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+def test_batches_do_not_change_hypotheses(run, corpus, mmt, beam):
+    """PITFALLS 14: batch 1 and batch 8, mixed lengths and region counts, for beam 1 and for beam 5."""
+    one, eight = (
+        run.generate(corpus.data, mmt, *SHORT, "--beam", beam, "--batch-size", size, regions=corpus.regions)
+        for size in (1, 8)
+    )
+    assert len(one.hypotheses()) == SIZES["test"]
+    assert one.hypotheses() == eight.hypotheses()
+    assert one.scores() == pytest.approx(eight.scores(), abs=1e-4)
+    assert len({len(line.split()) for line in one.hypotheses()}) > 3
+
+
+def test_score_equals_teacher_forced_score(run, corpus, mmt, tmp_path):
+    """PITFALLS 14: the hypotheses as references score what they scored in the search."""
+    decoded = run.generate(corpus.data, mmt, *SHORT, "--beam", "5", regions=corpus.regions)
+    write_lines(tmp_path / "raw/test.en", corpus.lines("test", "en"))
+    write_lines(tmp_path / "raw/test.de", decoded.hypotheses())
+    write_lines(tmp_path / "bin/test.images", corpus.images("test"))
+    run.preprocess("-s", "en", "-t", "de", "--destdir", tmp_path / "bin", "--testpref", tmp_path / "raw/test",
+                   "--srcdict", corpus.data / "dict.en.txt")  # fmt: skip
+    scored = run.generate(tmp_path / "bin", mmt, "--score-reference", regions=corpus.regions)
+    assert scored.hypotheses() == decoded.hypotheses()
+    assert scored.scores() == pytest.approx(decoded.scores(), abs=1e-4)
+
+
+def test_region_order(run, corpus, mmt):
+    """PITFALLS 4: other regions give other scores; hidden regions need no store."""
+    scores = {
+        order: run.generate(corpus.data, mmt, *SHORT, "--region-order", order, regions=corpus.regions).scores()
+        for order in ("given", "shuffle", "none")
+    }
+    again = run.generate(corpus.data, mmt, *SHORT, "--region-order", "shuffle", regions=corpus.regions)
+    assert again.scores() == scores["shuffle"]
+    for order in ("shuffle", "none"):
+        differing = sum(abs(a - b) > 1e-4 for a, b in zip(scores["given"], scores[order], strict=True))
+        assert differing >= 10, (order, scores)
+    without = run.generate(corpus.data, mmt, *SHORT, "--region-order", "none", regions="none")
+    assert without.scores() == pytest.approx(scores["none"], abs=1e-4)
+
+
+def test_regions_none_is_refused_for_a_model_with_regions(run, corpus, mmt):
+    """The message names the option that hides regions on purpose."""
+    run.generate(corpus.data, mmt, ok=False).fault("--regions is none", "--region-order none")
+
+
+def test_regions_are_refused_for_a_text_only_model(run, corpus, nmt):
+    """A store that could have no effect is not accepted in silence."""
+    run.generate(corpus.data, nmt, ok=False, regions=corpus.regions).fault("text-only", "--regions none")
+
+
+def test_ensemble(run, corpus, mmt):
+    """``a.pt:b.pt``: of one model twice, the same; of two models, scores between theirs."""
+    best = mmt.with_name("checkpoint_2.pt")
+    run.convert("average", mmt, "--out", best)
+    single = run.generate(corpus.data, mmt, *SHORT, regions=corpus.regions)
+    twice = run.generate(corpus.data, f"{mmt}:{best}", *SHORT, regions=corpus.regions)
+    assert twice.hypotheses() == single.hypotheses()
+    assert twice.scores() == pytest.approx(single.scores(), abs=1e-4)
+
+
+def test_ensemble_of_two_models(run, corpus, vtlm, mmt, tmp_path):
+    """Two different models give other scores than either."""
+    run.train(corpus.data, tmp_path, "--pretrained", vtlm, "--max-update", "20", "--lr", "3e-3", "--seed", "2",
+              "--disable-validation", regions=corpus.regions)  # fmt: skip
+    other = tmp_path / "checkpoint_last.pt"
+    both = run.generate(corpus.data, f"{mmt}:{other}", *SHORT, regions=corpus.regions)
+    assert both.ids() == list(range(SIZES["test"]))
+    for path in (mmt, other):
+        assert both.scores() != run.generate(corpus.data, path, *SHORT, regions=corpus.regions).scores()
+
+
+def test_several_test_sets(run, corpus, mmt):
+    """``--gen-subset`` takes each test set by its name, with its own regions."""
+    for split in ("test", "test1", "valid"):
+        decoded = run.generate(corpus.data, mmt, "--max-len-b", "4", "--gen-subset", split, regions=corpus.regions)
+        assert decoded.ids() == list(range(SIZES[split]))
+        assert decoded.references() == corpus.lines(split, "de")
+        assert f"{split}: regions of {SIZES[split]} lines" in decoded.output
+
+
+def test_interactive_serves_text_only_models(run, corpus, nmt):
+    """fairseq-interactive gives what fairseq-generate gives on the same lines."""
+    lines = "".join(f"{line}\n" for line in corpus.lines("test", "en"))
+    argv = ("-s", "en", "-t", "de", "--buffer-size", "100", "--batch-size", "8")
+    interactive = run.interactive(corpus.data, nmt, *SHORT, *argv, stdin=lines)
+    generated = run.generate(corpus.data, nmt, *SHORT)
+    assert interactive.ids() == list(range(SIZES["test"]))
+    assert interactive.hypotheses() == generated.hypotheses()
+    assert interactive.scores() == pytest.approx(generated.scores(), abs=1e-4)
+
+
+def test_interactive_names_vtlm_translate_for_models_with_regions(run, corpus, mmt):
+    """It has no input for images; hidden regions are accepted."""
+    argv = ("-s", "en", "-t", "de", *SHORT)
+    run.interactive(corpus.data, mmt, *argv, stdin="word1 word2\n", regions=corpus.regions, ok=False).fault(
+        "fairseq-interactive", "vtlm-translate", "--region-order none"
+    )
+    hidden = run.interactive(corpus.data, mmt, *argv, "--region-order", "none", stdin="word1 word2\n")
+    assert len(hidden.hypotheses()) == 1
+
+
+def test_mask_is_never_generated(run, corpus, mmt, tmp_path):
+    """Source text may hold ``<mask>`` (entity probe); hypotheses never hold it, nor the dictionary's padding words."""
+    write_lines(tmp_path / "raw/test.en", ["<mask> word1 <mask>", "<mask>"])
+    write_lines(tmp_path / "raw/test.de", ["Wort1", "Wort2"])
+    write_lines(tmp_path / "bin/test.images", corpus.images("test")[:2])
+    run.preprocess("-s", "en", "-t", "de", "--destdir", tmp_path / "bin", "--testpref", tmp_path / "raw/test",
+                   "--srcdict", corpus.data / "dict.en.txt")  # fmt: skip
+    decoded = run.generate(tmp_path / "bin", mmt, *SHORT, "--nbest", "5", regions=corpus.regions)
+    assert "S-0\t<mask> word1 <mask>" in decoded.output
+    assert len(decoded.hypotheses()) == 10
+    assert not [line for line in decoded.hypotheses() if "<mask>" in line or "madeupword" in line]

@@ -1,0 +1,147 @@
+"""Pre-training through fairseq-train and fairseq-validate."""
+
+import pytest
+import torch
+from harness import write_lines
+from toy import CLASSES, DIM
+
+from stores import make_store
+from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
+
+METRICS = {"loss", "mlm_loss", "mlm_ppl", "mlm_accuracy", "mrc_loss", "mrc_accuracy", "accuracy"}
+
+
+def parameters(checkpoint) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["model"]
+
+
+def test_validation_logs_all_metrics_and_validate_prints_the_same(run, corpus, tmp_path):
+    """PITFALLS 13: every metric at every validation; fairseq-validate of the checkpoint prints the same figures."""
+    trained = run.pretrain(corpus.data, tmp_path, "--max-epoch", "2", "--max-update", "99", regions=corpus.regions)
+    validations = trained.validations()
+    assert len(validations) == 2
+    for values in validations:
+        assert values.keys() >= METRICS
+        assert values["loss"] == pytest.approx(values["mlm_loss"] + values["mrc_loss"], abs=2e-3)
+        assert values["mlm_ppl"] == pytest.approx(2 ** values["mlm_loss"], rel=2e-3)
+    assert validations[0]["mlm_loss"] > validations[1]["mlm_loss"]
+    validated = run.validate(corpus.data, tmp_path / "checkpoint_last.pt").validations()[-1]
+    for name in METRICS:
+        assert validated[name] == pytest.approx(validations[-1][name], rel=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("metric", "maximize"),
+    [("mlm_accuracy", True), ("accuracy", True), ("mrc_accuracy", True), ("mlm_ppl", False), ("loss", False)],
+)
+def test_best_checkpoint_metric(run, corpus, tmp_path, metric, maximize):
+    """PITFALLS 13: each metric selects checkpoints."""
+    argv = ["--best-checkpoint-metric", metric] + ["--maximize-best-checkpoint-metric"] * maximize
+    trained = run.pretrain(corpus.data, tmp_path, *argv, "--max-epoch", "3", "--max-update", "99", "--lr", "3e-3",
+                           regions=corpus.regions)  # fmt: skip
+    values = [validation[metric] for validation in trained.validations()]
+    assert len(values) == 3
+    best = torch.load(tmp_path / "checkpoint_best.pt", weights_only=True)["extra_state"]
+    assert best["best"] == pytest.approx((max if maximize else min)(values), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    "argv", [("--mask-prob", "0"), ("--region-mask-prob", "0"), ("--mask-prob", "0", "--region-mask-prob", "0")]
+)
+def test_metrics_with_nothing_predicted(run, corpus, tmp_path, argv):
+    """PITFALLS 13, 15: counts of zero give finite metrics that can select checkpoints."""
+    trained = run.pretrain(corpus.data, tmp_path, *argv, "--best-checkpoint-metric", "mrc_accuracy",
+                           regions=corpus.regions)  # fmt: skip
+    values = trained.validations()[-1]
+    assert values.keys() >= METRICS
+    if "--mask-prob" in argv:
+        assert (values["mlm_loss"], values["mlm_accuracy"], values["mlm_ppl"]) == (0, 0, 1)
+    if "--region-mask-prob" in argv:
+        assert (values["mrc_loss"], values["mrc_accuracy"]) == (0, 0)
+    assert len(trained.updates()) == 3
+
+
+def test_tlm_logs_region_metrics_as_zero(run, corpus, tmp_path):
+    """PITFALLS 13: TLM has no regions and logs their metrics all the same."""
+    trained = run.pretrain(corpus.data, tmp_path, "--best-checkpoint-metric", "mrc_accuracy")
+    values = trained.validations()[-1]
+    assert values.keys() >= METRICS
+    assert (values["mrc_loss"], values["mrc_accuracy"]) == (0, 0)
+    assert values["accuracy"] == values["mlm_accuracy"]
+    assert "no regions (text only)" in trained.output
+    assert not [name for name in parameters(tmp_path / "checkpoint_last.pt") if "region" in name]
+
+
+def test_paper_setting(run, tmp_path):
+    """The paper's size: arch vtlm, 64 sentence pairs an update, Adam 1e-4, 36 regions of 1536 features."""
+    sizes = {"train": 64, "valid": 2, "test": 2}
+    for split, size in sizes.items():
+        for lang in ("en", "de"):
+            write_lines(tmp_path / f"raw/{split}.{lang}", (f"{lang}{i} {lang}{i % 7} {lang}" for i in range(size)))
+        write_lines(tmp_path / f"bin/{split}.images", (f"img{i}.jpg" for i in range(size)))
+        make_store(tmp_path / f"regions/{split}.h5", size, regions=40, feature_dim=1536, num_classes=601)
+    run.preprocess("-s", "en", "-t", "de", "--destdir", tmp_path / "bin", "--trainpref", tmp_path / "raw/train",
+                   "--validpref", tmp_path / "raw/valid", "--testpref", tmp_path / "raw/test")  # fmt: skip
+    trained = run.pretrain(tmp_path / "bin", tmp_path / "ckpt", "--batch-size", "64", "--lr", "1e-4", "--no-save",
+                           "--max-update", "1", "--disable-validation", arch="vtlm",
+                           regions=tmp_path / "regions")  # fmt: skip
+    (update,) = trained.updates()
+    assert update["bsz"] == 64
+    assert 5 < update["mlm_loss"] < 15 and 8 < update["mrc_loss"] < 12
+    assert "at most 36 regions, 1536 x float16, 601 classes" in trained.output
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_in_mid_epoch_gives_the_same_weights(run, corpus, tmp_path, workers):
+    """PITFALLS 20: stopped at update 4 (six an epoch) and resumed to 15, bit-equal to a run without a stop."""
+    argv = ["--num-workers", workers, "--lr", "3e-3"]
+    run.pretrain(corpus.data, tmp_path / "whole", *argv, "--max-update", "15", regions=corpus.regions)
+    run.pretrain(corpus.data, tmp_path / "parts", *argv, "--max-update", "4", regions=corpus.regions)
+    resumed = run.pretrain(corpus.data, tmp_path / "parts", *argv, "--max-update", "15", regions=corpus.regions)
+    assert [int(update["num_updates"]) for update in resumed.updates()] == list(range(5, 16))
+    whole, parts = (parameters(tmp_path / name / "checkpoint_last.pt") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, parts[name]), name
+
+
+def test_workers_do_not_change_training(run, corpus, tmp_path):
+    """PITFALLS 20: masks of epochs 1 and 2 are those of no worker, for two workers; they differ between epochs."""
+    losses = []
+    for workers in (0, 2):
+        trained = run.pretrain(corpus.data, tmp_path, "--num-workers", workers, "--max-epoch", "2", "--max-update",
+                               "99", "--no-save", "--disable-validation", "--lr", "0", "--dropout", "0",
+                               "--attention-dropout", "0", regions=corpus.regions)  # fmt: skip
+        losses.append([update["loss"] for update in trained.updates()])
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == len(set(losses[0])) == 12
+
+
+def test_permuted_store(run, corpus, tmp_path):
+    """PITFALLS 24: text and images meet by id; one file with the images of all splits in another order is the same."""
+    names = [f"class{k}" for k in range(CLASSES)]
+    with RegionStoreWriter(tmp_path / "all.h5", feature_dim=DIM, class_names=names, detector="x") as writer:
+        for split in ("valid", "train"):
+            store = RegionStore([corpus.store(split)], None)
+            for row in reversed(range(len(store))):
+                writer.add(store.image_id(row), **store[row]._asdict())
+    logs = []
+    for regions in (corpus.regions, tmp_path / "all.h5"):
+        trained = run.pretrain(corpus.data, tmp_path, "--no-save", regions=regions)
+        records = trained.updates() + trained.validations()
+        logs.append([(record["loss"], record["mrc_loss"]) for record in records])
+    assert logs[0] == logs[1] and len(logs[0]) == 4
+
+
+def test_start_up_line_and_regions_count(run, corpus, tmp_path):
+    """PITFALLS 25: one line states store, shape, dtype and order; regions change the loss of the first update."""
+    losses = {}
+    for order in ("given", "shuffle", "none"):
+        trained = run.pretrain(corpus.data, tmp_path, "--no-save", "--region-order", order, "--max-update", "1",
+                               "--disable-validation", regions=corpus.regions)  # fmt: skip
+        lines = [line for line in trained.output.splitlines() if "train: regions of 45 lines" in line]
+        assert len(lines) == 1
+        for part in (str(corpus.regions), "12 x float16", "7 classes", f"order {order}"):
+            assert part in lines[0]
+        losses[order] = trained.updates()[0]["mlm_loss"]
+    assert len(set(losses.values())) == 3, losses

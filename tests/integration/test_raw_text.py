@@ -1,0 +1,120 @@
+"""From raw text to translations: preparation, pre-training, other data with the same vocabulary, vtlm-translate."""
+
+import random
+from pathlib import Path
+
+import pytest
+from harness import ROOT, CommandLines, write_lines
+
+from stores import make_store
+
+COLOURS = (("red", "rote"), ("green", "grüne"), ("blue", "blaue"))
+THINGS = (("ball", "Kugel"), ("bag", "Tasche"), ("flower", "Blume"), ("street", "Straße"))
+WHO = (("A man", "Ein Mann"), ("Two women", "Zwei Frauen"), ("The boy's dog", "Der Hund des Jungen"))
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, str]]:
+    """English and German raw captions with capitals, punctuation, umlauts and numbers."""
+    rng = random.Random(seed)
+    pairs = []
+    for _ in range(count):
+        (who, wer), (colour, farbe), (thing, ding) = (rng.choice(x) for x in (WHO, COLOURS, THINGS))
+        more = rng.randint(0, 2)
+        english = f'{who}, "the {colour} {thing}"' + f" & {rng.randint(2, 30)} {thing}s" * more + "."
+        german = f'{wer}, "die {farbe} {ding}"' + f" & {rng.randint(2, 30)} {ding}n" * more + "."
+        pairs.append((english, german))
+    return pairs
+
+
+class Captions:
+    """A folder in Multi30k's layout, its prepared data and its regions."""
+
+    def __init__(self, run: CommandLines, folder: Path, seed: int, *argv):
+        self.raw, self.data, self.regions = folder / "raw", folder / "bin", folder / "regions"
+        for split, count in (("train", 60), ("val", 11), ("test_2016_flickr", 13)):
+            pairs = sentences(count, seed + count)
+            for side, lang in enumerate(("en", "de")):
+                write_lines(self.raw / f"{split}.{lang}", (pair[side] for pair in pairs))
+            images = [f"{split}-{i // 2}.jpg" for i in range(count)]
+            write_lines(folder / f"splits/{split}.txt", images)
+            name = "valid" if split == "val" else split
+            ids = sorted({image.removesuffix(".jpg") for image in images})
+            make_store(self.regions / f"{name}.h5", ids, regions=[i % 5 for i in range(len(ids))], seed=seed)
+        run(ROOT / "preprocess/prepare_multi30k.py", "--raw", self.raw, "--image-splits", folder / "splits", "--out",
+            self.data, "--any-counts", *argv)  # fmt: skip
+
+    def lines(self, split: str, lang: str) -> list[str]:
+        """Raw text."""
+        return (self.raw / f"{split}.{lang}").read_text(encoding="utf-8").splitlines()
+
+    def input(self, split: str) -> str:
+        """Lines for vtlm-translate."""
+        images = (self.data / f"{split}.images").read_text(encoding="utf-8").splitlines()
+        return "".join(f"{line}\t{image}\n" for line, image in zip(self.lines(split, "en"), images, strict=True))
+
+
+TEST = "test_2016_flickr"
+SEARCH = ("--beam", "4", "--max-len-b", "25")
+
+
+@pytest.fixture(scope="module")
+def captions(run, tmp_path_factory):
+    """Pre-training on one corpus; another is prepared with its vocabulary and fine-tuned on."""
+    folder = tmp_path_factory.mktemp("captions")
+    first = Captions(run, folder / "first", 0, "--vocab-size", "140")
+    run.pretrain(first.data, folder / "pre", "--lr", "3e-3", "--max-update", "8", regions=first.regions)
+    vocabulary = ("--bpe-model", first.data / "bpe.model", "--dict", first.data / "dict.en.txt")
+    second = Captions(run, folder / "second", 100, *vocabulary)
+    run.train(second.data, folder / "mmt", "--pretrained", folder / "pre/checkpoint_last.pt", "--lr", "3e-3",
+              "--max-update", "80", "--disable-validation", regions=second.regions)  # fmt: skip
+    return second, folder / "mmt/checkpoint_last.pt"
+
+
+def test_translate_equals_generate(run, captions):
+    """vtlm-translate of raw sentences equals fairseq-generate on the same lines, word for word."""
+    second, path = captions
+    generated = run.generate(second.data, path, *SEARCH, "--gen-subset", TEST, "--remove-bpe", "sentencepiece",
+                             regions=second.regions)  # fmt: skip
+    expected = generated.hypotheses()
+    assert len(expected) == 13 and len(set(expected)) > 2
+    for batch in (1, 32):
+        translated = run.translate(path, *SEARCH, "--regions", second.regions / f"{TEST}.h5", "--batch-size", batch,
+                                   stdin=second.input(TEST))  # fmt: skip
+        assert translated.output.splitlines()[-13:] == expected
+
+
+def test_moved_checkpoint_folder(run, captions, tmp_path):
+    """PITFALLS 10: the checkpoint's folder, moved, is all that translating raw text needs beside the regions."""
+    second, path = captions
+    before = run.translate(path, *SEARCH, "--region-order", "none", stdin=second.input(TEST)).output
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    for name in (path.name, "dict.en.txt", "dict.de.txt", "bpe.model", "text.json"):
+        (folder / name).write_bytes((path.parent / name).read_bytes())
+    after = run.translate(folder / path.name, *SEARCH, "--region-order", "none", stdin=second.input(TEST)).output
+    assert before.splitlines()[-13:] == after.splitlines()[-13:]
+
+
+def test_preprocessed_detokenised_and_empty_lines(run, captions):
+    """``--preprocessed`` takes sub-words; ``--detokenize`` writes running text; an empty line stays one."""
+    second, path = captions
+    argv = (*SEARCH, "--region-order", "none")
+    plain = run.translate(path, *argv, stdin='A man, "the red ball".\n\n').output.splitlines()[-2:]
+    assert plain[0] and not plain[1]
+    (running,) = run.translate(path, *argv, "--detokenize", stdin='A man, "the red ball".\n').output.splitlines()[-1:]
+    assert "&quot;" not in running and " ," not in running
+    pieces = run.translate(path, *argv, "--preprocessed", stdin="▁a ▁man\n").output.splitlines()[-1]
+    assert "▁" in pieces
+
+
+def test_faults_of_translate(run, captions, tmp_path):
+    """One line each."""
+    second, path = captions
+    store = ("--regions", second.regions / f"{TEST}.h5")
+    run.translate(path, *store, stdin="A man.\n", ok=False).fault("line 1", "sentence<TAB>image id")
+    run.translate(path, *store, stdin="A man.\tnobody\n", ok=False).fault("nobody")
+    run.translate(path, stdin="A man.\n", ok=False).fault("--region-order none")
+    run.translate(tmp_path / "x.pt", stdin="A man.\n", ok=False).fault("x.pt", "no such file")
+    run.translate(path, *store, "--regions", tmp_path / "x.h5", stdin="A man.\tx\n", ok=False).fault("x.h5")
+    long = "ball " * 600 + f"\t{second.input(TEST).split()[-1]}\n"
+    run.translate(path, *store, stdin=long, ok=False).fault("line 1", "601 tokens")

@@ -1,0 +1,77 @@
+"""The README's commands run as they stand, and its tables name every option."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import ROOT, write_lines
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    """A folder with a user's captions and one ``.npz`` an image."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "my captions"
+    (folder / "features").mkdir(parents=True)
+    for split, count in (("train", 12), ("valid", 5), ("test", 3)):
+        sentences = [" ".join(rng.choice(list("abcdefgh"), size=rng.integers(2, 6))) for _ in range(count)]
+        write_lines(folder / f"captions/{split}.en", sentences)
+        write_lines(folder / f"captions/{split}.de", [s.upper() for s in sentences])
+        write_lines(folder / f"captions/{split}.images", [f"{split}{i // 2}" for i in range(count)])
+        for i in range((count + 1) // 2):
+            regions = int(rng.integers(0, 4))
+            corners = rng.random((regions, 2, 2)).astype(np.float32)
+            np.savez(
+                folder / f"features/{split}{i}.npz",
+                features=rng.normal(size=(regions, 24)).astype(np.float32),
+                boxes=np.concatenate([corners.min(1), corners.max(1)], axis=1),
+                labels=rng.integers(0, 601, regions),
+            )
+    return folder
+
+
+def test_own_captions_in_five_commands(captions: Path):
+    """The block of README.md under "Your own captions and regions", run by bash as it stands (PITFALLS 26)."""
+    block = re.search(r"<!-- tested: .*? -->\n```bash\n(.*?)```", README, re.S).group(1)
+    assert len([line for line in block.splitlines() if re.match(r"vtlm-|fairseq-", line)]) == 5
+    environment = {
+        **os.environ,
+        "UPDATES": "1",
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    if not (Path(sys.executable).parent / "vtlm-regions").exists():  # an environment without the package installed
+        block = block.replace("vtlm-regions", "python -m vtlm_fairseq.cli.regions")
+    done = subprocess.run(
+        ["bash", "-euc", block], cwd=captions, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    translations = (captions / "translations.txt").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^H-(\d+)", translations, re.M)) == ["0", "1", "2"]
+
+
+def test_tables_name_every_option():
+    """PITFALLS 3: fairseq's --help does not show a user-dir's options, so the README has to."""
+    import vtlm_fairseq  # noqa: F401
+    from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+    from fairseq.models import MODEL_DATACLASS_REGISTRY
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+
+    names = ("vtlm", "multimodal_transformer")
+    configs = [MODEL_DATACLASS_REGISTRY[name]() for name in names] + [CRITERION_DATACLASS_REGISTRY["vtlm"]()]
+    configs += [TASK_DATACLASS_REGISTRY[name]() for name in ("visual_translation_lm", "multimodal_translation")]
+    options = {
+        f"--{name.replace('_', '-')}"
+        for config in configs
+        for name in config._get_all_attributes()
+        if config._get_help(name) and name != "data"
+    }
+    assert len(options) > 40
+    assert [option for option in sorted(options) if f"`{option}`" not in README] == []

@@ -1,0 +1,127 @@
+"""The package as fairseq's --user-dir: paths, parsers, workers, ranks."""
+
+import os
+import pickle
+import socket
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from harness import USER_DIR, pretraining, shell
+
+TRAIN = ("-m", "fairseq_cli.train")
+OURS = ("--mrc-weight", "0.5", "--region-mask-prob", "0.3", "--mask-prob", "0.2", "--region-layernorm")
+
+
+def test_relative_path_from_another_folder(corpus, tmp_path):
+    """PITFALLS 1, 3: a relative --user-dir is the only import; options of criterion, task and arch parse."""
+    here = tmp_path / "deep" / "er"
+    here.mkdir(parents=True)
+    argv = pretraining(corpus.data, "ckpt", *OURS, "--disable-validation", "--max-update", "1",
+                       regions=corpus.regions, user_dir=os.path.relpath(USER_DIR, here))  # fmt: skip
+    trained = shell(sys.executable, *TRAIN, *argv, cwd=here)
+    assert trained.status == 0, trained.output[-4000:]
+    assert len(trained.updates()) == 1
+    assert (here / "ckpt/checkpoint_last.pt").exists()
+
+
+def test_path_of_the_installed_package(corpus, tmp_path):
+    """PITFALLS 1: ``python -m vtlm_fairseq`` prints the folder, and nothing else; it works when imported before."""
+    printed = shell(sys.executable, "-m", "vtlm_fairseq", cwd=tmp_path)
+    assert printed.output == f"{USER_DIR}\n"
+    argv = pretraining(corpus.data, "ckpt", "--no-save", "--disable-validation", "--max-update", "1",
+                       regions=corpus.regions, user_dir=printed.output.strip())  # fmt: skip
+    code = "import vtlm_fairseq; from fairseq_cli.train import cli_main; cli_main()"
+    trained = shell(sys.executable, "-c", code, *argv, cwd=tmp_path)
+    assert trained.status == 0, trained.output[-4000:]
+    assert "has already been imported" in trained.output
+
+
+def test_spawned_workers(corpus, tmp_path):
+    """PITFALLS 2: workers that are spawned find the package, from a relative --user-dir."""
+    argv = pretraining(corpus.data, "ckpt", "--no-save", "--disable-validation", "--max-update", "2", "--num-workers",
+                       "1", regions=corpus.regions, user_dir=os.path.relpath(USER_DIR, tmp_path))  # fmt: skip
+    code = "import multiprocessing as m; m.set_start_method('spawn'); from fairseq_cli.train import cli_main as f; f()"
+    trained = shell(sys.executable, "-c", code, *argv, cwd=tmp_path)
+    assert trained.status == 0, trained.output[-4000:]
+    assert len(trained.updates()) == 2
+
+
+def task_arguments(corpus, *argv) -> tuple:
+    parser = options.get_training_parser()
+    line = pretraining(corpus.data, "unused", *argv, regions=corpus.regions)
+    return parser, options.parse_args_and_arch(parser, line)
+
+
+def test_parser_has_every_field(corpus):
+    """PITFALLS 3: every field of our dataclasses is an option of fairseq-train."""
+    from vtlm_fairseq.criterions.vtlm import VTLMCriterionConfig
+    from vtlm_fairseq.models.vtlm import VTLMConfig
+    from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMConfig
+
+    parser, args = task_arguments(corpus, *OURS)
+    for config in (VTLMCriterionConfig, VTLMConfig, VisualTranslationLMConfig):
+        for name in config.__dataclass_fields__:
+            if name not in ("_name", "data"):
+                assert f"--{name.replace('_', '-')}" in parser._option_string_actions, name
+    assert (args.mrc_weight, args.region_mask_prob, args.mask_prob, args.region_layernorm) == (0.5, 0.3, 0.2, True)
+
+
+def test_namespace_and_config(corpus):
+    """PITFALLS 5: task and criterion from an argparse.Namespace and from a DictConfig."""
+    _, args = task_arguments(corpus, *OURS)
+    config = convert_namespace_to_omegaconf(args)
+    by_config = tasks.setup_task(config.task)
+    by_namespace = tasks.setup_task(Namespace(**vars(args)))
+    for task, criterion in ((by_config, config.criterion), (by_namespace, args)):
+        assert task.word_rates.select == 0.2 and task.region_rates.select == 0.3
+        assert task.build_criterion(criterion).mrc_weight == 0.5
+    assert by_config.source_dictionary.symbols == by_namespace.source_dictionary.symbols
+
+
+def test_dataset_in_a_fresh_interpreter(corpus, tmp_path):
+    """PITFALLS 2, 21: a dataset unpickles where nothing has been imported, before and after its first access."""
+    _, args = task_arguments(corpus)
+    task = tasks.setup_task(convert_namespace_to_omegaconf(args).task)
+    task.load_dataset("valid")
+    dataset = task.dataset("valid")
+    code = "import pickle, sys; print([pickle.load(open(p, 'rb'))[12]['tokens'].tolist() for p in sys.argv[1:]])"
+    (tmp_path / "unused").write_bytes(pickle.dumps(dataset))
+    expected = dataset[12]["tokens"].tolist()
+    (tmp_path / "used").write_bytes(pickle.dumps(dataset))
+    unpickled = shell(sys.executable, "-c", code, tmp_path / "unused", tmp_path / "used", cwd=tmp_path)
+    assert unpickled.last_line == str([expected, expected])
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("update_freq", [1, 2])
+def test_two_ranks(run, corpus, tmp_path, update_freq):
+    """PITFALLS 2, 18, 19: two gloo ranks give the losses of one rank with twice the update frequency."""
+    argv = ["--dropout", "0", "--attention-dropout", "0", "--region-random-prob", "0", "--max-epoch", "2",
+            "--max-update", "99"]  # fmt: skip
+    one = run.pretrain(corpus.data, tmp_path / "one", *argv, "--update-freq", 2 * update_freq, regions=corpus.regions)
+    spread = ["--distributed-world-size", "2", "--distributed-init-method", f"tcp://127.0.0.1:{free_port()}",
+              "--distributed-no-spawn", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp",
+              "--update-freq", str(update_freq)]  # fmt: skip
+    line = pretraining(corpus.data, tmp_path / "two", *argv, *spread, regions=corpus.regions)
+    first, second = run.together([("fairseq_cli.train", [*line, "--distributed-rank", rank]) for rank in (0, 1)])
+    assert second.validations() == []  # the first rank logs
+    epochs = 6 // (2 * update_freq)  # complete updates of an epoch: 6 batches
+    assert len(one.updates()) == len(first.updates()) >= 2 * epochs
+    for ours, theirs in zip(first.updates()[:epochs], one.updates()[:epochs], strict=True):
+        for name in ("loss", "mlm_loss", "mrc_loss", "gnorm", "bsz"):
+            assert ours[name] == pytest.approx(theirs[name], abs=2e-3), name
+    if update_freq == 1:
+        for ours, theirs in zip(first.validations(), one.validations(), strict=True):
+            for name in ("loss", "mlm_loss", "mrc_loss", "accuracy"):
+                assert ours[name] == pytest.approx(theirs[name], abs=2e-3), name
+        weights = [torch.load(tmp_path / n / "checkpoint_last.pt", weights_only=True)["model"] for n in ("one", "two")]
+        assert all(torch.allclose(weights[0][name], tensor, atol=1e-4) for name, tensor in weights[1].items())

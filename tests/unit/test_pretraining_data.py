@@ -1,0 +1,249 @@
+"""The pre-training dataset: layout, batches, regions, what no example may lose."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
+
+from stores import make_store
+from vtlm_fairseq.data.batching import FAULT, raise_fault
+from vtlm_fairseq.data.masking import MaskingRates
+from vtlm_fairseq.data.translation_lm_dataset import IGNORE
+
+NOTHING = MaskingRates(select=0, keep=0, random=0)
+ALL_MASKED = MaskingRates(select=1, keep=0, random=0)
+ALL_KEPT = MaskingRates(select=1, keep=1, random=0)
+ALL_RANDOM = MaskingRates(select=1, keep=0, random=1)
+SOURCE = [[10, 11, 2], [12, 2], [13, 14, 15, 2]]
+TARGET = [[20, 2], [21, 22, 2], [23, 2]]
+
+
+def whole_batch(dataset) -> dict:
+    return dataset.collater([dataset[i] for i in range(len(dataset))])
+
+
+# ---- layout
+
+
+def test_pair_layout_positions_and_languages():
+    batch = whole_batch(lm_dataset(SOURCE, TARGET, rates=NOTHING, languages=(2, 0)))
+    net = batch["net_input"]
+    assert net["src_tokens"].tolist() == [
+        [2, 10, 11, 2, 2, 20, 2, 1],
+        [2, 12, 2, 2, 21, 22, 2, 1],
+        [2, 13, 14, 15, 2, 2, 23, 2],
+    ]
+    lengths = net["src_lengths"].tolist()
+    assert lengths == [7, 7, 8]
+    positions = [row[:n] for row, n in zip(net["positions"].tolist(), lengths, strict=True)]
+    assert positions == [[0, 1, 2, 3, 0, 1, 2], [0, 1, 2, 0, 1, 2, 3], [0, 1, 2, 3, 4, 0, 1, 2]]
+    langs = [row[:n] for row, n in zip(net["langs"].tolist(), lengths, strict=True)]
+    assert langs == [[2] * 4 + [0] * 3, [2] * 3 + [0] * 4, [2] * 5 + [0] * 3]
+    assert (batch["target"] == 1).all()
+    assert (batch["ntokens"], batch["nsentences"], batch["id"].tolist()) == (22, 3, [0, 1, 2])
+    assert "features" not in net and "region_target" not in batch
+
+
+def test_masked_words_are_predicted_and_nothing_else():
+    words = dictionary()
+    dataset = lm_dataset([[10, 45, 3, 46, 2]], [[44, 2]], rates=ALL_MASKED, dictionary=words)
+    batch = whole_batch(dataset)
+    assert batch["net_input"]["src_tokens"].tolist() == [[2, 45, 45, 3, 46, 2, 2, 45, 2]]
+    assert batch["target"].tolist() == [[1, 10, 1, 1, 1, 1, 1, 44, 1]]
+
+
+def test_no_examples_are_an_empty_batch():
+    """fairseq's dummy batches: a key in it would break them (PITFALLS 18)."""
+    assert lm_dataset(SOURCE, TARGET, regions=line_regions([1, 2, 3])).collater([]) == {}
+
+
+# ---- regions
+
+
+def test_regions_of_a_batch_are_padded_and_labels_are_the_original():
+    regions = line_regions([2, 0, 3], rows=[2, 1, 0])
+    batch = whole_batch(lm_dataset(SOURCE, TARGET, regions=regions, region_rates=ALL_MASKED))
+    net, store = batch["net_input"], regions.store
+    assert net["region_padding_mask"].tolist() == [[False] * 3, [True] * 3, [False, False, True]]
+    assert net["region_mask"].tolist() == [[True] * 3, [False] * 3, [True, True, False]]
+    assert batch["region_target"].tolist() == [
+        store[2].labels.tolist(), [IGNORE] * 3, [*store[0].labels.tolist(), IGNORE]
+    ]  # fmt: skip
+    np.testing.assert_array_equal(net["features"][0], store[2].features)  # the model masks, not the data
+    np.testing.assert_array_equal(net["boxes"][2, :2], store[0].boxes)
+    assert not net["features"][1].any() and not net["boxes"][2, 2].any()
+
+
+def test_images_without_regions_leave_one_padded_place():
+    """The region parameters take part in every batch, so DDP sees no unused ones."""
+    net = whole_batch(lm_dataset(SOURCE, TARGET, regions=line_regions([0, 0, 0])))["net_input"]
+    assert net["features"].shape == (3, 1, 4) and net["region_padding_mask"].all()
+
+
+def test_label_predicted_input_untouched_without_visual_masking(tmp_path):
+    """--region-leave-unmasked-prob 1 --region-random-prob 0, the paper's best variant."""
+    data = folder(tmp_path / "bin", {"train": 9})
+    make_store(tmp_path / "r.h5", 4)
+    task = pretraining_task(data.path, "--regions", tmp_path / "r.h5", "--region-mask-prob", "0.5",
+                            "--region-leave-unmasked-prob", "1", "--region-random-prob", "0")  # fmt: skip
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    batch = whole_batch(dataset)
+    chosen = batch["region_target"] != IGNORE
+    assert 0 < chosen.sum() < chosen.numel() and not batch["net_input"]["region_mask"].any()
+    for i in range(9):
+        regions = dataset.regions[i]
+        np.testing.assert_array_equal(batch["net_input"]["features"][i], regions.features)
+        assert batch["region_target"][i][chosen[i]].tolist() == regions.labels[chosen[i].numpy()].tolist()
+
+
+def test_zero_fill(tmp_path):
+    """--region-mask-fill zero: features 0 at masked regions, no <mask> embedding, boxes and labels stay."""
+    data = folder(tmp_path / "bin", {"train": 9})
+    make_store(tmp_path / "r.h5", 4)
+    task = pretraining_task(data.path, "--regions", tmp_path / "r.h5", "--region-mask-prob", "0.5",
+                            "--region-leave-unmasked-prob", "0", "--region-random-prob", "0",
+                            "--region-mask-fill", "zero")  # fmt: skip
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    batch = whole_batch(dataset)
+    net, chosen = batch["net_input"], batch["region_target"] != IGNORE
+    assert chosen.any() and not net["region_mask"].any()
+    assert not net["features"][chosen].any()
+    for i in range(9):
+        rest = ~chosen[i].numpy()
+        np.testing.assert_array_equal(net["features"][i][rest], dataset.regions[i].features[rest])
+        np.testing.assert_array_equal(net["boxes"][i], dataset.regions[i].boxes)
+
+
+def test_donated_features_leave_box_and_label():
+    regions = line_regions([2, 0, 3])
+    dataset = lm_dataset(SOURCE, TARGET, regions=regions, region_rates=ALL_RANDOM)
+    items = [dataset[i] for i in range(3)]
+    items[0]["draw"].donor[:] = [0.999, 0.0]  # of 5 real regions: the last, the first
+    items[2]["draw"].donor[:] = [0.2, 0.39, 0.4]  # the second, the second, the third
+    batch = dataset.collater(items)
+    net = batch["net_input"]
+    assert net["features"][0, :2, 0].tolist() == [4, 0]
+    assert net["features"][2, :, 0].tolist() == [1, 1, 2]  # read before any replacement: not 0 from image 0
+    everything = np.concatenate([image.features for image in regions.store.images])
+    np.testing.assert_array_equal(net["features"][0, :2], everything[[4, 0]])
+    for i, count in ((0, 2), (2, 3)):
+        np.testing.assert_array_equal(net["boxes"][i, :count], regions.store[i].boxes)
+        assert batch["region_target"][i, :count].tolist() == regions.store[i].labels.tolist()
+    assert not net["region_mask"].any()
+    np.testing.assert_array_equal(regions.store[0].features, everything[:2])  # the store's arrays are untouched
+
+
+# ---- sizes and batches
+
+
+def test_cost_counts_words_and_regions_but_the_limit_is_per_sentence():
+    """PITFALLS 12."""
+    dataset = lm_dataset(SOURCE, TARGET, regions=line_regions([36, 0, 5]))
+    assert [dataset.num_tokens(i) for i in range(3)] == [43, 7, 13]
+    assert dataset.num_tokens_vec(np.array([2, 0])).tolist() == [13, 43]
+    assert [tuple(map(int, dataset.size(i))) for i in range(3)] == [(4, 3), (3, 4), (5, 3)]
+    kept, ignored = dataset.filter_indices_by_size(np.arange(3), (4, 4))
+    assert (kept.tolist(), list(ignored)) == ([0, 1], [2])
+    kept, ignored = dataset.filter_indices_by_size(np.arange(3), (5, 3))
+    assert (kept.tolist(), list(ignored)) == ([0, 2], [1])
+    assert len(lm_dataset(SOURCE, TARGET).filter_indices_by_size(np.arange(3), (5, 4))[1]) == 0
+
+
+def test_order_is_by_size_and_ties_are_shuffled_in_training_only():
+    lines = sentences(60, longest=4)
+    for train in (True, False):
+        dataset = lm_dataset(lines, lines, train=train)
+        orders = []
+        for seed in (1, 2):
+            np.random.seed(seed)
+            orders.append(dataset.ordered_indices().tolist())
+            sizes = [dataset.num_tokens(i) for i in orders[-1]]
+            assert sizes == sorted(sizes) and sorted(orders[-1]) == list(range(60))
+        assert (orders[0] == orders[1]) is not train
+    np.testing.assert_array_equal(orders[0], np.argsort(dataset.sizes, kind="stable"))
+
+
+@pytest.mark.parametrize("count", [1, 7, 10, 13, 461])
+@pytest.mark.parametrize("limits", [(1, None), (4, None), (8, None), (None, 200), (8, 100)])
+def test_no_example_is_lost(count, limits):
+    """PITFALLS 32: fairseq drops a last batch whose size is no multiple of 8."""
+    sentence_limit, token_limit = limits
+    dataset = lm_dataset(sentences(count), sentences(count, seed=1), regions=line_regions([3] * count))
+    batches = dataset.batch_by_size(
+        dataset.ordered_indices(), max_tokens=token_limit, max_sentences=sentence_limit, required_batch_size_multiple=8
+    )
+    assert sorted(int(i) for batch in batches for i in batch) == list(range(count))
+    for batch in batches:
+        assert len(batch) > 0 and (sentence_limit is None or len(batch) <= sentence_limit)
+        assert token_limit is None or max(dataset.num_tokens(i) for i in batch) * len(batch) <= token_limit
+
+
+def test_no_examples_make_no_batches():
+    assert lm_dataset(SOURCE, TARGET).batch_by_size(np.array([], dtype=np.int64), max_sentences=4) == []
+
+
+# ---- joins and processes
+
+
+def loaded(path: Path, store: Path, *argv):
+    task = pretraining_task(path, "--regions", store, *argv)
+    task.load_dataset("train")
+    return task.dataset("train")
+
+
+def assert_equal(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_permuted_store_gives_identical_batches(tmp_path):
+    """PITFALLS 24: text and images meet by id."""
+    data = folder(tmp_path / "bin", {"train": 13})
+    stored = make_store(tmp_path / "a.h5", 4, regions=[3, 6, 0, 9])
+    ids = list(stored)
+    with_order = {"a": ids, "b": [ids[i] for i in (2, 0, 3, 1)]}
+    from vtlm_fairseq.data.region_store import RegionStoreWriter
+
+    names = [f"class{c}" for c in range(5)]
+    with RegionStoreWriter(tmp_path / "b.h5", feature_dim=8, class_names=names, detector="random") as writer:
+        for image in with_order["b"]:
+            writer.add(image, **stored[image])
+    one, other = (whole_batch(loaded(data.path, tmp_path / f"{name}.h5")) for name in "ab")
+    assert one["net_input"]["features"].abs().sum() > 0
+    assert_equal(one, other)
+
+
+def test_pickles_before_and_after_the_first_access(tmp_path):
+    """PITFALLS 21."""
+    data = folder(tmp_path / "bin", {"train": 5})
+    make_store(tmp_path / "r.h5", 4)
+    dataset = loaded(data.path, tmp_path / "r.h5")
+    before = pickle.loads(pickle.dumps(dataset))
+    expected = whole_batch(dataset)
+    after = pickle.loads(pickle.dumps(dataset))
+    assert_equal(whole_batch(before), expected)
+    assert_equal(whole_batch(after), expected)
+
+
+def test_a_non_finite_feature_travels_as_a_fault_and_ends_the_step():
+    regions = line_regions([2, 1, 3])
+    dataset = lm_dataset(SOURCE, TARGET, regions=regions)
+    raise_fault(whole_batch(dataset))
+    raise_fault({})
+    regions.store.images[2].features[1, 3] = np.inf
+    batch = whole_batch(dataset)
+    assert "'img2.jpg'" in batch[FAULT] and "memory.h5" in batch[FAULT] and "img0" not in batch[FAULT]
+    with pytest.raises(SystemExit, match="error: .*'img2.jpg'.*vtlm-regions validate"):
+        raise_fault(batch)
