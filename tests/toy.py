@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from harness import CommandLines, write_lines
 
+from harness import CommandLines, write_lines
 from stores import make_store
 
 DIM, CLASSES = 12, 7

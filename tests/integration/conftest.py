@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from harness import CommandLines
 from toy import Corpus, make_corpus
 

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+
 from toy import make_corpus
 
 

@@ -5,10 +5,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from harness import write_lines
-from toy import DIM, make_corpus, spoil, with_nan
 
+from harness import write_lines
 from stores import make_store
+from toy import DIM, make_corpus, spoil, with_nan
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Decoding through fairseq-generate and fairseq-interactive."""
 
 import pytest
+
 from harness import write_lines
 from toy import SIZES
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from harness import USER_DIR
 
 COMMON = """

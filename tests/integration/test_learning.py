@@ -2,8 +2,8 @@
 
 import numpy as np
 import sacrebleu
-from harness import CommandLines, write_lines
 
+from harness import CommandLines, write_lines
 from vtlm_fairseq.data.region_store import RegionStoreWriter
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from harness import write_lines
-from toy import CLASSES, DIM
 
+from harness import write_lines
 from stores import make_store
+from toy import CLASSES, DIM
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 
 METRICS = {"loss", "mlm_loss", "mlm_ppl", "mlm_accuracy", "mrc_loss", "mrc_accuracy", "accuracy"}

@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 import pytest
-from harness import ROOT, CommandLines, write_lines
 
+from harness import ROOT, CommandLines, write_lines
 from stores import make_store
 
 COLOURS = (("red", "rote"), ("green", "grüne"), ("blue", "blaue"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from harness import ROOT, write_lines
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,10 +60,11 @@ def test_own_captions_in_five_commands(captions: Path):
 
 def test_tables_name_every_option():
     """PITFALLS 3: fairseq's --help does not show a user-dir's options, so the README has to."""
-    import vtlm_fairseq  # noqa: F401
     from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
     from fairseq.models import MODEL_DATACLASS_REGISTRY
     from fairseq.tasks import TASK_DATACLASS_REGISTRY
+
+    import vtlm_fairseq  # noqa: F401
 
     names = ("vtlm", "multimodal_transformer")
     configs = [MODEL_DATACLASS_REGISTRY[name]() for name in names] + [CRITERION_DATACLASS_REGISTRY["vtlm"]()]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
 from harness import USER_DIR, pretraining, shell
 
 TRAIN = ("-m", "fairseq_cli.train")

@@ -9,9 +9,10 @@ import torch
 from fairseq import tasks
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
-from tiny import arguments, dictionary, folder, line_regions, lm_dataset, pretraining_config, sentences, vtlm_model
+from omegaconf import open_dict
 
 from stores import make_store
+from tiny import arguments, dictionary, folder, line_regions, lm_dataset, pretraining_config, sentences, vtlm_model
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
@@ -294,8 +295,6 @@ def test_built_from_a_namespace_and_from_a_configuration(training):
 def test_a_field_that_the_class_has_lost_is_dropped(training):
     """PITFALLS 6, for fairseq-validate."""
     cfg, task, *_ = training
-    from omegaconf import open_dict
-
     with open_dict(cfg.criterion):
         old = cfg.criterion.copy()
         old.forgotten = 3

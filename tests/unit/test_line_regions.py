@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from tiny import line_regions
 
 from stores import fault
+from tiny import line_regions
 
 COUNTS = [3, 0, 2, 5, 1, 4]
 ROWS = [4, 0, 0, 5, 2, 4, 3, 0]  # images 0 and 4 have several lines; image 1 has none in this split

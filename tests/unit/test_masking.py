@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import PAPER_RATES, dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
 
 from stores import make_store
+from tiny import PAPER_RATES, dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
 from vtlm_fairseq.data.masking import REGIONS, WORDS, MaskingRates, draw_regions, generator, mask_words
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 

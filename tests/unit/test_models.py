@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from tiny import as_task, dictionary, line_regions, lm_dataset, model_config, translation_model, vtlm_model
 
+from tiny import as_task, dictionary, line_regions, lm_dataset, model_config, translation_model, vtlm_model
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.models.multimodal_transformer import (
     MultimodalTransformer,

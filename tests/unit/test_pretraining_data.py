@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
 
 from stores import make_store
+from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
 from vtlm_fairseq.data.batching import FAULT, raise_fault
 from vtlm_fairseq.data.masking import MaskingRates
+from vtlm_fairseq.data.region_store import RegionStoreWriter
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 
 NOTHING = MaskingRates(select=0, keep=0, random=0)
@@ -214,8 +215,6 @@ def test_a_permuted_store_gives_identical_batches(tmp_path):
     stored = make_store(tmp_path / "a.h5", 4, regions=[3, 6, 0, 9])
     ids = list(stored)
     with_order = {"a": ids, "b": [ids[i] for i in (2, 0, 3, 1)]}
-    from vtlm_fairseq.data.region_store import RegionStoreWriter
-
     names = [f"class{c}" for c in range(5)]
     with RegionStoreWriter(tmp_path / "b.h5", feature_dim=8, class_names=names, detector="random") as writer:
         for image in with_order["b"]:

@@ -11,6 +11,8 @@ from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from fairseq.tasks.translation import TranslationTask
 from omegaconf import OmegaConf
+
+from stores import fault, make_store
 from tiny import (
     arguments,
     dictionary,
@@ -21,8 +23,6 @@ from tiny import (
     translation_config,
     translation_task,
 )
-
-from stores import fault, make_store
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference, word_mask
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny import as_task, dictionary, model_config
 
 from stores import fault
+from tiny import as_task, dictionary, model_config
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer, MultimodalTransformerTinyConfig
 from vtlm_fairseq.models.transfer import PretrainedEncoder
 from vtlm_fairseq.models.vtlm import VTLMModel, VTLMTinyConfig

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from fairseq.data import LanguagePairDataset
-from tiny import dictionary, line_regions, sentences, text
 
+from tiny import dictionary, line_regions, sentences, text
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 

@@ -88,7 +88,7 @@ class VTLMCriterion(FairseqCriterion):
         correct = total("mlm_correct") + total("mrc_correct")
         both = counts["mlm"] + counts["mrc"]
         metrics.log_scalar("accuracy", 100 * ratio(correct, both), both, round=2)
-        metrics.log_derived("mlm_ppl", lambda meters: round(2 ** meters["mlm_loss"].avg, 3))
+        metrics.log_derived("mlm_ppl", lambda meters: float(utils.get_perplexity(meters["mlm_loss"].avg, round=3)))
         metrics.log_derived("loss", lambda meters: meters["_mlm_weighted"].avg + meters["_mrc_weighted"].avg)
 
     @staticmethod

@@ -22,6 +22,13 @@ class CaptionsDataset(FairseqDataset):
         """
         if len(indices) == 0:
             return []
+        costs = self.num_tokens_vec(np.asarray(indices))
+        if max_tokens is not None and costs.max() > max_tokens:
+            line = int(indices[costs.argmax()]) + 1
+            raise VTLMError(
+                f"pair {line} costs {costs.max()} tokens (words and regions), --max-tokens is {int(max_tokens)}; "
+                "raise --max-tokens, or lower --max-regions"
+            )
         batches = list(super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple))
         done = sum(map(len, batches))
         return batches if done == len(indices) else [*batches, np.asarray(indices)[done:]]

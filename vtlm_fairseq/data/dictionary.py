@@ -39,6 +39,6 @@ def check_symbols(symbols: list[str] | None, dictionary: Dictionary, owner: str)
     difference = first_difference(dictionary.symbols, symbols) if symbols is not None else None
     if difference:
         raise VTLMError(
-            f"the dictionary of the data and that of {owner} differ {difference}; prepare the data with the "
-            "dictionary of the pre-trained model (--dict of the preparation scripts, --srcdict of fairseq-preprocess)"
+            f"the dictionary of the data and that of {owner} differ {difference}; prepare the data with "
+            "the checkpoint's dictionary (--dict of the preparation scripts, --srcdict of fairseq-preprocess)"
         )

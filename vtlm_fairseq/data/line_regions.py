@@ -77,7 +77,7 @@ class LineRegions:
         """The regions of a line.
 
         Raises:
-            VTLMError: a feature, box or score is not finite (names the image).
+            VTLMError: a feature or box is not finite (names the image).
         """
         row = int(self._line_rows[line])
         if self.order == "none":

@@ -32,6 +32,7 @@ class TranslationLMDataset(CaptionsDataset):
         zero_masked_regions: set masked features to 0 instead of replacing them by the ``<mask>`` embedding.
         seed: of the masks.
         train: masks change with the epoch and examples are shuffled; else masks are fixed and order is kept.
+        pad_to_multiple: T of a batch is a multiple of it.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TranslationLMDataset(CaptionsDataset):
         zero_masked_regions: bool = False,
         seed: int = 1,
         train: bool = False,
+        pad_to_multiple: int = 1,
     ):
         self.source = source
         self.target = target
@@ -61,6 +63,7 @@ class TranslationLMDataset(CaptionsDataset):
         self.zero_masked_regions = zero_masked_regions
         self.seed = seed
         self.train = train
+        self.pad_to_multiple = pad_to_multiple
         self.epoch = 1
         self.pad, self.eos = dictionary.pad(), dictionary.eos()
         self.mask_idx = dictionary.index("<mask>")
@@ -127,7 +130,9 @@ class TranslationLMDataset(CaptionsDataset):
             return {}
 
         def pad(key: str, value: int) -> torch.Tensor:
-            return data_utils.collate_tokens([torch.from_numpy(s[key]) for s in samples], value)
+            return data_utils.collate_tokens(
+                [torch.from_numpy(s[key]) for s in samples], value, pad_to_multiple=self.pad_to_multiple
+            )
 
         lengths = torch.tensor([len(s["tokens"]) for s in samples])
         batch = {

@@ -22,6 +22,7 @@ GEOMETRY = {
     "encoder_layers": "--encoder-layers",
     "encoder_attention_heads": "--encoder-attention-heads",
     "max_positions": "--max-positions",
+    "activation_fn": "--activation-fn",
 }
 DECODER_GEOMETRY = {
     "decoder_ffn_embed_dim": "encoder_ffn_embed_dim",
@@ -52,6 +53,11 @@ class TransferReport:
             logger.info("transfer: %d tensors %s%s", len(names), title, _listing(names))
         for note in self.notes:
             logger.info("transfer: %s", note)
+
+
+def differ(saved, given) -> bool:
+    """Whether a value of a checkpoint and one of a configuration differ (choices are strings there, enums here)."""
+    return str(saved) != str(given)
 
 
 def _listing(names: list[str]) -> str:
@@ -113,7 +119,7 @@ class PretrainedEncoder:
             VTLMError: names the option to change.
         """
         for name, option in GEOMETRY.items():
-            if self.config[name] != cfg[name]:
+            if differ(self.config[name], cfg[name]):
                 raise VTLMError(
                     f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
                     f"set {option} {self.config[name]}, or choose the arch of the same size"
@@ -124,8 +130,8 @@ class PretrainedEncoder:
                     f"--pretrained {self.path} fills the decoder too: its {counterpart} is {self.config[counterpart]}, "
                     f"--{name.replace('_', '-')} is {cfg[name]}; omit that option"
                 )
-        for name in ("region_dim", "region_no_bias", "region_layernorm", "region_positions"):
-            if self.config["region_dim"] and cfg["region_dim"] and self.config[name] != cfg[name]:
+        for name in ("region_dim", "region_activation", "region_no_bias", "region_layernorm", "region_positions"):
+            if self.config["region_dim"] and cfg["region_dim"] and differ(self.config[name], cfg[name]):
                 raise VTLMError(
                     f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
                     "use regions made by the same detector and the same --region-* options"

@@ -18,7 +18,7 @@ from fairseq.file_io import PathManager
 from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
-from vtlm_fairseq.checkpoints import read_model_config
+from vtlm_fairseq.checkpoints import load_checkpoint, model_config, read_model_config
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import MASK, check_symbols, first_difference
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
@@ -72,6 +72,7 @@ class CaptionsConfig(FairseqDataclass):
     # fairseq keeps its loader workers over epochs, so set_epoch would not reach them and masks would repeat;
     # FairseqTask reads this field
     reuse_dataloader: bool = field(default=False, metadata={"help": "keep loader workers over epochs (masks repeat)"})
+    persistent_workers: bool = field(default=False, metadata={"help": "keep loader workers after their epoch"})
     train_subset: str = II("dataset.train_subset")
     dataset_impl: Optional[str] = II("dataset.dataset_impl")
     required_seq_len_multiple: int = II("dataset.required_seq_len_multiple")
@@ -79,6 +80,7 @@ class CaptionsConfig(FairseqDataclass):
     amp: bool = II("common.amp")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     no_save: bool = II("checkpoint.no_save")
 
 
@@ -189,7 +191,24 @@ class CaptionsTask:
         elif cfg.region_dim or cfg.region_classes:
             raise VTLMError("--region-dim and --region-classes describe a region store; name it with --regions")
         if restored := self.restored_checkpoint():
-            check_same_model(restored, cfg)
+            self._check_same_model(restored, cfg)
+        elif self.cfg.finetune_from_model and os.path.isfile(self.cfg.finetune_from_model):
+            self._check_same_model(self.cfg.finetune_from_model, cfg)
+
+    def _check_same_model(self, path: str, cfg) -> None:
+        """Compare a checkpoint that the trainer is about to load with what this command describes.
+
+        fairseq's trainer does not call ``load_state_dict`` of the task, so the dictionary is compared here too.
+        """
+        state = load_checkpoint(path, mmap=True)
+        saved = model_config(state)
+        for name in ("source_lang", "target_lang", "langs", "region_dim", "region_classes"):
+            if saved.get(name) != cfg[name]:
+                raise VTLMError(
+                    f"{path} has {name} {saved.get(name)}, this command {cfg[name]}; go on with the options of the "
+                    "first call, or choose another --save-dir"
+                )
+        check_symbols((state.get("task_state") or {}).get("symbols"), self.source_dictionary, path)
 
     def restored_checkpoint(self) -> str | None:
         """Path of the checkpoint that the trainer is about to restore; None for a fresh start."""
@@ -213,8 +232,8 @@ class CaptionsTask:
         self.region_dim, self.region_classes = cfg.region_dim, cfg.region_classes
         if self.has_regions and self.cfg.regions == "none" and self.cfg.region_order != "none":
             raise VTLMError(
-                "the checkpoint has regions, --regions is none: name a region store, or hide the regions on purpose "
-                "with --region-order none"
+                "the checkpoint has regions, --regions is none: name a region store (for new sentences use "
+                "vtlm-translate), or hide the regions on purpose with --region-order none"
             )
         if not self.has_regions and self.cfg.regions != "none":
             raise VTLMError("the checkpoint is a text-only model (no region parameters); use --regions none")
@@ -332,19 +351,25 @@ class CaptionsTask:
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
         """As fairseq's, with one line instead of a stack where a sentence of valid or test is too long."""
         indices, ignored = dataset.filter_indices_by_size(indices, max_positions)
+        ignored = sorted(map(int, ignored))
         if ignored and not ignore_invalid_inputs:
             with exit_on_error():
                 raise VTLMError(
                     f"{len(ignored)} pairs are longer than {max_positions} tokens (source, target), the first is line "
-                    f"{int(ignored[0]) + 1} with {tuple(map(int, dataset.size(ignored[0])))}; shorten them, or leave "
+                    f"{ignored[0] + 1} with {tuple(map(int, dataset.size(ignored[0])))}; shorten them, or leave "
                     "them out with --skip-invalid-size-inputs-valid-test"
                 )
         if ignored:
             logger.warning(
                 "%d pairs are longer than %s tokens (source, target) and are skipped, first ids %s",
-                len(ignored), max_positions, [int(i) for i in ignored[:10]],
+                len(ignored), max_positions, ignored[:10],
             )  # fmt: skip
         return indices
+
+    def get_batch_iterator(self, *args, **kwargs):
+        """As FairseqTask's, with one line instead of a stack where an example does not fit ``--max-tokens``."""
+        with exit_on_error():
+            return super().get_batch_iterator(*args, **kwargs)
 
     # -- steps -------------------------------------------------------------------------------------------------
 
@@ -376,21 +401,6 @@ class CaptionsTask:
         raise_fault(sample)
         with self.autocast(sample):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
-
-
-def check_same_model(restored: str, cfg) -> None:
-    """Compare the checkpoint that a run resumes from with the model that this command describes.
-
-    Raises:
-        VTLMError: they differ.
-    """
-    saved = read_model_config(restored)
-    for name in ("source_lang", "target_lang", "langs", "region_dim", "region_classes"):
-        if saved[name] != cfg[name]:
-            raise VTLMError(
-                f"{restored} has {name} {saved[name]}, this command {cfg[name]}; resume with the options of the first "
-                "call, or choose another --save-dir"
-            )
 
 
 def language_pair(folder: str) -> tuple[str, str]:

@@ -84,6 +84,7 @@ class VisualTranslationLMTask(CaptionsTask, FairseqTask):
                 zero_masked_regions=str(self.cfg.region_mask_fill) == "zero",
                 seed=self.cfg.seed,
                 train=split == self.cfg.train_subset,
+                pad_to_multiple=self.cfg.required_seq_len_multiple,
             )
 
     def max_positions(self) -> tuple[int, int]:
