@@ -22,7 +22,7 @@ version = tuple(map(int, metadata.version("ve-fairseq").split(".")[:3]))
 assert (0, 12, 3) <= version < (0, 13)
 needed = {
     "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm".split(),
-    "test": ["pytest", "hypothesis", "ruff"],
+    "test": ["pytest", "xdist", "hypothesis", "ruff"],
     "plots": ["matplotlib"],
     "extract": ["PIL"],
 }
@@ -83,7 +83,8 @@ vtlm_activate_venv() {
             "python3.11 python3.11-venv; conda: conda create -n vtlm python=3.11)" >&2
         return 1
     fi
-    echo "Installing into $venv with $python: $size to download (PyTorch is most of it)." >&2
+    echo "Installing into $venv with $python: $size to download, most of it PyTorch" \
+        "(--cpu asks for its small CPU build)." >&2
     _vtlm_install "$python" "$venv" "$extras" "$cpu" || {
         echo "error: the installation into $venv failed, see above; run again to go on" >&2
         return 1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the tests: bash tests/run.sh [--fast] [--cpu] [pytest arguments]
 #
-#   --fast   unit tests only
+#   --fast   unit tests only, without those that are slow or need real data
 #   --cpu    if an environment must be made, take PyTorch's small CPU build
 #
 # Uses the active virtual environment if it has all that is needed, else .venv in the checkout, made if need be.
@@ -13,7 +13,10 @@ cpu=()
 tests=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --fast) tests=(tests/unit) ;;
+        --fast)
+            tests=(tests/unit -m "not slow")
+            unset VTLM_TEST_DATA
+            ;;
         --cpu) cpu=(--cpu) ;;
         -h | --help)
             sed -n 's/^# \{0,1\}//p' tests/run.sh | sed 1d
@@ -25,4 +28,6 @@ while [ $# -gt 0 ]; do
 done
 
 vtlm_activate_venv ${cpu[@]+"${cpu[@]}"} test,plots
-exec "$PYTHON" -m pytest ${tests[@]+"${tests[@]}"} "$@"
+# two processes, a thread each: small tensors do not gain from more, and fairseq's start-up takes most of the time
+export OMP_NUM_THREADS=1
+exec "$PYTHON" -m pytest -n 2 --dist loadfile ${tests[@]+"${tests[@]}"} "$@"

@@ -51,7 +51,7 @@ case $size in
     batch=(--batch-size 224)
     scratch=(--lr 5e-3 --warmup-updates 300 --total-num-update 1560 --max-update 1560)
     pretrain=(--lr 2e-3 --warmup-updates 300 --total-num-update 1300 --max-update 1300)
-    finetune=(--lr 2e-3 --warmup-updates 100 --total-num-update 650 --max-update 650)
+    finetune=(--lr 5e-3 --warmup-updates 200 --total-num-update 1040 --max-update 1040)
     smoothing=0.1 precision=${precision:-bf16}
     ;;
   paper)
