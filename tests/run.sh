@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
             ;;
         --cpu) cpu=(--cpu) ;;
         -h | --help)
-            sed -n 's/^# \{0,1\}//p' tests/run.sh | sed 1d
+            sed -n '2,/^set/s/^# \{0,1\}//p' tests/run.sh
             exit 0
             ;;
         *) break ;;

@@ -39,9 +39,6 @@ user_dir=$root/vtlm_fairseq
 bin=$out/data-bin
 regions=$out/regions
 
-# glibc gives large tensors back to the system after every step by default, and the next step pays for zeroed pages
-export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
-
 adam=(--optimizer adam --clip-norm 1.0 --seed "$seed")
 case $size in
   small)
@@ -130,7 +127,7 @@ decode() { # system regions
     --force >"$out/$1.bleu.json"
 }
 for system in nmt mmt vtlm_mmt; do
-  [ -e "$out/$system/checkpoint_best.pt" ] || continue
+  [ -e "$out/$system.done" ] || continue
   case $system in nmt) store=none ;; *) store=$regions ;; esac
   stage "decode.$system" decode "$system" "$store"
 done
