@@ -36,7 +36,6 @@ class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
             left_pad_source=False,
             left_pad_target=False,
             shuffle=shuffle,
-            align_dataset=pair.align_dataset,
             pad_to_multiple=pair.pad_to_multiple,
             regions=regions,
         )

@@ -297,7 +297,6 @@ class CaptionsTask:
             left_pad_target=False,
             max_source_positions=self.cfg.max_source_positions - 1,
             max_target_positions=self.cfg.max_target_positions,
-            load_alignments=getattr(self.cfg, "load_alignments", False),
             truncate_source=getattr(self.cfg, "truncate_source", False),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
