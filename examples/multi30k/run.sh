@@ -11,7 +11,8 @@ usage: run.sh --raw DIR --image-splits DIR --entities DIR|TGZ --out DIR [options
   --image-splits DIR  image_splits of the same repository: train.txt, val.txt, test_2016_flickr.txt, ...
   --entities PATH     Flickr30k Entities: folder or .tgz with Annotations/ and Sentences/
   --out DIR           everything is written here
-  --size NAME         small (default): d 128, 4 layers; paper: the paper's size and settings; tiny: a test
+  --size NAME         small (default): d 128, 4 layers; paper: the paper's size and settings;
+                      tiny: 3 updates a stage, to try the path
   --stages LIST       comma-separated: prepare,regions,nmt,mmt,vtlm,vtlm_mmt,decode (default: all)
   --precision NAME    bf16 (default for small), fp32: see --autocast
   --seed N            default 1
@@ -35,6 +36,7 @@ done
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 python=${PYTHON:-python}
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 user_dir=$root/vtlm_fairseq
 bin=$out/data-bin
 regions=$out/regions
@@ -64,9 +66,9 @@ case $size in
     smoothing=0 precision=${precision:-fp32}
     ;;
   tiny)
-    vocab=${TINY_VOCAB:-200}
+    vocab=1000
     model=(--encoder-embed-dim 16 --encoder-ffn-embed-dim 32 --encoder-layers 2 --encoder-attention-heads 2)
-    batch=(--batch-size 8)
+    batch=(--batch-size 64)
     scratch=(--lr 1e-3 --max-update 3) pretrain=(--lr 1e-3 --max-update 3) finetune=(--lr 1e-3 --max-update 3)
     smoothing=0.1 precision=${precision:-fp32}
     ;;
@@ -98,11 +100,14 @@ common=(--user-dir "$user_dir" --skip-invalid-size-inputs-valid-test --num-worke
   --no-epoch-checkpoints)
 [ -n "${CUDA_VISIBLE_DEVICES+x}" ] || command -v nvidia-smi >/dev/null || common+=(--cpu)
 
-train() { # task arch criterion-options... : save dir is the first argument
-  local save=$1
+train() { # save-dir options... : resumes from the newest whole checkpoint, if there is one
+  local save=$1 restore=() last
   shift
-  "$python" -m fairseq_cli.train "$bin" "${common[@]}" "${cast[@]}" "${adam[@]}" "${batch[@]}" "${model[@]}" \
-    --save-dir "$save" "$@"
+  if last=$("$python" -m vtlm_fairseq.cli.convert latest "$save"); then
+    restore=(--restore-file "$last")
+  fi
+  "$python" -m fairseq_cli.train "$bin" "${common[@]}" ${cast[@]+"${cast[@]}"} "${adam[@]}" "${batch[@]}" ${model[@]+"${model[@]}"} \
+    --save-dir "$save" ${restore[@]+"${restore[@]}"} "$@"
 }
 translation=(--task multimodal_translation --arch multimodal_transformer --criterion label_smoothed_cross_entropy
   --label-smoothing "$smoothing" --best-checkpoint-metric nll_loss)
