@@ -15,6 +15,7 @@ from vtlm_fairseq.data.masking import (
     generator,
     mask_words,
 )
+from vtlm_fairseq.data.text_pipeline import MASK
 
 IGNORE = -1  # region target of a region that is not predicted
 
@@ -66,7 +67,7 @@ class TranslationLMDataset(CaptionsDataset):
         self.pad_to_multiple = pad_to_multiple
         self.epoch = 1
         self.pad, self.eos = dictionary.pad(), dictionary.eos()
-        self.mask_idx = dictionary.index("<mask>")
+        self.mask_idx = dictionary.index(MASK)
         self.src_sizes = np.asarray(source.sizes) + 1  # with the leading </s>
         self.tgt_sizes = np.asarray(target.sizes) + 1
         self._num_tokens = self.src_sizes + self.tgt_sizes + self.region_counts()

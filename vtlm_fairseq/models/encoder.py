@@ -7,6 +7,7 @@ from fairseq.models import FairseqEncoder
 from fairseq.modules import TransformerSentenceEncoderLayer
 from torch import Tensor
 
+from vtlm_fairseq.data.text_pipeline import MASK
 from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
 
 
@@ -24,7 +25,7 @@ class MultimodalEncoder(FairseqEncoder):
         dim = cfg.encoder_embed_dim
         languages = cfg.langs.split(",")
         self.padding_idx = dictionary.pad()
-        self.mask_idx = dictionary.index("<mask>")
+        self.mask_idx = dictionary.index(MASK)
         self.language = languages.index(cfg.source_lang)
         self.embed_tokens = embed_tokens
         self.embed_positions = PositionLanguageEmbedding(

@@ -20,10 +20,10 @@ from omegaconf import II, open_dict
 
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config, read_model_config
 from vtlm_fairseq.data.batching import raise_fault
-from vtlm_fairseq.data.dictionary import MASK, check_symbols, first_difference
+from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.embeddings import IMAGE
 
