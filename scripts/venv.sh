@@ -22,9 +22,11 @@ version = tuple(map(int, metadata.version("ve-fairseq").split(".")[:3]))
 assert (0, 12, 3) <= version < (0, 13)
 needed = {
     "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm".split(),
-    "test": ["pytest", "xdist", "hypothesis", "ruff"],
+    "test": ["pytest", "xdist", "hypothesis", "playwright", "yaml", "ruff"],
     "plots": ["matplotlib"],
-    "extract": ["PIL"],
+    "extract": ["ai_edge_litert", "PIL"],
+    "tensorflow": ["tensorflow", "PIL"],
+    "torchvision": ["torchvision", "PIL"],
 }
 for extra in ("", *filter(None, sys.argv[1].split(","))):
     for module in needed[extra]:

@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-vtlm_activate_venv ${cpu[@]+"${cpu[@]}"} test,plots
+vtlm_activate_venv ${cpu[@]+"${cpu[@]}"} test,plots,extract
 # two processes, a thread each: small tensors do not gain from more, and fairseq's start-up takes most of the time
 export OMP_NUM_THREADS=1
 exec "$PYTHON" -m pytest -n 2 --dist loadfile ${tests[@]+"${tests[@]}"} "$@"
