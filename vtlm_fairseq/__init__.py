@@ -21,8 +21,8 @@ logging.getLogger("h5py").setLevel(logging.INFO)
 _disabled = logging.root.manager.disable
 logging.disable(logging.INFO)
 try:
-    from vtlm_fairseq import criterions, models, tasks
+    from vtlm_fairseq import criterions, models, optim, tasks
 finally:
     logging.disable(_disabled)
 
-__all__ = ["__version__", "criterions", "models", "tasks"]
+__all__ = ["__version__", "criterions", "models", "optim", "tasks"]

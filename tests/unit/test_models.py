@@ -141,7 +141,7 @@ def test_text_embedding_is_layernorm_of_token_position_and_language():
     net = collater(items)["net_input"]
     net = {key: net[key] for key in ("src_tokens", "src_lengths", "positions", "langs")}
     with torch.no_grad():
-        found = model.encoder(**net)["encoder_embedding"][0]
+        found = model.encoder(**net, return_all_hiddens=True)["encoder_states"][0].transpose(0, 1)
         encoder = model.encoder
         assert encoder.embed_positions.languages.weight.shape == (4, 32)  # three languages and the image
         for i, (source, target) in enumerate(zip(SOURCE, TARGET, strict=True)):

@@ -109,7 +109,7 @@ def test_filled_decoder_equals_pretrained_encoder_without_a_source():
     layer.encoder_attn_layer_norm.register_forward_hook(lambda m, args, out: captured.update(x=args[0]))
     with torch.no_grad():
         model.decoder(tokens, encoder_out=source)
-        x = encoder.encoder(tokens, langs=torch.zeros(1, 1, dtype=torch.long))["encoder_embedding"][0]
+        x = encoder.encoder.embed(tokens, langs=torch.zeros(1, 1, dtype=torch.long))[0].transpose(0, 1)
         own = encoder.encoder.layers[0]
         expected = own.self_attn_layer_norm(x + own.self_attn(x, x, x)[0])
     torch.testing.assert_close(captured["x"], expected, atol=1e-5, rtol=1e-5)

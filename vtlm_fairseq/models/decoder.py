@@ -1,10 +1,11 @@
 """fairseq's Transformer decoder with this project's embedding recipe and output bias."""
 
 import torch.nn as nn
+import torch.nn.functional as F
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 
+from vtlm_fairseq.models.cross_attention import CaptionDecoderLayer
 from vtlm_fairseq.models.embeddings import SentencePositionEmbedding
-from vtlm_fairseq.models.encoder import use_torch_gelu
 
 
 class CaptionDecoder(TransformerDecoderBase):
@@ -25,9 +26,14 @@ class CaptionDecoder(TransformerDecoderBase):
             num_languages=len(languages) + 1,
             embed_dim=embed_tokens.embedding_dim,
         )
-        for layer in self.layers:
-            use_torch_gelu(layer, cfg)
+        if str(cfg.activation_fn) == "gelu":
+            for layer in self.layers:
+                layer.activation_fn = F.gelu  # fairseq's computes in float32 whatever the input; same function
         self.need_attn = False
+
+    def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> CaptionDecoderLayer:
+        """A layer with this project's cross-attention."""
+        return CaptionDecoderLayer(cfg, no_encoder_attn)
 
     def build_output_projection(self, cfg, dictionary, embed_tokens: nn.Embedding) -> None:
         """Tie the projection to the embedding; fairseq's tied projection has no bias, the paper's code has one."""

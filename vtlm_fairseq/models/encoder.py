@@ -2,13 +2,12 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from fairseq.models import FairseqEncoder
-from fairseq.modules import TransformerSentenceEncoderLayer
 from torch import Tensor
 
 from vtlm_fairseq.data.text_pipeline import MASK
 from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
+from vtlm_fairseq.models.encoder_layer import CaptionEncoderLayer
 
 
 class MultimodalEncoder(FairseqEncoder):
@@ -44,22 +43,38 @@ class MultimodalEncoder(FairseqEncoder):
                 num_positions=cfg.region_positions,
             )
         self.dropout = nn.Dropout(cfg.dropout)
-        self.layers = nn.ModuleList(self.build_layer(cfg) for _ in range(cfg.encoder_layers))
+        self.layers = nn.ModuleList(CaptionEncoderLayer(cfg) for _ in range(cfg.encoder_layers))
 
-    @staticmethod
-    def build_layer(cfg) -> TransformerSentenceEncoderLayer:
-        """One post-norm layer of fairseq's."""
-        layer = TransformerSentenceEncoderLayer(
-            embedding_dim=cfg.encoder_embed_dim,
-            ffn_embedding_dim=cfg.encoder_ffn_embed_dim,
-            num_attention_heads=cfg.encoder_attention_heads,
-            dropout=cfg.dropout,
-            attention_dropout=cfg.attention_dropout,
-            activation_dropout=cfg.activation_dropout,
-            activation_fn=str(cfg.activation_fn),
-        )
-        use_torch_gelu(layer, cfg)
-        return layer
+    def embed(
+        self,
+        src_tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        langs: Tensor | None = None,
+        features: Tensor | None = None,
+        boxes: Tensor | None = None,
+        region_padding_mask: Tensor | None = None,
+        region_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The first layer's input, (T+R) x B x d, and its padding mask, B x (T+R) (arguments: see :meth:`forward`)."""
+        if positions is None:
+            positions = torch.arange(src_tokens.size(1), device=src_tokens.device).unsqueeze(0)
+        if langs is None:
+            langs = torch.full_like(positions, self.language)
+        x = self.embed_tokens(src_tokens) + self.embed_positions(positions, langs)
+        x = self.dropout(self.layernorm_embedding(x))
+        padding_mask = src_tokens.eq(self.padding_idx)
+        if features is not None and self.embed_regions is not None:
+            regions = self.embed_regions(
+                features,
+                boxes,
+                image_row=self.embed_positions.image_row(),
+                mask_row=self.embed_tokens.weight[self.mask_idx],
+                region_mask=region_mask,
+            )
+            x = torch.cat([x, regions.to(x.dtype)], dim=1)
+            padding_mask = torch.cat([padding_mask, region_padding_mask], dim=1)
+        return x.transpose(0, 1), padding_mask
 
     def forward(
         self,
@@ -90,25 +105,15 @@ class MultimodalEncoder(FairseqEncoder):
             fairseq's encoder dictionary; ``encoder_out`` holds one (T+R) x B x d, text first, and
             ``encoder_padding_mask`` one B x (T+R), True at padding.
         """
-        if positions is None:
-            positions = torch.arange(src_tokens.size(1), device=src_tokens.device).unsqueeze(0)
-        if langs is None:
-            langs = torch.full_like(positions, self.language)
-        x = self.embed_tokens(src_tokens) + self.embed_positions(positions, langs)
-        x = self.dropout(self.layernorm_embedding(x))
-        padding_mask = src_tokens.eq(self.padding_idx)
-        if features is not None and self.embed_regions is not None:
-            regions = self.embed_regions(
-                features,
-                boxes,
-                image_row=self.embed_positions.image_row(),
-                mask_row=self.embed_tokens.weight[self.mask_idx],
-                region_mask=region_mask,
-            )
-            x = torch.cat([x, regions.to(x.dtype)], dim=1)
-            padding_mask = torch.cat([padding_mask, region_padding_mask], dim=1)
-        x = x.transpose(0, 1)  # (T+R) x B x d
-        embedding = x
+        x, padding_mask = self.embed(
+            src_tokens,
+            positions=positions,
+            langs=langs,
+            features=features,
+            boxes=boxes,
+            region_padding_mask=region_padding_mask,
+            region_mask=region_mask,
+        )
         states = [x] if return_all_hiddens else []
         attention_mask = padding_mask if padding_mask.any() else None
         for layer in self.layers:
@@ -118,11 +123,30 @@ class MultimodalEncoder(FairseqEncoder):
         return {
             "encoder_out": [x],
             "encoder_padding_mask": [padding_mask],
-            "encoder_embedding": [embedding.transpose(0, 1)],
             "encoder_states": states,
             "src_tokens": [src_tokens],
             "src_lengths": [] if src_lengths is None else [src_lengths],
         }
+
+    def predict(self, src_tokens: Tensor, chosen: Tensor, *, src_lengths: Tensor | None = None, **inputs) -> Tensor:
+        """States at chosen positions only, n x d in row-major order of ``chosen``.
+
+        The last layer, whose output elsewhere nobody reads in pre-training, is computed at those positions alone;
+        it attends to all. Equal to indexing what :meth:`forward` returns.
+
+        Args:
+            src_tokens: B x T.
+            chosen: B x (T+R), True at positions to compute.
+            src_lengths: unused, as in :meth:`forward`.
+            inputs: as for :meth:`embed`.
+        """
+        x, padding_mask = self.embed(src_tokens, **inputs)
+        attention_mask = padding_mask if padding_mask.any() else None
+        for layer in self.layers[:-1]:
+            x, _ = layer(x, self_attn_padding_mask=attention_mask)
+        positions = chosen.int().argsort(dim=1, descending=True, stable=True)
+        positions = positions[:, : max(int(chosen.sum(1).max()), 1)]
+        return self.layers[-1].at(x, positions, chosen.gather(1, positions), padding_mask=attention_mask)
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
         """Select and reorder the batch; ``new_order``: B' (int64)."""
@@ -135,9 +159,3 @@ class MultimodalEncoder(FairseqEncoder):
     def max_positions(self) -> int:
         """Longest sentence in tokens, its leading ``</s>`` included."""
         return self.embed_positions.max_positions
-
-
-def use_torch_gelu(layer: nn.Module, cfg) -> None:
-    """Replace fairseq's GELU, which computes in float32 whatever the input, by PyTorch's own (same function)."""
-    if str(cfg.activation_fn) == "gelu":
-        layer.activation_fn = F.gelu

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn as nn
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
@@ -85,13 +86,14 @@ class VTLMModel(BaseFairseqModel):
             logits of words, n_text x V, in row-major order of ``masked_tokens``; logits of regions,
             n_region x C, in row-major order of ``selected_regions``, or None without regions.
         """
-        states = self.encoder(src_tokens, **net_input)["encoder_out"][0].transpose(0, 1)  # B x (T+R) x d
-        num_text = src_tokens.size(1)
-        words = self.lm_head(states[:, :num_text][masked_tokens])
-        regions = None
-        if self.region_head is not None and selected_regions is not None:
-            regions = self.region_head(states[:, num_text:][selected_regions])
-        return words, regions
+        chosen = masked_tokens
+        if net_input.get("features") is not None and self.region_head is not None:
+            chosen = torch.cat([masked_tokens, selected_regions], dim=1)
+        states = self.encoder.predict(src_tokens, chosen, **net_input)
+        if chosen is masked_tokens:
+            return self.lm_head(states), None
+        is_region = chosen.nonzero()[:, 1] >= src_tokens.size(1)
+        return self.lm_head(states[~is_region]), self.region_head(states[is_region])
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target sentence in tokens; regions do not count, they have no positions."""

@@ -25,6 +25,7 @@ from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.models.cross_attention import shared_keys
 from vtlm_fairseq.models.embeddings import IMAGE
 
 logger = logging.getLogger(__name__)
@@ -396,9 +397,9 @@ class CaptionsTask:
             return super().valid_step(sample, model, criterion)
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
-        """As FairseqTask's, under autocast."""
+        """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
         raise_fault(sample)
-        with self.autocast(sample):
+        with self.autocast(sample), shared_keys(models, getattr(generator, "beam_size", 1)):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
 

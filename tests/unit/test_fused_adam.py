@@ -1,0 +1,70 @@
+"""Optimizer ``fused_adam``."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from fairseq import optim
+from fairseq.optim.adam import FairseqAdamConfig
+from omegaconf import OmegaConf
+
+from vtlm_fairseq.optim.fused_adam import FusedAdam, FusedAdamConfig
+
+
+def config(cls, **values):
+    made = OmegaConf.structured(cls())
+    OmegaConf.set_struct(made, False)
+    made.update({"lr": [0.1], "tpu": False, **values})
+    return made
+
+
+def walk(optimizer, parameter, steps=5):
+    for step in range(steps):
+        parameter.grad = torch.tensor([0.5, -2.0, 1e-3]) * (step + 1)
+        optimizer.step()
+    return parameter.detach().clone()
+
+
+def made(**values):
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    return FusedAdam(config(FusedAdamConfig, _name="fused_adam", **values), [parameter]), parameter
+
+
+def test_first_step_by_hand():
+    """In the first step the corrected moments are g and g^2: each weight decays, then moves by lr."""
+    optimizer, parameter = made(weight_decay=0.1)
+    parameter.grad = torch.tensor([0.5, -2.0, 4.0])
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.tensor([1, 2, 3]) * 0.99 - torch.tensor([0.1, -0.1, 0.1]))
+
+
+@pytest.mark.parametrize("betas", ["(0.9, 0.98)", (0.8, 0.99)])
+def test_follows_fairseqs_adam(betas):
+    ours, parameter = made(adam_betas=betas, weight_decay=0.01)
+    reference = torch.nn.Parameter(parameter.detach().clone())
+    cfg = config(FairseqAdamConfig, _name="adam", adam_betas=str(betas), weight_decay=0.01)
+    stock = optim.build_optimizer(cfg, [reference])
+    start = parameter.detach().clone()
+    found, expected = walk(ours, parameter), walk(stock, reference)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (found - start).abs().min() > 0.3  # they did move
+
+
+def test_learning_rate_and_state():
+    """Schedulers set the rate; a restored state goes on exactly, with the new command's rate."""
+    ours, parameter = made()
+    walk(ours, parameter, 3)
+    state, weights = deepcopy(ours.state_dict()), parameter.detach().clone()
+    expected = walk(ours, parameter, 2)
+    restored, copy = made()
+    copy.data.copy_(weights)
+    restored.load_state_dict(state, {"lr": 0.1})
+    torch.testing.assert_close(walk(restored, copy, 2), expected, atol=0, rtol=0)
+    restored.set_lr(0.0)
+    assert restored.get_lr() == 0.0
+    torch.testing.assert_close(walk(restored, copy, 1), expected, atol=0, rtol=0)
+
+
+def test_fp16_may_flatten_it_but_not_save_memory():
+    optimizer, _ = made()
+    assert optimizer.supports_flat_params and not optimizer.supports_memory_efficient_fp16

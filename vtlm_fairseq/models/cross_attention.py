@@ -1,0 +1,142 @@
+"""Cross-attention that keeps PyTorch's fast path in training and one copy of the keys a sentence in beam search."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch.nn as nn
+import torch.nn.functional as F
+from fairseq.models.transformer import TransformerConfig
+from fairseq.modules import MultiheadAttention
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+from torch import Tensor
+
+
+class CrossAttention(MultiheadAttention):
+    """fairseq's cross-attention with the same parameters and the same function.
+
+    fairseq calls it with ``static_kv``, which keeps its own implementation off ``scaled_dot_product_attention``, and
+    in beam search projects, stores and reads the encoder's states once for each hypothesis.
+
+    Attributes:
+        beam: hypotheses of a sentence that stand side by side in the batch while decoding; they share their keys.
+            1 but inside :func:`shared_keys`.
+    """
+
+    beam: int = 1
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: dict | None = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        attn_mask: Tensor | None = None,
+        before_softmax: bool = False,
+        need_head_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend to the encoder's states.
+
+        Args:
+            query: T x B x d; while decoding T is 1 and B counts hypotheses.
+            key: S x B x d, the encoder's states (``value`` is the same).
+            key_padding_mask: B x S, True at padding.
+            incremental_state: fairseq's store of keys and values while decoding.
+            need_weights: also return the weights, mean over heads.
+            need_head_weights: return the weights of each head.
+
+        Returns:
+            T x B x d, and the weights (B x T x S, or H x B x T x S with ``need_head_weights``) or None.
+        """
+        if incremental_state is None:
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask=key_padding_mask,
+                need_weights=need_weights,
+                static_kv=need_head_weights or before_softmax,  # fairseq's own path, the one that has them
+                attn_mask=attn_mask,
+                before_softmax=before_softmax,
+                need_head_weights=need_head_weights,
+            )
+        state = self._get_input_buffer(incremental_state)
+        if not state:
+            state = self._project(key, key_padding_mask)
+            self._set_input_buffer(incremental_state, state)
+        keys, values, mask = state["prev_key"], state["prev_value"], state["prev_key_padding_mask"]
+        length, hypotheses, dim = query.shape
+        # the hypotheses of a sentence are the queries of one attention
+        q = self.q_proj(query).view(length, -1, self.beam, self.num_heads, self.head_dim)
+        q = q.permute(1, 3, 2, 0, 4).reshape(-1, self.num_heads, self.beam * length, self.head_dim)
+        weights = None
+        if need_weights or need_head_weights:
+            scores = q @ keys.transpose(2, 3) * self.scaling
+            weights = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).float().softmax(-1)
+            x = weights.type_as(values) @ values
+        else:
+            x = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        x = x.view(-1, self.num_heads, self.beam, length, self.head_dim).permute(3, 0, 2, 1, 4)
+        x = self.out_proj(x.reshape(length, hypotheses, dim))
+        if weights is not None:
+            weights = weights.view(-1, self.num_heads, self.beam, length, weights.size(-1)).permute(1, 0, 2, 3, 4)
+            weights = weights.reshape(self.num_heads, hypotheses, length, -1)
+            weights = weights if need_head_weights else weights.mean(0)
+        return x, weights
+
+    def _project(self, states: Tensor, padding_mask: Tensor | None) -> dict[str, Tensor | None]:
+        """Keys and values, sentences x H x S x d/H, and where they are real, sentences x 1 x 1 x S or None."""
+        states = states[:, :: self.beam]
+
+        def split(x: Tensor) -> Tensor:
+            return x.view(x.size(0), x.size(1), self.num_heads, self.head_dim).permute(1, 2, 0, 3).contiguous()
+
+        mask = None if padding_mask is None else ~padding_mask[:: self.beam].bool()[:, None, None, :]
+        return {
+            "prev_key": split(self.k_proj(states)),
+            "prev_value": split(self.v_proj(states)),
+            "prev_key_padding_mask": mask,
+        }
+
+    def reorder_incremental_state(self, incremental_state: dict, new_order: Tensor) -> dict:
+        """Follow a beam search that has dropped finished sentences; within a sentence all hypotheses share keys."""
+        state = self._get_input_buffer(incremental_state)
+        if state and state["prev_key"].size(0) * self.beam != new_order.numel():
+            sentences = new_order.view(-1, self.beam)[:, 0] // self.beam
+            state = {name: None if x is None else x.index_select(0, sentences) for name, x in state.items()}
+            self._set_input_buffer(incremental_state, state)
+        return incremental_state
+
+
+class CaptionDecoderLayer(TransformerDecoderLayerBase):
+    """fairseq's decoder layer with :class:`CrossAttention`."""
+
+    def build_encoder_attention(self, embed_dim: int, cfg: TransformerConfig) -> CrossAttention:
+        """The same attention, under the same parameter names."""
+        return CrossAttention(
+            embed_dim,
+            cfg.decoder.attention_heads,
+            kdim=cfg.encoder.embed_dim,
+            vdim=cfg.encoder.embed_dim,
+            dropout=cfg.attention_dropout,
+            encoder_decoder_attention=True,
+        )
+
+
+@contextmanager
+def shared_keys(models: Sequence[nn.Module], beam: int) -> Iterator[None]:
+    """Tell the cross-attentions of models that ``beam`` hypotheses of a sentence follow each other in the batch.
+
+    fairseq's own switch for this (``set_beam_size``) stays on after decoding, and the next teacher-forced batch is
+    then computed wrongly; this one ends with the block.
+    """
+    attentions = [part for model in models for part in model.modules() if isinstance(part, CrossAttention)]
+    for attention in attentions:
+        attention.beam = beam
+    try:
+        yield
+    finally:
+        for attention in attentions:
+            attention.beam = 1

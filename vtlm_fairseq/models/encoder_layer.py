@@ -1,0 +1,46 @@
+"""The encoder's layer: fairseq's, which can also compute its output at some positions only."""
+
+import torch.nn.functional as F
+from fairseq.modules import TransformerSentenceEncoderLayer
+from torch import Tensor
+
+
+class CaptionEncoderLayer(TransformerSentenceEncoderLayer):
+    """Post-norm layer of fairseq's, with the same parameters.
+
+    Args:
+        cfg: a model configuration of this package.
+    """
+
+    def __init__(self, cfg):
+        super().__init__(
+            embedding_dim=cfg.encoder_embed_dim,
+            ffn_embedding_dim=cfg.encoder_ffn_embed_dim,
+            num_attention_heads=cfg.encoder_attention_heads,
+            dropout=cfg.dropout,
+            attention_dropout=cfg.attention_dropout,
+            activation_dropout=cfg.activation_dropout,
+            activation_fn=str(cfg.activation_fn),
+        )
+        if str(cfg.activation_fn) == "gelu":
+            self.activation_fn = F.gelu  # fairseq's computes in float32 whatever the input; same function
+
+    def at(self, x: Tensor, positions: Tensor, chosen: Tensor, *, padding_mask: Tensor | None) -> Tensor:
+        """The layer's output at chosen positions; all positions are attended to.
+
+        Args:
+            x: T x B x d, the layer's input.
+            positions: B x P, positions to compute, each sentence's in the first places of its row.
+            chosen: B x P, True at those.
+            padding_mask: B x T, True at padding.
+
+        Returns:
+            n x d, n the number of chosen positions, in row-major order of ``chosen``.
+        """
+        index = positions.transpose(0, 1).unsqueeze(-1)
+        queries = x.gather(0, index.expand(-1, -1, x.size(-1)))  # P x B x d
+        attended, _ = self.self_attn(query=queries, key=x, value=x, key_padding_mask=padding_mask, need_weights=False)
+        residual = queries.transpose(0, 1)[chosen]
+        x = self.self_attn_layer_norm(residual + self.dropout_module(attended.transpose(0, 1)[chosen]))
+        hidden = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        return self.final_layer_norm(x + self.dropout_module(self.fc2(hidden)))
