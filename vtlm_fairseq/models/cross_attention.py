@@ -10,6 +10,8 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import Tensor
 
+from vtlm_fairseq.models.dropout import Dropout
+
 
 class CrossAttention(MultiheadAttention):
     """fairseq's cross-attention with the same parameters and the same function.
@@ -111,7 +113,14 @@ class CrossAttention(MultiheadAttention):
 
 
 class CaptionDecoderLayer(TransformerDecoderLayerBase):
-    """fairseq's decoder layer with :class:`CrossAttention`."""
+    """fairseq's decoder layer with :class:`CrossAttention`, this project's dropout and PyTorch's GELU."""
+
+    def __init__(self, cfg: TransformerConfig, no_encoder_attn: bool = False):
+        super().__init__(cfg, no_encoder_attn)
+        if cfg.activation_fn == "gelu":
+            self.activation_fn = F.gelu  # fairseq's computes in float32 whatever the input; same function
+        self.dropout_module = Dropout(cfg.dropout, module_name=type(self).__name__)
+        self.activation_dropout_module = Dropout(float(cfg.activation_dropout), module_name=type(self).__name__)
 
     def build_encoder_attention(self, embed_dim: int, cfg: TransformerConfig) -> CrossAttention:
         """The same attention, under the same parameter names."""

@@ -1,10 +1,10 @@
 """fairseq's Transformer decoder with this project's embedding recipe and output bias."""
 
 import torch.nn as nn
-import torch.nn.functional as F
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 
 from vtlm_fairseq.models.cross_attention import CaptionDecoderLayer
+from vtlm_fairseq.models.dropout import Dropout
 from vtlm_fairseq.models.embeddings import SentencePositionEmbedding
 
 
@@ -26,9 +26,7 @@ class CaptionDecoder(TransformerDecoderBase):
             num_languages=len(languages) + 1,
             embed_dim=embed_tokens.embedding_dim,
         )
-        if str(cfg.activation_fn) == "gelu":
-            for layer in self.layers:
-                layer.activation_fn = F.gelu  # fairseq's computes in float32 whatever the input; same function
+        self.dropout_module = Dropout(cfg.dropout, module_name=type(self).__name__)
         self.need_attn = False
 
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> CaptionDecoderLayer:

@@ -5,6 +5,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from vtlm_fairseq.models.dropout import Dropout
+
 IMAGE = "image"  # name of the last language row
 
 
@@ -86,7 +88,7 @@ class RegionEmbedding(nn.Module):
         self.layer_norm = None if layernorm_eps is None else nn.LayerNorm(embed_dim, eps=layernorm_eps)
         self.rank_positions = nn.Embedding(num_positions, embed_dim) if num_positions else None
         self.activation = {"relu": F.relu, "gelu": F.gelu, "none": nn.Identity()}[activation]
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout, module_name=type(self).__name__)
 
     def forward(
         self,

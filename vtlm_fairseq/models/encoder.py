@@ -6,6 +6,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor
 
 from vtlm_fairseq.data.text_pipeline import MASK
+from vtlm_fairseq.models.dropout import Dropout
 from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
 from vtlm_fairseq.models.encoder_layer import CaptionEncoderLayer
 
@@ -42,7 +43,7 @@ class MultimodalEncoder(FairseqEncoder):
                 layernorm_eps=cfg.layernorm_eps if cfg.region_layernorm else None,
                 num_positions=cfg.region_positions,
             )
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout, module_name=type(self).__name__)
         self.layers = nn.ModuleList(CaptionEncoderLayer(cfg) for _ in range(cfg.encoder_layers))
 
     def embed(

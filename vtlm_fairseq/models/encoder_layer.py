@@ -4,6 +4,9 @@ import torch.nn.functional as F
 from fairseq.modules import TransformerSentenceEncoderLayer
 from torch import Tensor
 
+from vtlm_fairseq.models.attention import SelfAttention
+from vtlm_fairseq.models.dropout import Dropout
+
 
 class CaptionEncoderLayer(TransformerSentenceEncoderLayer):
     """Post-norm layer of fairseq's, with the same parameters.
@@ -24,6 +27,12 @@ class CaptionEncoderLayer(TransformerSentenceEncoderLayer):
         )
         if str(cfg.activation_fn) == "gelu":
             self.activation_fn = F.gelu  # fairseq's computes in float32 whatever the input; same function
+        self.dropout_module = Dropout(cfg.dropout, module_name=type(self).__name__)
+        self.activation_dropout_module = Dropout(cfg.activation_dropout, module_name=type(self).__name__)
+
+    def build_self_attention(self, embed_dim: int, num_attention_heads: int, **options) -> SelfAttention:
+        """The same attention, under the same parameter names."""
+        return SelfAttention(embed_dim, num_attention_heads, **options)
 
     def at(self, x: Tensor, positions: Tensor, chosen: Tensor, *, padding_mask: Tensor | None) -> Tensor:
         """The layer's output at chosen positions; all positions are attended to.

@@ -1,0 +1,82 @@
+"""Scaled dot-product attention, and the encoder's self-attention with one projection for queries, keys and values."""
+
+import torch
+import torch.nn.functional as F
+from fairseq.modules import MultiheadAttention
+from torch import Tensor
+
+from vtlm_fairseq.models.dropout import Dropout, dropout
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout_p: float = 0.0) -> Tensor:
+    """Softmax(q k^T / sqrt(head width)) v.
+
+    PyTorch's fused kernel for CPUs has no dropout; with dropout its general path is slower than these lines.
+
+    Args:
+        q: B x H x T x head width.
+        k, v: B x H x S x head width.
+        mask: True where a key may be attended to, anything that broadcasts to B x H x T x S; None: everywhere.
+        dropout_p: dropout on the weights.
+
+    Returns:
+        B x H x T x head width.
+    """
+    if dropout_p == 0 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+    scores = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return dropout(scores.softmax(-1), dropout_p) @ v
+
+
+class SelfAttention(MultiheadAttention):
+    """fairseq's encoder self-attention: same parameters, same function, one matrix product for all projections.
+
+    Args:
+        embed_dim, num_heads, options: as fairseq's.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0, **options):
+        super().__init__(embed_dim, num_heads, **options)
+        self.dropout_module = Dropout(dropout, module_name=type(self).__name__)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend.
+
+        Args:
+            query: T x B x d.
+            key: S x B x d (``value`` is the same).
+            key_padding_mask: B x S, True at padding.
+            need_weights: also return the weights, mean over heads (then fairseq's own path computes all).
+            attn_mask: fairseq's; None here.
+
+        Returns:
+            T x B x d, and the weights, B x T x S, or None.
+        """
+        if need_weights or attn_mask is not None:
+            return super().forward(
+                query, key, value, key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask
+            )
+        if query is key:
+            q, k, v = self._project(query, self.q_proj, self.k_proj, self.v_proj)
+        else:
+            (q,), (k, v) = self._project(query, self.q_proj), self._project(key, self.k_proj, self.v_proj)
+        mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        x = attention(q, k, v, mask=mask, dropout_p=self.dropout_module.p if self.dropout_module.active else 0.0)
+        return self.out_proj(x.permute(2, 0, 1, 3).reshape(query.shape)), None
+
+    def _project(self, x: Tensor, *projections: torch.nn.Linear) -> tuple[Tensor, ...]:
+        """T x B x d -> for each projection B x H x T x d/H."""
+        weight = torch.cat([p.weight for p in projections])
+        bias = torch.cat([p.bias for p in projections])
+        x = F.linear(x, weight, bias).view(*x.shape[:2], len(projections), self.num_heads, self.head_dim)
+        return x.permute(2, 1, 3, 0, 4).unbind(0)
