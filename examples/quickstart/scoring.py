@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.hypotheses import read_hypotheses
 
 Bounds = tuple[float, float]
 
@@ -79,18 +79,9 @@ def extract_hypotheses(log: Path, *, count: int) -> list[str]:
     Raises:
         VTLMError: not every sentence from 0 to ``count - 1`` has exactly one hypothesis.
     """
-    found: dict[int, str] = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        if line.startswith("H-"):
-            name, _, text = line.split("\t", maxsplit=2)
-            number = int(name[2:])
-            if number in found:
-                raise VTLMError(f"{log}: sentence {number} has two hypotheses; remove the file and run again")
-            found[number] = text
-    missing = sorted(set(range(count)) - found.keys())
-    if missing or len(found) != count:
-        raise VTLMError(f"{log}: {len(found)} hypotheses for {count} sentences; missing: {missing[:5]}")
-    return [found[number] for number in range(count)]
+    hypotheses = read_hypotheses(log)
+    hypotheses.require(count)
+    return hypotheses.texts
 
 
 def _in_bounds(value: float, bounds: Bounds) -> bool:

@@ -1,0 +1,1 @@
+"""Scores of translations, and probes of what a model does with the image (section 3 of the paper)."""

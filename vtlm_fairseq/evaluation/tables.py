@@ -1,0 +1,148 @@
+"""One table class for all commands that print results: text, Markdown, LaTeX, CSV or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vtlm_fairseq.errors import VTLMError
+
+Cell = str | int | float | None
+FORMATS = ("text", "markdown", "latex", "csv", "json")
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "±": r"$\pm$",
+}  # fmt: skip
+
+
+@dataclass
+class Table:
+    """Results in rows and named columns.
+
+    Attributes:
+        columns: names, all different.
+        rows: one cell a column; None is an empty cell.
+        title: one line above the table.
+        notes: lines below it. CSV has neither title nor notes, so that any reader takes it.
+        precision: digits after the point of a column's floats, by column; 2 where not given. CSV and JSON hold
+            unrounded values.
+    """
+
+    columns: list[str]
+    rows: list[list[Cell]]
+    title: str = ""
+    notes: list[str] = field(default_factory=list)
+    precision: dict[str, int] = field(default_factory=dict)
+
+    def render(self, format: str = "text") -> str:
+        """The table in one of `FORMATS`, without a newline at its end.
+
+        Raises:
+            VTLMError: another format.
+            ValueError: a row has not one cell for each column, or two columns have the same name.
+        """
+        if format not in FORMATS:
+            raise VTLMError(f"--format {format}: not one of {', '.join(FORMATS)}")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"columns with the same name: {self.columns}")
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{len(row)} cells for {len(self.columns)} columns: {row}")
+        return getattr(self, f"_{format}")()
+
+    def _formatted(self) -> list[list[str]]:
+        return [
+            [_format(cell, self.precision.get(name, 2)) for name, cell in zip(self.columns, row, strict=True)]
+            for row in self.rows
+        ]
+
+    def _numeric(self) -> list[bool]:
+        """Whether a column holds numbers only, at least one."""
+        columns = [[row[k] for row in self.rows if row[k] is not None] for k in range(len(self.columns))]
+        return [bool(cells) and not any(isinstance(cell, str) for cell in cells) for cells in columns]
+
+    def _lines(self, rows: list[list[str]], separator: str) -> list[str]:
+        """Rows with padded cells, numbers to the right."""
+        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+        numeric = self._numeric()
+        lines = []
+        for row in rows:
+            cells = []
+            for cell, width, right in zip(row, widths, numeric, strict=True):
+                space = " " * (width - _width(cell))
+                cells.append(space + cell if right else cell + space)
+            lines.append(separator.join(cells).rstrip())
+        return lines
+
+    def _text(self) -> str:
+        head, *body = self._lines([self.columns, *self._formatted()], "  ")
+        rule = "-" * max(map(_width, [head, *body]))
+        return "\n".join([*([self.title] if self.title else []), head, rule, *body, *self.notes])
+
+    def _markdown(self) -> str:
+        def escaped(cells: list[str]) -> list[str]:
+            return [cell.replace("|", "\\|") for cell in cells]
+
+        rows = [escaped(row) for row in [self.columns, *self._formatted()]]
+        rule = ["---:" if right else "---" for right in self._numeric()]
+        lines = [f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]]]
+        above = [f"**{self.title}**", ""] if self.title else []
+        below = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
+        return "\n".join([*above, *lines, *below])
+
+    def _latex(self) -> str:
+        rows = [[_latex_text(cell) for cell in row] for row in [self.columns, *self._formatted()]]
+        head, *body = [f"{' & '.join(row)} \\\\" for row in rows]
+        layout = "".join("r" if right else "l" for right in self._numeric())
+        comments = [f"% {line}" for line in [self.title, *self.notes] if line]
+        lines = [rf"\begin{{tabular}}{{{layout}}}", r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}"]
+        return "\n".join([*comments, *lines])
+
+    def _csv(self) -> str:
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(["" if cell is None else cell for cell in row] for row in self.rows)
+        return out.getvalue().rstrip("\n")
+
+    def _json(self) -> str:
+        rows = [{name: _json_value(cell) for name, cell in zip(self.columns, row, strict=True)} for row in self.rows]
+        content = {"title": self.title, "columns": self.columns, "rows": rows, "notes": self.notes}
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def add_format_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format``."""
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text", help="how the table is printed (default: text); csv and json hold "
+        "unrounded values"
+    )  # fmt: skip
+
+
+def _format(cell: Cell, precision: int) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.{precision}f}" if isinstance(cell, float) else str(cell)
+
+
+def _json_value(cell: Cell) -> Cell:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _latex_text(text: str) -> str:
+    escape: Callable[[re.Match[str]], str] = lambda match: _LATEX[match[0]]  # noqa: E731
+    return re.sub("[" + re.escape("".join(_LATEX)) + "]", escape, text)
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else not unicodedata.combining(char) for char in text)
