@@ -1,15 +1,23 @@
-"""``vtlm-convert``: work on checkpoint files."""
+"""``vtlm-convert``: average checkpoints, find the newest, convert and check those of the paper's code."""
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from typing import IO
 
+import numpy as np
 import torch
 
-from vtlm_fairseq.checkpoints import load_checkpoint
+from vtlm_fairseq.checkpoints import load_checkpoint, model_config
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.interop import reference
+from vtlm_fairseq.interop.conversion import convert
+from vtlm_fairseq.interop.vocabulary import write_dictionaries
+
+LANGUAGES = ("langs", "source_lang", "target_lang")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)
+    warnings.simplefilter("ignore")  # PyTorch on the kinds of masks that fairseq hands to attention
     with exit_on_error():
         return args.run(args)
 
@@ -41,7 +50,94 @@ def build_parser() -> argparse.ArgumentParser:
     )
     latest.add_argument("folder", metavar="DIR")
     latest.set_defaults(run=run_latest)
+    checkpoint = commands.add_parser(
+        "checkpoint",
+        help="convert a checkpoint of the paper's code",
+        description="Convert a pre-trained or translation checkpoint of the paper's code, or a TLM checkpoint of XLM, "
+        "to fairseq's form, with dict.*.txt beside it. Sizes are read from the file.",
+    )
+    checkpoint.add_argument("checkpoint", metavar="IN.pth")
+    checkpoint.add_argument("--out", required=True, metavar="OUT.pt", help="file to write")
+    checkpoint.add_argument("-s", "--source-lang", help="source language, where the file does not say")
+    checkpoint.add_argument("-t", "--target-lang", help="target language, where the file does not say")
+    checkpoint.set_defaults(run=run_checkpoint)
+    check = commands.add_parser(
+        "check",
+        help="compare a converted checkpoint with what the paper's code computes",
+        description="Recompute every output of a reference file and print the largest absolute difference of each. "
+        "Tokens and masks must be equal, losses to 1e-6 (relative), summed log-probabilities to 1e-4.",
+    )
+    check.add_argument("checkpoint", metavar="OUT.pt")
+    check.add_argument("--reference", required=True, metavar="FILE.npz", help="inputs and outputs of the paper's code")
+    check.add_argument(
+        "--tolerance", type=tolerance, default=reference.ABSOLUTE, help="for states and logits (default: %(default)s)"
+    )
+    check.add_argument("--dump", metavar="OUT.npz", help="write what was computed, under the same names")
+    check.set_defaults(run=run_check)
     return parser
+
+
+def tolerance(text: str) -> float:
+    """A number that is not negative."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
+    return value
+
+
+def run_checkpoint(args: argparse.Namespace) -> int:
+    """``checkpoint``: the converted file, and its dictionaries beside it."""
+    folder = os.path.dirname(os.path.abspath(args.out))
+    converted = convert(args.checkpoint, folder=folder, source_lang=args.source_lang, target_lang=args.target_lang)
+    write_dictionaries(converted.dictionary, folder, list(converted.languages))
+    save(args.out, lambda file: torch.save(converted.state, file))
+    config = converted.state["cfg"]["model"]
+    print(
+        f"{args.out}: {config['_name']} {'-'.join(converted.languages)}, languages {config['langs']}, "
+        f"{len(converted.dictionary)} symbols, d {config['encoder_embed_dim']}, {config['encoder_layers']} layers, "
+        f"{config['encoder_attention_heads']} heads, "
+        + (
+            f"regions {config['region_dim']} wide, {config['region_classes']} classes"
+            if config["region_dim"]
+            else "no regions"
+        )
+    )
+    for note in converted.notes:
+        print(f"note: {note}")
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """``check``: one line an output; fails if one differs by more than its tolerance."""
+    expected, computed = reference.check(args.checkpoint, args.reference)
+    if args.dump:
+        save(args.dump, lambda file: np.savez(file, **computed))
+    above = []
+    for name, values in expected.items():
+        comparison = reference.compare(name, values, computed[name], absolute=args.tolerance)
+        print(comparison)
+        above += [] if comparison.passes else [name]
+    if above:
+        raise VTLMError(f"{args.checkpoint}: above the tolerance: {', '.join(above)}")
+    return 0
+
+
+def save(path: str, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file under a temporary name and rename it.
+
+    Raises:
+        VTLMError: it cannot be written.
+    """
+    temporary = f"{path}.tmp{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise VTLMError(f"{path}: cannot be written ({error})") from None
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 def run_latest(args: argparse.Namespace) -> int:
@@ -68,7 +164,12 @@ def run_average(args: argparse.Namespace) -> int:
     result = load_checkpoint(args.checkpoints[0])
     sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in result["model"].items()}
     for path in args.checkpoints[1:]:
-        model = load_checkpoint(path)["model"]
+        state = load_checkpoint(path)
+        model = state["model"]
+        if state.get("task_state") != result.get("task_state") or any(
+            model_config(state).get(name) != model_config(result).get(name) for name in LANGUAGES
+        ):
+            raise VTLMError(f"{path}: another dictionary or other languages than {args.checkpoints[0]}")
         if model.keys() != sums.keys() or any(model[name].shape != sums[name].shape for name in sums):
             raise VTLMError(f"{path}: other parameters than {args.checkpoints[0]}; average checkpoints of one model")
         for name, tensor in model.items():
@@ -85,15 +186,7 @@ def run_average(args: argparse.Namespace) -> int:
         result["model"][name] = tied[key]
     result["last_optimizer_state"] = None
     result["criterion"] = None
-    temporary = f"{args.out}.tmp{os.getpid()}"
-    try:
-        torch.save(result, temporary)
-        os.replace(temporary, args.out)
-    except (OSError, RuntimeError) as error:
-        raise VTLMError(f"--out {args.out}: cannot be written ({error})") from None
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    save(args.out, lambda file: torch.save(result, file))
     return 0
 
 

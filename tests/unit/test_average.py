@@ -1,0 +1,79 @@
+"""``vtlm-convert average``: mean of the parameters, what is kept and what is dropped."""
+
+import pytest
+import torch
+
+from stores import fault
+from vtlm_fairseq.cli import convert as command
+
+
+def state(*, scale: float, symbols=("<s>", "a"), **parts) -> dict:
+    """A small checkpoint with tied tensors, a counter, and an optimiser's state."""
+    table = torch.tensor([[1.0, 2.0], [3.0, 5.0]]) * scale
+    model = {"embed.weight": table, "head.weight": table, "bias": torch.tensor([1e-8, 1.0]) * scale,
+             "steps": torch.tensor([7])}  # fmt: skip
+    return {
+        "args": None,
+        "cfg": {
+            "model": {"_name": "vtlm", "langs": "de,en", "source_lang": "en", "target_lang": "de"},
+            "task": {"x": 1},
+        },
+        "model": model,
+        "criterion": {"weight": torch.ones(1)},
+        "optimizer_history": [{"num_updates": int(10 * scale)}],
+        "task_state": {"symbols": list(symbols)},
+        "extra_state": {"train_iterator": {"epoch": 3}, "best": 1.5},
+        "last_optimizer_state": {"state": {0: torch.ones(100)}},
+        **parts,
+    }
+
+
+def average(tmp_path, *states, half=False) -> dict:
+    """Save, average through the command, load."""
+    paths = []
+    for i, content in enumerate(states):
+        paths.append(str(tmp_path / f"{i}.pt"))
+        torch.save(content, paths[-1])
+    argv = ["average", *paths, "--out", str(tmp_path / "out.pt"), *(["--half"] if half else [])]
+    assert command.main(argv) == 0
+    return torch.load(tmp_path / "out.pt", weights_only=True)
+
+
+def test_mean(tmp_path):
+    """Of three; integers are the first's; nothing but the optimiser's and the criterion's state is lost."""
+    result = average(tmp_path, state(scale=1), state(scale=2), state(scale=6))
+    assert result["model"]["embed.weight"].tolist() == [[3.0, 6.0], [9.0, 15.0]]
+    assert result["model"]["bias"].tolist() == pytest.approx([3e-8, 3.0])
+    assert result["model"]["steps"].tolist() == [7] and result["model"]["steps"].dtype == torch.int64
+    assert result["last_optimizer_state"] is None and result["criterion"] is None
+    first = state(scale=1)
+    for kept in ("args", "cfg", "task_state", "extra_state", "optimizer_history"):
+        assert result[kept] == first[kept], kept
+
+
+def test_precision(tmp_path):
+    """The sum is kept in float64: a thousandth beside 2^24 is not lost."""
+    parts = [state(scale=1), state(scale=1), state(scale=1)]
+    for content, value in zip(parts, (2.0**24, 1.0, -(2.0**24)), strict=True):
+        content["model"]["bias"] = torch.tensor([value])
+    assert average(tmp_path, *parts)["model"]["bias"].item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_tied_tensors_stay_tied(tmp_path, half):
+    model = average(tmp_path, state(scale=1), state(scale=3), half=half)["model"]
+    assert model["embed.weight"].data_ptr() == model["head.weight"].data_ptr() != model["bias"].data_ptr()
+    assert {t.dtype for t in model.values()} == {torch.float16 if half else torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"symbols": ("<s>", "b")}, {"cfg": {"model": {"_name": "vtlm", "langs": "en,de"}}}],
+)
+def test_models_of_other_data_are_refused(tmp_path, other):
+    """Equal shapes do not make equal meaning: rows of other words or languages."""
+    torch.save(state(scale=1), tmp_path / "a.pt")
+    torch.save(state(scale=1, **other), tmp_path / "b.pt")
+    args = command.build_parser().parse_args(["average", *(str(tmp_path / f"{n}.pt") for n in "ab"), "--out", "x.pt"])
+    message = fault(args.run, args)
+    assert "b.pt: another dictionary or other languages than" in message
