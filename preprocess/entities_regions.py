@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flickr30k_entities import Caption, ImageEntities, read_entities
 from multi30k import fairseq_name, read_image_ids, read_lines
 from oracle_features import OracleFeatures, accuracy, calibrate
-from oracle_labels import LabelledBox, collect_classes, find_translated, label_boxes, other_captions
+from oracle_labels import LabelledBox, collect_classes, label_boxes, other_captions
 from tqdm import tqdm
 
+from vtlm_fairseq.data.flickr30k_entities import Caption, ImageEntities, find_translated, read_entities
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 

@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from oracle_labels import COLOURS, LabelledBox
+from oracle_labels import LabelledBox
 
+from vtlm_fairseq.data.flickr30k_entities import COLOURS
 from vtlm_fairseq.errors import VTLMError
 
 TARGET_ACCURACY = 0.70

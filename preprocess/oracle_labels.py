@@ -9,21 +9,14 @@ that it is first called by. A box that no caption names has no label and is left
 
 from __future__ import annotations
 
-import html
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flickr30k_entities import Caption, ImageEntities, Phrase
-
+from vtlm_fairseq.data.flickr30k_entities import COLOURS, Caption, ImageEntities, Phrase
 from vtlm_fairseq.errors import VTLMError
 
 NUM_CLASSES = 600
-
-COLOURS = frozenset(
-    "beige black blond blonde blue bright brown colorful dark gold gray green grey orange pink purple red silver "
-    "striped tan white yellow".split()
-)
 
 _NO_CLASS = frozenset("one something it them each other group couple".split())
 
@@ -81,16 +74,6 @@ def head(phrase: Phrase) -> str | None:
         if any(character.isalpha() for character in word):
             return singular(word)
     return None
-
-
-def find_translated(captions: Sequence[Caption], line: str) -> int | None:
-    """Index of the caption that has the letters and digits of `line`, or None."""
-    wanted = _letters_and_digits(line)
-    return next((i for i, c in enumerate(captions) if _letters_and_digits(c.text) == wanted), None)
-
-
-def _letters_and_digits(text: str) -> str:
-    return "".join(character for character in html.unescape(text).lower() if character.isalnum())
 
 
 def other_captions(image: ImageEntities, translated: int) -> list[Caption]:

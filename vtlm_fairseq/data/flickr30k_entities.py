@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from xml.etree import ElementTree
@@ -15,15 +17,27 @@ from vtlm_fairseq.errors import VTLMError
 MAX_FILE_BYTES = 1 << 20
 """No file of the collection is near this size; a larger one is refused before it is parsed."""
 
+COLOURS = frozenset(
+    "beige black blond blonde blue bright brown colorful dark gold gray green grey orange pink purple red silver "
+    "striped tan white yellow".split()
+)
+
 _PHRASE = re.compile(r"\[/EN#(\d+)/\S+ ([^\]]*)\]")
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A marked phrase of a caption: the chain of co-referring phrases it belongs to, and its words."""
+    """A marked phrase of a caption.
+
+    Attributes:
+        chain: of co-referring phrases that it belongs to.
+        words: its words.
+        start: character of the caption's text at which it begins; not part of equality.
+    """
 
     chain: int
     words: tuple[str, ...]
+    start: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -106,11 +120,28 @@ def parse_caption(line: str, *, where: str = "caption") -> Caption:
     Raises:
         VTLMError: a mark that is not of that form.
     """
-    text = _PHRASE.sub(r"\2", line)
+    text, phrases, end = "", [], 0
+    for mark in _PHRASE.finditer(line):
+        text += line[end : mark.start()]
+        phrases.append(Phrase(int(mark[1]), tuple(mark[2].split()), start=len(text)))
+        text += mark[2]
+        end = mark.end()
+    text += line[end:]
     if "/EN#" in text:
         raise VTLMError(f"{where}: a phrase is not of the form [/EN#chain/type words]")
-    phrases = (Phrase(int(chain), tuple(words.split())) for chain, words in _PHRASE.findall(line))
     return Caption(text=text, phrases=tuple(p for p in phrases if p.chain != 0 and p.words))
+
+
+def letters_and_digits(text: str) -> str:
+    """What is left of a text in lower case without escapes, accents, blanks and punctuation."""
+    plain = unicodedata.normalize("NFD", html.unescape(text).lower())
+    return "".join(character for character in plain if character.isalnum())
+
+
+def find_translated(captions: Sequence[Caption], line: str) -> int | None:
+    """Index of the caption that has the letters and digits of `line`, or None."""
+    wanted = letters_and_digits(line)
+    return next((i for i, c in enumerate(captions) if letters_and_digits(c.text) == wanted), None)
 
 
 def parse_annotation(data: bytes, *, where: str) -> tuple[int, int, tuple[Box, ...]]:

@@ -1,0 +1,156 @@
+"""Cross-attention mass on regions against cases worked out by hand, and the recorded weights against fairseq's."""
+
+import math
+
+import pytest
+import torch
+
+from tiny import dictionary, line_regions, sentences, text, translation_model
+from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
+from vtlm_fairseq.evaluation.attention_weights import cross_attention, record_attention, region_mass
+
+COUNTS = [3, 0, 6, 1]
+
+
+def batch(words, *, counts=COUNTS):
+    """A padded batch of four pairs whose images have ``counts`` regions."""
+    source, target = sentences(len(counts), seed=3), sentences(len(counts), seed=4)
+    source[0] = source[0][-2:]  # one word
+    dataset = MultimodalTranslationDataset(
+        text(source),
+        [len(line) for line in source],
+        words,
+        text(target),
+        [len(line) for line in target],
+        words,
+        left_pad_source=False,
+        left_pad_target=False,
+        shuffle=False,
+        regions=line_regions(counts),
+    )
+    sample = dataset.collater([dataset[i] for i in range(len(dataset))])
+    return sample, {i: len(line) + 1 for i, line in enumerate(source)}
+
+
+def masses(model, words, sample):
+    net_input = sample["net_input"]
+    weights = cross_attention(model, net_input)
+    return weights, region_mass(
+        weights,
+        text_mask=net_input["src_tokens"].ne(words.pad()),
+        region_padding_mask=net_input["region_padding_mask"],
+        target_mask=net_input["prev_output_tokens"].ne(words.pad()),
+    )
+
+
+@pytest.fixture
+def words():
+    return dictionary()
+
+
+def constant_attention(model):
+    """Queries and keys of every cross-attention become 0, so that all positions get equal weights."""
+    for layer in model.decoder.layers:
+        for part in (layer.encoder_attn.q_proj, layer.encoder_attn.k_proj):
+            torch.nn.init.zeros_(part.weight)
+            torch.nn.init.zeros_(part.bias)
+    return model
+
+
+def test_equal_weights_give_the_uniform_share(words):
+    """Mass is exactly R / (R + T): padded words and regions are not counted, sentences without regions are left out."""
+    model = constant_attention(translation_model(words, region_dim=4, region_classes=5))
+    sample, lengths = batch(words)
+    _, found = masses(model, words, sample)
+    ids = [i for i in sample["id"].tolist() if COUNTS[i]]
+    expected = torch.tensor([COUNTS[i] / (COUNTS[i] + lengths[i]) for i in ids])
+    assert len(set(expected.tolist())) == 3
+    torch.testing.assert_close(found.uniform, expected)
+    assert found.mass.shape == (2, 4, 3)  # layers, heads, sentences
+    torch.testing.assert_close(found.mass, expected.expand(2, 4, 3))
+    assert found.without == 1
+
+
+def test_a_key_that_prefers_regions(words):
+    """Head 0 of layer 1 weighs a region three times a word: 3R / (3R + T) there, R / (R + T) in all other heads."""
+    model = constant_attention(translation_model(words, region_dim=4, region_classes=5, encoder_layers=1))
+    model.encoder.layers = torch.nn.ModuleList()  # states are the embeddings
+    for part in (model.encoder.layernorm_embedding, model.encoder.embed_regions.feature_proj):
+        torch.nn.init.zeros_(part.weight)  # words: 0
+        torch.nn.init.zeros_(part.bias)
+    torch.nn.init.zeros_(model.encoder.embed_regions.box_proj.weight)
+    torch.nn.init.ones_(model.encoder.embed_regions.box_proj.bias)  # regions: 1 everywhere
+    torch.nn.init.zeros_(model.encoder.embed_positions.languages.weight)
+    attention = model.decoder.layers[0].encoder_attn
+    head = attention.head_dim
+    with torch.no_grad():
+        attention.k_proj.weight[:head] = torch.eye(32)[:head]
+        attention.q_proj.bias[:head] = math.log(3) / math.sqrt(head)  # a region's logit: head * bias / sqrt(head)
+    sample, lengths = batch(words)
+    weights, found = masses(model, words, sample)
+    ids = [i for i in sample["id"].tolist() if COUNTS[i]]
+    threefold = torch.tensor([3 * COUNTS[i] / (3 * COUNTS[i] + lengths[i]) for i in ids])
+    torch.testing.assert_close(found.mass[0, 0], threefold)
+    torch.testing.assert_close(found.mass[0, 1:], found.uniform.expand(3, 3))
+    with torch.no_grad():
+        attention.q_proj.bias[:head] = 100.0
+    assert masses(model, words, sample)[1].mass[0, 0].min() > 1 - 1e-6
+
+
+def test_target_positions_are_averaged_without_padding():
+    """Masses 0.2 and 0.6 over two real target positions: 0.4; the third is padding."""
+    weights = torch.tensor([[0.8, 0.2], [0.4, 0.6], [0.0, 1.0]]).view(1, 1, 1, 3, 2)
+    found = region_mass(
+        weights,
+        text_mask=torch.ones(1, 1, dtype=torch.bool),
+        region_padding_mask=torch.zeros(1, 1, dtype=torch.bool),
+        target_mask=torch.tensor([[True, True, False]]),
+    )
+    assert found.mass.item() == pytest.approx(0.4)
+    assert found.uniform.item() == 0.5
+
+
+def test_weight_on_a_padded_region_is_not_mass():
+    weights = torch.tensor([0.5, 0.2, 0.3]).view(1, 1, 1, 1, 3)
+    found = region_mass(
+        weights,
+        text_mask=torch.ones(1, 1, dtype=torch.bool),
+        region_padding_mask=torch.tensor([[False, True]]),
+        target_mask=torch.ones(1, 1, dtype=torch.bool),
+    )
+    assert found.mass.item() == pytest.approx(0.2)
+
+
+def test_without_region_inputs_every_sentence_is_left_out():
+    found = region_mass(
+        torch.ones(2, 4, 3, 1, 1),
+        text_mask=torch.ones(3, 1, dtype=torch.bool),
+        region_padding_mask=None,
+        target_mask=torch.ones(3, 1, dtype=torch.bool),
+    )
+    assert found.mass.shape == (2, 4, 0) and found.without == 3
+
+
+def test_recorded_weights_are_fairseqs(words):
+    """Layer by layer the mean over heads is what fairseq returns for that alignment layer; logits stay the same."""
+    model = translation_model(words, region_dim=4, region_classes=5)
+    sample, _ = batch(words)
+    net_input = sample["net_input"]
+    before, _ = model(**net_input)
+    weights = cross_attention(model, net_input)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    for layer in range(2):
+        _, extra = model(**net_input, alignment_layer=layer)
+        torch.testing.assert_close(weights[layer].mean(0), extra["attn"][0])
+    assert not torch.allclose(weights[0], weights[1])
+    after, extra = model(**net_input)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert extra["attn"][0] is None
+
+
+def test_recording_ends_with_the_block(words):
+    model = translation_model(words, region_dim=4, region_classes=5)
+    modules = [layer.encoder_attn for layer in model.decoder.layers]
+    with pytest.raises(RuntimeError, match="stop"), record_attention(modules, heads=True):
+        raise RuntimeError("stop")
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)

@@ -1,0 +1,134 @@
+"""``vtlm-report``: what a model attends to and predicts in a few sentences, as one HTML page."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vtlm_fairseq.cli.translate import positive
+from vtlm_fairseq.data.line_regions import ORDERS
+from vtlm_fairseq.data.text_pipeline import BPE_KINDS
+from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
+from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.evaluation.report_data import Spelling, collect
+from vtlm_fairseq.evaluation.report_page import render_page
+from vtlm_fairseq.evaluation.report_pictures import load_pictures
+from vtlm_fairseq.evaluation.systems import describe_regions, load_model
+from vtlm_fairseq.hub import find_checkpoint
+
+MAX_LINES = 200
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Raises:
+        SystemExit: with one line, for a fault of input or options.
+    """
+    args = build_parser().parse_args(argv)
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
+    with exit_on_error():
+        page = make_page(args)
+        write_atomically(args.out, page)
+    print(f"{args.out}: {len(args.lines)} sentences, {len(page.encode()) / 1e6:.2f} MB")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``vtlm-report``."""
+    parser = argparse.ArgumentParser(
+        prog="vtlm-report",
+        description="Write one HTML page that shows, for a few sentences, what each word attends to: regions of the "
+        "image and source words. For a pre-trained model also its masked words and regions, and what it takes them "
+        "for. The page holds all it needs and loads nothing.",
+    )
+    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    parser.add_argument("--path", required=True, metavar="CKPT", help="translation or pre-trained (vtlm) checkpoint")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="page to write")
+    parser.add_argument("--regions", default="none", metavar="STORE", help="region store, as in training")
+    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="split to show (default: test)")
+    parser.add_argument(
+        "--lines", type=parse_lines, default=list(range(1, 11)), metavar="1,5,7-9", help="lines to show (default: 1-10)"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures, by image id; else boxes are sketched")
+    parser.add_argument("--beam", type=positive, default=8, help="beam size (default: 8)")
+    parser.add_argument(
+        "--post-process",
+        choices=BPE_KINDS,
+        help="how sub-words are joined (default: as text.json or the dictionary shows)",
+    )
+    parser.add_argument("--title", default="What the model looks at", help="heading of the page")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    return parser
+
+
+def parse_lines(text: str) -> list[int]:
+    """Line numbers from ``1,5,7-9``, for argparse."""
+    lines: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{text!r} is not like 1,5,7-9")
+        if int(first) < 1 or int(last or first) - int(first) >= MAX_LINES:
+            raise argparse.ArgumentTypeError(f"{text!r}: lines count from 1, and at most {MAX_LINES} fit on a page")
+        lines += range(int(first), int(last or first) + 1)
+    lines = list(dict.fromkeys(lines))
+    if not 0 < len(lines) <= MAX_LINES:
+        raise argparse.ArgumentTypeError(f"{text!r}: give 1 to {MAX_LINES} lines")
+    return lines
+
+
+def make_page(args: argparse.Namespace) -> str:
+    """Load the model, run it on the lines, and render the page.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    path = find_checkpoint(args.path)
+    loaded = load_model(
+        path,
+        data=args.data,
+        split=args.gen_subset,
+        regions=args.regions,
+        region_order=args.region_order,
+        cpu=args.cpu,
+    )
+    spelling = Spelling.of_data(args.data, loaded.task.source_dictionary, args.post_process)
+    sentences = collect(loaded, [line - 1 for line in args.lines], spelling=spelling, beam=args.beam)
+    pictures = {}
+    if args.images is not None:
+        ids = [sentence.image for sentence in sentences if sentence.image is not None]
+        pictures = load_pictures(args.images, ids)
+        if missing := [image for image in dict.fromkeys(ids) if image not in pictures]:
+            print(f"note: {args.images} has no picture of {len(missing)} images, first {missing[0]}", file=sys.stderr)
+    pretrained = isinstance(loaded.dataset, TranslationLMDataset)
+    folder, name = os.path.split(os.path.abspath(path))
+    facts = [
+        f"{os.path.basename(folder)}/{name}",
+        f"{args.gen_subset}, {loaded.task.cfg.source_lang}-{loaded.task.cfg.target_lang}",
+        describe_regions(args.regions, split=args.gen_subset, order=args.region_order),
+    ]
+    if not pretrained:
+        facts.append(f"beam {args.beam}")
+    return render_page(sentences, title=args.title, facts=facts, pictures=pictures, pretrained=pretrained)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that appears when it is whole.
+
+    Raises:
+        VTLMError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise VTLMError(f"--out {path}: cannot be written ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Systems as probes name them, ``NAME=CKPT,CKPT,...``, and their models over a binarised test set."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.data import FairseqDataset
+from fairseq.tasks import FairseqTask
+from torch import nn
+
+from vtlm_fairseq.checkpoints import read_model_config
+from vtlm_fairseq.cli.translate import positive
+from vtlm_fairseq.data.batching import raise_fault
+from vtlm_fairseq.data.line_regions import ORDERS
+from vtlm_fairseq.data.region_store import RegionStore, find_store_files
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.hub import find_checkpoint
+
+
+@dataclass(frozen=True)
+class System:
+    """One system: a name and a checkpoint for each seed."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
+def parse_system(text: str) -> System:
+    """Read ``NAME=CKPT,CKPT,...``, for argparse; without ``NAME=`` the checkpoint's path is the name."""
+    name, equals, paths = text.partition("=")
+    files = (paths if equals else text).split(",")
+    if not name or not all(files):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=CKPT,CKPT,...")
+    return System(name if equals else text, tuple(files))
+
+
+def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") -> None:
+    """Add the options of probes that compare translation systems: systems, regions, test set, decoding.
+
+    Args:
+        split: default of ``--gen-subset``.
+    """
+    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    parser.add_argument(
+        "--system",
+        "--path",
+        dest="systems",
+        type=parse_system,
+        action="append",
+        default=[],
+        metavar="NAME=CKPT,CKPT",
+        help="a system and the checkpoints of its seeds; repeat for more systems",
+    )
+    parser.add_argument("--gen-subset", default=split, metavar="SPLIT", help="the test set (default: %(default)s)")
+    parser.add_argument("--regions", default="none", metavar="STORE", help="for systems with regions: as in training")
+    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--beam", type=positive, default=8, help="beam size (default: 8)")
+    parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty (default: 1)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="sentences at once (default: 32)")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+
+def check_systems(systems: list[System]) -> list[System]:
+    """The systems with a folder replaced by its checkpoint; their names must be distinct.
+
+    Raises:
+        VTLMError: two systems have one name, or a folder holds no checkpoint.
+    """
+    names = [system.name for system in systems]
+    for name in names:
+        if names.count(name) > 1:
+            raise VTLMError(f"--system {name} is given twice; give its checkpoints together, {name}=CKPT,CKPT")
+    return [System(system.name, tuple(map(find_checkpoint, system.paths))) for system in systems]
+
+
+def system_regions(path: str, *, regions: str, split: str) -> tuple[dict[str, Any], str]:
+    """Model configuration of a checkpoint, and the store that it gets: ``none`` if it is a text-only model.
+
+    A folder that holds one file for the split becomes that file.
+
+    Raises:
+        VTLMError: not a checkpoint of this package, or no such store.
+    """
+    config = read_model_config(path)
+    if not config["region_dim"]:
+        return config, "none"
+    if regions != "none":
+        files = find_store_files(regions, split)
+        regions = files[0] if len(files) == 1 else regions
+    return config, regions
+
+
+def describe_regions(regions: str, *, split: str, order: str) -> str:
+    """What made the regions, as the store says (oracle and synthetic ones are called that), and their order."""
+    if regions == "none":
+        return "no regions"
+    return f'regions "{RegionStore.open(regions, split).detector}", order {order}'
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, its task, the dataset of a split and the device."""
+
+    model: nn.Module
+    task: FairseqTask
+    dataset: FairseqDataset
+    cuda: bool
+
+    def batches(self, batch_size: int) -> Iterator[dict]:
+        """All examples of the split, in batches of similar length, on the model's device."""
+        batches = self.task.get_batch_iterator(
+            self.dataset,
+            max_sentences=batch_size,
+            max_positions=utils.resolve_max_positions(self.task.max_positions(), self.model.max_positions()),
+            disable_iterator_cache=True,
+        )
+        for sample in batches.next_epoch_itr(shuffle=False):
+            raise_fault(sample)
+            yield self.to_device(sample)
+
+    def lines(self, lines: list[int]) -> dict:
+        """One batch of the given lines (from 0), on the model's device; its ``id`` says their order in it."""
+        sample = self.dataset.collater([self.dataset[line] for line in lines])
+        raise_fault(sample)
+        return self.to_device(sample)
+
+    def to_device(self, sample: dict) -> dict:
+        """A batch on the model's device."""
+        return utils.move_to_cuda(sample) if self.cuda else sample
+
+
+def load_model(
+    path: str, *, data: str, split: str, regions: str = "none", region_order: str = "given", cpu: bool = False
+) -> LoadedModel:
+    """Load a checkpoint of either task, and a split of a data folder for it.
+
+    Raises:
+        VTLMError: not a checkpoint of this package, or no such store.
+        SystemExit: data or regions do not fit the checkpoint (the task's own checks).
+    """
+    config, regions = system_regions(path, regions=regions, split=split)
+    overrides = {
+        "data": os.fspath(data),
+        "regions": regions,
+        "region_order": region_order,
+        "source_lang": config["source_lang"],
+        "target_lang": config["target_lang"],
+        "eval_bleu": False,
+    }
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
+    task.load_dataset(split)
+    cuda = torch.cuda.is_available() and not cpu
+    model = models[0].cuda() if cuda else models[0]
+    return LoadedModel(model.eval(), task, task.datasets[split], cuda)
