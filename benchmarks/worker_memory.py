@@ -13,13 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
+from generated import PAPER, image_bytes, write_data
 
 import vtlm_fairseq
-from vtlm_fairseq.data.region_store import RegionStoreWriter
 
-REGIONS, DIM = 36, 1536
 USER_DIR = str(Path(vtlm_fairseq.__file__).parent)
 
 
@@ -31,9 +28,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="loader workers")
     parser.add_argument("--updates", type=int, default=300, help="updates of 64 pairs")
     args = parser.parse_args()
-    images = int(args.gigabytes * 1e9 / (REGIONS * DIM * 2))
+    images = int(args.gigabytes * 1e9 / image_bytes(PAPER))
     if not (args.out / "bin" / "train.images").exists():
-        write_data(args.out, images)
+        write_data(args.out, PAPER, pairs=images)
     command = [sys.executable, "-m", "fairseq_cli.train", str(args.out / "bin"), "--user-dir", USER_DIR]
     command += "--task visual_translation_lm --arch vtlm_tiny --criterion vtlm --optimizer adam --lr 1e-4".split()
     command += f"--regions {args.out / 'regions.h5'} --batch-size 64 --max-update {args.updates} --cpu".split()
@@ -51,30 +48,6 @@ def main() -> int:
         name = "parent" if pid == training.pid else "worker"
         print(f"{name}: resident {total / 1e6:.2f} GB at most, of it private {private / 1e6:.2f} GB")
     return training.returncode
-
-
-def write_data(out: Path, images: int) -> None:
-    """Store, text and image ids."""
-    rng = np.random.default_rng(1)
-    out.mkdir(parents=True, exist_ok=True)
-    names = [f"class{c}" for c in range(601)]
-    noise = rng.normal(size=(4096, DIM)).astype(np.float16)
-    boxes = np.tile(np.array([0.1, 0.1, 0.6, 0.6], np.float32), (REGIONS, 1))
-    scores = np.linspace(1, 0.1, REGIONS, dtype=np.float32)
-    with RegionStoreWriter(str(out / "regions.h5"), feature_dim=DIM, class_names=names, detector="random") as writer:
-        for i in tqdm(range(images), unit=" images", mininterval=2):
-            start = int(rng.integers(0, len(noise) - REGIONS))
-            features = noise[start : start + REGIONS]
-            labels = rng.integers(0, 601, REGIONS)
-            writer.add(f"image{i}", features=features, boxes=boxes, labels=labels, scores=scores)
-    words = np.array([f"w{i}" for i in range(5000)])
-    for lang in ("en", "de"):
-        with open(out / f"train.{lang}", "w") as file:
-            file.writelines(" ".join(rng.choice(words, 14)) + "\n" for _ in range(images))
-    command = f"-m fairseq_cli.preprocess --user-dir {USER_DIR} --task visual_translation_lm -s en -t de"
-    command += f" --joined-dictionary --trainpref {out / 'train'} --destdir {out / 'bin'}"
-    subprocess.run([sys.executable, *command.split()], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    (out / "bin" / "train.images").write_text("".join(f"image{i}\n" for i in range(images)))
 
 
 def children(pid: int) -> list[int]:

@@ -1,0 +1,163 @@
+"""Reading regions: images a second for some numbers of workers, beside a raw read of the same bytes."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from fairseq.data.iterators import GroupedIterator
+from generated import Size, image_bytes, write_data
+from machine import in_turn, synchronise
+from setups import Training
+from torch.utils.data import DataLoader, Dataset
+
+from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
+from vtlm_fairseq.data.region_schema import open_file
+from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.evaluation.tables import Table
+
+SLICES = 5  # a cold pass reads a part of the file, another one in each turn
+
+
+class _Lines(Dataset):
+    """The regions of lines, as the training datasets read them."""
+
+    def __init__(self, regions: LineRegions):
+        self.regions = regions
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def __getitem__(self, line: int):
+        return self.regions[line]
+
+
+def measure(folder: Path, size: Size, *, device: str, repeats: int, gigabytes: float, updates: int) -> dict:
+    """Images a second; returns as :func:`pretraining.measure`.
+
+    Args:
+        folder: for the generated data, which are left there and used again.
+        size: of model, batch and regions.
+        device: where the training that waits for data runs.
+        repeats: turns.
+        gigabytes: of features.
+        updates: of VTLM, to see how long it waits for data.
+    """
+    data = folder / f"loading-{gigabytes:g}GB"
+    images = max(2 * size.batch, round(gigabytes * 1e9 / image_bytes(size)))
+    path = data / "regions.h5"
+    if not path.exists():
+        write_data(data, size, pairs=images)
+    store = RegionStore([str(path)])
+    lines = LineRegions(store, np.arange(images), order="given", seed=1, split="train")
+    everything = np.arange(images)
+    run = Training(data, size, "pretraining", device=device, regions=True, options=("--num-workers", "1"), batches=0)
+    functions: dict[str, Callable[[], object]] = {"raw": lambda: raw_read(path, size, everything)}
+    for workers in size.workers:
+        functions[f"regions, workers: {workers}"] = lambda w=workers: drain(region_batches(lines, size, w, everything))
+    run.task.load_dataset("train")
+    for workers in size.workers:
+        functions[f"pre-training batches, workers: {workers}"] = lambda w=workers: drain(
+            run.task.get_batch_iterator(
+                run.task.dataset("train"),
+                max_sentences=size.batch,
+                num_workers=w,
+                seed=1,
+                data_buffer_size=run.cfg.dataset.data_buffer_size,
+                disable_iterator_cache=True,
+            ).next_epoch_itr(shuffle=True)
+        )
+    seconds = in_turn(functions, repeats=repeats, at_least=0)
+    cold = cold_reads(path, lines, size, repeats)
+    rows = []
+    for name, times in seconds.items():
+        found = median(cold[name]) if name in cold else None
+        rows.append([name, images / median(times), images * image_bytes(size) / median(times) / 1e9, found])
+    table = Table(["reader", "images/s", "GB/s", "images/s, cold"], rows)
+    table.precision = {"images/s": 0, "images/s, cold": 0}
+    table.title = (
+        f"Loading {images} images of {size.regions} x {size.region_dim} float16, "
+        f"{images * image_bytes(size) / 1e9:.3f} GB, in a random order but for raw"
+    )
+    wait, update = waiting(run, updates, device)
+    table.notes = [
+        "cold: after the file was dropped from the page cache (posix_fadvise); a disk below may still have it",
+        f"VTLM training with 1 worker waits for data {100 * wait:.2f} % of its time ({update:.3f} s an update)",
+    ]
+    figures = {
+        "images/s, 1 worker": images / median(seconds["regions, workers: 1"]),
+        "images/s of pre-training batches, 1 worker": images / median(seconds["pre-training batches, workers: 1"]),
+        "share of training that waits for data": wait,
+    }
+    return {"tables": [table], "figures": figures, "seconds": {**seconds, **{f"{n}, cold": t for n, t in cold.items()}}}
+
+
+def raw_read(path: Path, size: Size, images: np.ndarray, *, block: int = 512) -> int:
+    """Read the features of consecutive images with h5py, ``block`` images at once into one array; returns bytes."""
+    with open_file(str(path)) as file:
+        features = file["features"]
+        out = np.empty((block * size.regions, size.region_dim), features.dtype)
+        end = (int(images[-1]) + 1) * size.regions
+        for first in range(int(images[0]) * size.regions, end, len(out)):
+            count = min(len(out), end - first)
+            features.read_direct(out, np.s_[first : first + count], np.s_[:count])
+        return (end - int(images[0]) * size.regions) * size.region_dim * features.dtype.itemsize
+
+
+def region_batches(lines: LineRegions, size: Size, workers: int, images: np.ndarray) -> DataLoader:
+    """Collated regions of images in a random order, without text."""
+    order = np.random.default_rng(1).permutation(images).tolist()
+    batches = [order[i : i + size.batch] for i in range(0, len(order), size.batch)]
+    return DataLoader(_Lines(lines), batch_sampler=batches, num_workers=workers, collate_fn=collate_regions)
+
+
+def drain(batches: Iterable) -> None:
+    """Read all batches."""
+    for _ in batches:
+        pass
+
+
+def drop_cache(path: Path) -> None:
+    """Ask the system to forget the pages of a file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def cold_reads(path: Path, lines: LineRegions, size: Size, repeats: int) -> dict[str, list[float]]:
+    """Images a second from a file that is not in the page cache, raw and with one worker."""
+    slices = np.array_split(np.arange(len(lines)), SLICES)
+    rates: dict[str, list[float]] = {"raw": [], "regions, workers: 1": []}
+    for turn in range(repeats):
+        images = slices[turn % SLICES]
+        for name, read in (
+            ("raw", lambda images=images: raw_read(path, size, images)),
+            ("regions, workers: 1", lambda images=images: drain(region_batches(lines, size, 1, images))),
+        ):
+            drop_cache(path)
+            start = time.perf_counter()
+            read()
+            rates[name].append(len(images) / (time.perf_counter() - start))
+    return rates
+
+
+def waiting(run: Training, updates: int, device: str) -> tuple[float, float]:
+    """The share of its time that training waits for its next batch, and seconds an update.
+
+    The first update is not counted: its wait is the start of the worker.
+    """
+    iterator = run.trainer.get_train_iterator(epoch=1, load_dataset=False)
+    batches = iter(GroupedIterator(iterator.next_epoch_itr(shuffle=True), 1))
+    run.trainer.train_step(next(batches))
+    synchronise(device)
+    start, wait = time.perf_counter(), 0.0
+    for _ in range(updates):
+        asked = time.perf_counter()
+        batch = next(batches)
+        wait += time.perf_counter() - asked
+        run.trainer.train_step(batch)
+    synchronise(device)
+    whole = time.perf_counter() - start
+    return wait / whole, whole / updates

@@ -1,0 +1,125 @@
+#!/usr/bin/env python
+"""All measurements on one machine in one run: tables, and JSON with every time.
+
+    python benchmarks/run.py [--only NAME,...] [--device cpu|cuda] [--json FILE] [--repeats 5] [--threads N]
+
+Sections: pretrain (with the machine's matrix products), finetune, decode, loading, corpus. What is compared is timed
+in turn; a figure is the median of --repeats, a speed-up the median of the ratios within a turn. All data are generated.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import corpora
+import loading
+import pretraining
+import torch
+import translation
+from fairseq.logging import metrics
+from generated import SIZES
+from machine import cores, describe
+
+SECTIONS = ("pretrain", "finetune", "decode", "loading", "corpus")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the sections asked for."""
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    size = SIZES[args.size]
+    report = {
+        "machine": describe(args.device, args.threads),
+        "size": args.size,
+        "repeats": args.repeats,
+        "sections": {},
+    }
+    machine = report["machine"]
+    print(f"{machine.get('gpu', machine['cpu'])}; {machine['cores']} cores, {machine['threads']} threads, PyTorch "
+          f"{machine['torch']}, load {machine['load_average'][0]:.2f}, size {args.size}")  # fmt: skip
+    with quiet(), tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
+        folder = args.data or Path(temporary)
+        for name in args.only:
+            section = run_section(name, folder, size, args)
+            for table in section["tables"]:
+                print(f"\n{table.render()}")
+            print("\n" + "\n".join(f"{key}: {value:.4g}" for key, value in section["figures"].items()), flush=True)
+            tables = [json.loads(table.render("json")) for table in section["tables"]]
+            report["sections"][name] = {**section, "tables": tables}
+            if args.json:
+                write_json(args.json, report)
+        if args.profile:
+            print(f"\n{pretraining.profile(folder, size, device=args.device)}")
+    return 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what fairseq says about each model that it builds, and hydra about being called by fairseq."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Options of the command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated (default: %(default)s)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where models run")
+    parser.add_argument("--size", choices=list(SIZES), default="paper", help="tiny: to see that it runs")
+    parser.add_argument("--repeats", type=int, default=5, help="times each measurement is made (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=cores(), help="PyTorch's threads (default: all cores)")
+    parser.add_argument("--json", type=Path, help="write all figures here, after each section")
+    parser.add_argument("--data", type=Path, help="keep generated data in this folder and use what is there")
+    parser.add_argument("--store-gb", type=float, default=5, help="features of the loading section (default: 5 GB)")
+    parser.add_argument("--at-least", type=float, default=0.5, help="seconds a turn of one measurement takes at least")
+    parser.add_argument("--updates", type=int, default=30, help="updates of loading and corpus (default: %(default)s)")
+    parser.add_argument("--profile", action="store_true", help="print the top operators of an update of VTLM")
+    args = parser.parse_args(argv)
+    args.only = [name for name in args.only.split(",") if name]
+    for name in args.only:
+        if name not in SECTIONS:
+            parser.error(f"--only {name}: not one of {', '.join(SECTIONS)}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device")
+    for name, smallest in (("repeats", 1), ("threads", 1), ("updates", 4)):
+        if getattr(args, name) < smallest:
+            parser.error(f"--{name} {getattr(args, name)}: at least {smallest}")
+    return args
+
+
+def run_section(name: str, folder: Path, size, args: argparse.Namespace) -> dict:
+    """``tables``, ``figures`` and ``seconds`` of a section."""
+    metrics.reset()  # fairseq's criteria log values of different kinds under the same names
+    timing = {"device": args.device, "repeats": args.repeats}
+    if name == "pretrain":
+        return pretraining.measure(folder, size, at_least=args.at_least, **timing)
+    if name == "finetune":
+        return translation.fine_tuning(folder, size, at_least=args.at_least, **timing)
+    if name == "decode":
+        return translation.decoding(folder, size, at_least=args.at_least, **timing)
+    if name == "loading":
+        return loading.measure(folder, size, gigabytes=args.store_gb, updates=args.updates, **timing)
+    return corpora.measure(folder, size, repeats=args.repeats, updates=args.updates)
+
+
+def write_json(path: Path, report: dict) -> None:
+    """Write under a temporary name, then rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

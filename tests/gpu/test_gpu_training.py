@@ -1,0 +1,50 @@
+"""Training in reduced precision on a GPU: the loss falls and the loss scale settles."""
+
+import sys
+
+import pytest
+
+from harness import USER_DIR, shell
+
+PRECISIONS = {
+    "fp16": ["--fp16", "--layernorm-eps", "1e-5"],
+    "bf16": ["--autocast", "bf16"],
+    "amp": ["--amp", "--autocast", "fp16"],
+}
+
+
+def train(corpus, folder, *argv):
+    """200 updates of a VTLM of width 64."""
+    line = [corpus / "bin", "--user-dir", USER_DIR, "--task", "visual_translation_lm", "--arch", "vtlm_tiny"]
+    line += [
+        "--encoder-embed-dim",
+        "64",
+        "--encoder-ffn-embed-dim",
+        "256",
+        "--criterion",
+        "vtlm",
+        "-s",
+        "en",
+        "-t",
+        "de",
+    ]
+    line += ["--regions", corpus / "regions.h5", "--batch-size", "64", "--lr", "1e-3", "--clip-norm", "5"]
+    line += ["--max-update", "200", "--log-format", "json", "--log-interval", "1", "--save-dir", folder]
+    line += ["--no-epoch-checkpoints", "--validate-interval", "100", "--validate-interval-updates", "200", *argv]
+    return shell(sys.executable, "-m", "fairseq_cli.train", *line, cwd=folder, timeout=600)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "fused_adam"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_loss_falls(gpu_corpus, tmp_path, precision, optimizer):
+    """200 updates: no spiral of overflows, and a loss far below that of guessing (5.5 + 3 bits)."""
+    trained = train(gpu_corpus, tmp_path, "--optimizer", optimizer, *PRECISIONS[precision])
+    assert trained.status == 0, trained.output[-4000:]
+    losses = [update["loss"] for update in trained.updates()]
+    assert len(losses) >= 190  # an update that overflows is not logged
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+    assert trained.output.count("overflow detected") <= 10
+    if precision != "bf16":
+        scales = [update["loss_scale"] for update in trained.updates()]
+        assert min(scales) >= 1
+    assert trained.validations()[-1]["loss"] < 0.8 * losses[0]
