@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path, PurePosixPath
 
+from vtlm_fairseq.data.caption_files import stream_lines
 from vtlm_fairseq.errors import VTLMError
 
 COUNTS = {
@@ -35,23 +34,11 @@ def read_lines(path: Path, *, option: str) -> list[str]:
         VTLMError: neither file exists, or it is not readable UTF-8.
     """
     packed = path.with_name(path.name + ".gz")
-    try:
-        if path.is_file():
-            text = path.read_bytes().decode("utf-8-sig")
-        elif packed.is_file():
-            path = packed
-            text = gzip.decompress(packed.read_bytes()).decode("utf-8-sig")
-        else:
+    if not path.is_file():
+        if not packed.is_file():
             raise VTLMError(f"{path}: no such file, nor {packed.name}; see {option}")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise VTLMError(f"{path} line {line}: not UTF-8") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise VTLMError(f"{path}: unreadable ({error})") from None
-    lines = text.replace("\r\n", "\n").replace("\r", " ").split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return lines
+        path = packed
+    return [line.replace("\r", " ") for line in stream_lines(path)]
 
 
 def read_image_ids(image_splits: Path, split: str) -> list[str]:

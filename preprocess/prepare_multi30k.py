@@ -12,12 +12,15 @@ vocabulary: `--bpe-model PRE/bpe.model --dict PRE/dict.en.txt`.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from multi30k import COUNTS, check_count, fairseq_name, read_image_ids, read_lines
+from text_options import add_text_options, check_vocabulary, make_pipeline
 
-from vtlm_fairseq.data.binarise import ParallelText, new_folder, prepare_folder
-from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline
+from vtlm_fairseq.data.binarise import new_folder
+from vtlm_fairseq.data.caption_files import Pair
+from vtlm_fairseq.data.prepare import prepare_folder, zip_pairs
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 
 
@@ -26,29 +29,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--raw", type=Path, required=True, help="folder of {split}.{lang}, plain or .gz")
     parser.add_argument("--image-splits", type=Path, required=True, help="folder of {split}.txt, an image a line")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--source-lang", "-s", default="en", help="source language")
-    parser.add_argument("--target-lang", "-t", default="de", help="target language")
-    vocabulary = parser.add_mutually_exclusive_group(required=True)
-    vocabulary.add_argument("--vocab-size", type=int, help="learn a joint sentencepiece BPE of so many pieces")
-    vocabulary.add_argument("--bpe-model", type=Path, help="existing sentencepiece model, or codes of subword-nmt")
-    parser.add_argument("--dict", type=Path, help="existing dictionary that belongs to --bpe-model")
-    parser.add_argument("--keep-case", action="store_true", help="do not lower-case")
-    parser.add_argument("--strip-accents", action="store_true", help="strip accents, as the paper's authors did")
-    parser.add_argument(
-        "--no-escape",
-        action="store_true",
-        help="leave quotes, & and brackets as they are, as the authors did (Multi30k's own files hold &apos;)",
-    )
     parser.add_argument("--any-counts", action="store_true", help="accept other line counts than Multi30k's")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    add_text_options(parser, vocab_size=None, workers=1)
     arguments = parser.parse_args(argv)
-    if arguments.dict is not None and arguments.bpe_model is None:
-        parser.error("--dict belongs to an existing BPE model: give --bpe-model too")
+    check_vocabulary(parser, arguments)
     return arguments
 
 
-def read_text(arguments: argparse.Namespace) -> dict[str, ParallelText]:
+def read_text(arguments: argparse.Namespace) -> dict[str, Iterable[Pair]]:
     """Raw text of train, val and every test set that both languages and the image lists have.
 
     Raises:
@@ -60,7 +48,8 @@ def read_text(arguments: argparse.Namespace) -> dict[str, ParallelText]:
         lines = {lang: read_lines(arguments.raw / f"{split}.{lang}", option="--raw") for lang in langs}
         for lang, side in lines.items():
             check_count(split, len(side), where=arguments.raw / f"{split}.{lang}", check=not arguments.any_counts)
-        text[fairseq_name(split)] = ParallelText(lines, read_image_ids(arguments.image_splits, split))
+        images = read_image_ids(arguments.image_splits, split)
+        text[fairseq_name(split)] = zip_pairs(lines, images, split=fairseq_name(split))
     return text
 
 
@@ -81,18 +70,7 @@ def _test_sets(arguments: argparse.Namespace) -> list[str]:
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Make the folder that the options ask for."""
-    if arguments.source_lang == arguments.target_lang:
-        raise VTLMError(f"--source-lang and --target-lang are both {arguments.source_lang!r}")
-    left_out = {
-        "lowercase": arguments.keep_case,
-        "escape": arguments.no_escape,
-        "strip_accents": not arguments.strip_accents,
-    }
-    pipeline = TextPipeline(
-        source_lang=arguments.source_lang,
-        target_lang=arguments.target_lang,
-        steps=tuple(step for step in STEPS if not left_out.get(step)),
-    )
+    pipeline = make_pipeline(arguments)
     with new_folder(arguments.out) as folder:
         report = prepare_folder(
             folder,

@@ -8,7 +8,7 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 from preparation import DATA, multi30k, needs_data, prepare_multi30k, read_lines, write
 
-from vtlm_fairseq.data import binarise
+from vtlm_fairseq.data import binarise, prepare
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
 
@@ -196,4 +196,5 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 def test_lines_in_several_processes_keep_their_order():
     lines = [f"line {i}" for i in range(2500)]
-    assert binarise.map_lines(str.upper, lines, workers=2, label="x") == [line.upper() for line in lines]
+    mapped = prepare.map_stream(str.upper, iter(lines), workers=2, label="x")
+    assert list(mapped) == [line.upper() for line in lines]

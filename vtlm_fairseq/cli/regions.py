@@ -1,4 +1,4 @@
-"""`vtlm-regions`: summarise and check region stores, and make them from numpy files."""
+"""`vtlm-regions`: summarise, check, draw and join region stores, and make them from other formats."""
 
 import argparse
 import os
@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vtlm_fairseq.cli.regions_input import (
-    Image,
-    NpyImages,
-    NpzImages,
-    read_lines,
-    read_sizes,
-    to_relative_boxes,
-)
+from vtlm_fairseq.cli.regions_convert import add_convert
+from vtlm_fairseq.data.image_reading import open_image
+from vtlm_fairseq.data.region_drawing import draw_regions, save_drawing
+from vtlm_fairseq.data.region_merge import merge_stores
 from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, open_file
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
+from vtlm_fairseq.data.region_store import RegionStore, find_store_files, validate
+from vtlm_fairseq.data.region_validate import find_missing
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 
 _SHOWN_FAULTS = 20
@@ -50,52 +47,53 @@ def build_parser() -> argparse.ArgumentParser:
         "validate",
         help="check every value of a store",
         description="Check schema, finite values, box ranges and the order of scores. "
-        "Lists the first 20 faults; exit status 1 if there are any.",
+        "In a folder, shards of a split are checked together. Lists the first 20 faults; exit status 1 if there are "
+        "any.",
     )
     check.add_argument("store", metavar="STORE", help="a store file, or a folder of .h5 store files")
+    check.add_argument(
+        "--images",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="{split}.images, an id a line: check that the store has them all (repeatable)",
+    )
     check.set_defaults(run=run_validate)
-    _add_convert(commands)
+    add_convert(commands)
+    _add_merge(commands)
+    _add_show(commands)
     return parser
 
 
-def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    convert = commands.add_parser(
-        "convert",
-        help="make a store from numpy files",
-        description="Make a store from one .npz file an image (--npz), or from stacked arrays (--npy). "
-        "Regions are stored best score first; nothing is left under --out unless all went well.",
+def _add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    merge = commands.add_parser(
+        "merge",
+        help="join stores to one",
+        description="Join stores of one detector in the order given. The features stay in the shards, to which the "
+        "new file refers by relative path (an HDF5 virtual dataset): keep them where they are, beside or below it.",
     )
-    source = convert.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--npz",
-        metavar="DIR",
-        help="folder of ID.npz files with arrays features [R, D], boxes [R, 4], labels [R] and, optionally, "
-        "scores [R]; the file name without .npz is the image id",
+    merge.add_argument("shards", metavar="SHARD", nargs="+", help="store files, or folders of .h5 store files")
+    merge.add_argument("--out", required=True, metavar="STORE", help="the file to make")
+    merge.add_argument("--copy", action="store_true", help="copy the features too; the shards are no longer needed")
+    merge.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    merge.set_defaults(run=run_merge)
+
+
+def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    show = commands.add_parser(
+        "show",
+        help="draw the regions of an image",
+        description="Draw boxes, labels and scores of an image's regions on it.",
     )
-    source.add_argument("--npy", metavar="FILE", help="features [N, R, D] of N images; needs --ids")
-    stacked = convert.add_argument_group("with --npy")
-    stacked.add_argument("--ids", metavar="FILE", help="image ids, one a line, in the order of the features")
-    stacked.add_argument("--boxes", metavar="FILE", help="[N, R, 4]; default: each region is the whole image")
-    stacked.add_argument(
-        "--labels", metavar="FILE", help="[N, R] detector classes from 0; default: one class for all regions"
+    show.add_argument("store", metavar="STORE", help="a store file, or a folder of .h5 store files")
+    show.add_argument("image_id", metavar="ID", help="image id in the store")
+    show.add_argument("--image", required=True, metavar="FILE", help="the image itself")
+    show.add_argument("--out", required=True, metavar="PNG", help="drawing to make, .png or .jpg")
+    show.add_argument(
+        "--max-regions", type=int, default=36, metavar="N", help="draw the N most confident (default: %(default)s)"
     )
-    stacked.add_argument("--scores", metavar="FILE", help="[N, R]; default: 1.0, the order of the input is kept")
-    classes = convert.add_mutually_exclusive_group()
-    classes.add_argument("--class-names", metavar="FILE", help="names of the classes, one a line, without background")
-    classes.add_argument("--num-classes", type=int, metavar="N", help="number of classes, where names are not known")
-    convert.add_argument("--box-format", choices=("xyxy", "yxyx"), default="xyxy", help="default: %(default)s")
-    convert.add_argument(
-        "--box-units",
-        choices=("relative", "pixels"),
-        default="relative",
-        help="relative: divided by image width and height (default); pixels: needs --image-sizes",
-    )
-    convert.add_argument("--image-sizes", metavar="FILE", help="lines of: id TAB width TAB height, in pixels")
-    convert.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: %(default)s")
-    convert.add_argument("--detector", default="unknown", metavar="NAME", help="what made the regions, for the record")
-    convert.add_argument("--out", required=True, metavar="STORE", help="the file to make, e.g. regions/train.h5")
-    convert.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
-    convert.set_defaults(run=run_convert)
+    show.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    show.set_defaults(run=run_show)
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -118,6 +116,7 @@ def summarise(path: str) -> dict[str, str]:
     counts = store.counts(np.arange(len(store)))
     per_class = np.zeros(store.num_classes, dtype=np.int64)
     with open_file(path) as file:
+        elsewhere = len(file["features"].virtual_sources()) if file["features"].is_virtual else 0
         for start in range(0, store.num_regions, _LABEL_BLOCK):
             per_class += np.bincount(file["labels"][start : start + _LABEL_BLOCK], minlength=store.num_classes)
     commonest = [c for c in np.argsort(-per_class, kind="stable")[:_SHOWN_CLASSES] if per_class[c]]
@@ -130,7 +129,7 @@ def summarise(path: str) -> dict[str, str]:
         if len(counts)
         else "none",
         "images without any": f"{int((counts == 0).sum()):,}",
-        "features": f"{store.feature_dim} x {store.dtype}",
+        "features": f"{store.feature_dim} x {store.dtype}" + (f", in {elsewhere} other files" if elsewhere else ""),
         "classes": f"{store.num_classes}, {int((per_class > 0).sum())} in use",
         "commonest": ", ".join(f"{store.class_names[c]} {per_class[c]:,}" for c in commonest) or "none",
         "detector": store.detector,
@@ -152,6 +151,10 @@ def run_validate(args: argparse.Namespace) -> int:
                 bar.update(done - bar.n)
 
             faults += validate(path, show)
+    if not faults:
+        faults += _faults_of_splits(args.store, files)
+    if not faults:
+        faults += [fault for images in args.images for fault in find_missing(files, images)]
     for fault in faults[:_SHOWN_FAULTS]:
         print(fault)
     if len(faults) > _SHOWN_FAULTS:
@@ -160,55 +163,40 @@ def run_validate(args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def run_convert(args: argparse.Namespace) -> int:
-    """Make a store from numpy files."""
-    if os.path.exists(args.out) and not args.overwrite:
-        raise VTLMError(f"--out {args.out}: exists; remove it or add --overwrite")
-    if (args.box_units == "pixels") != (args.image_sizes is not None):
-        raise VTLMError("--box-units pixels and --image-sizes FILE go together: give both or neither")
-    images: NpzImages | NpyImages
-    if args.npz is not None:
-        given = [f"--{n}" for n in ("ids", "boxes", "labels", "scores") if getattr(args, n) is not None]
-        if given:
-            raise VTLMError(f"{given[0]} goes with --npy; with --npz the arrays are in the .npz files")
-        images = NpzImages(args.npz)
-    else:
-        if args.ids is None:
-            raise VTLMError("--npy needs --ids FILE, one image id a line")
-        images = NpyImages(args.npy, args.ids, boxes=args.boxes, labels=args.labels, scores=args.scores)
-    sizes = read_sizes(args.image_sizes) if args.image_sizes is not None else None
-    writer = RegionStoreWriter(
-        args.out,
-        feature_dim=images.feature_dim,
-        class_names=_class_names(args),
-        detector=args.detector,
-        dtype=args.dtype,
-    )
-    with writer:
-        for image in tqdm(images, total=len(images), unit=" images", disable=None):
-            _add(writer, image, yxyx=args.box_format == "yxyx", sizes=sizes)
-    print(f"{args.out}: {len(images):,} images")
+def run_merge(args: argparse.Namespace) -> int:
+    """Join stores."""
+    _refuse_existing(args)
+    shards = [path for shard in args.shards for path in _store_files(shard)]
+    with tqdm(unit=" images", disable=None if args.copy else True) as bar:
+        store = merge_stores(shards, args.out, copy=args.copy, on_progress=lambda done: bar.update(done - bar.n))
+    print(f"{args.out}: {len(store):,} images, {store.num_regions:,} regions from {len(shards)} files")
     return 0
 
 
-def _add(writer: RegionStoreWriter, image: Image, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None) -> None:
-    boxes = image.boxes
-    if boxes is None:
-        boxes = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (len(image.features), 1))
-    else:
-        boxes = to_relative_boxes(image, yxyx=yxyx, sizes=sizes)
-    labels = np.zeros(len(image.features), dtype=np.int16) if image.labels is None else image.labels
-    writer.add(image.image_id, features=image.features, boxes=boxes, labels=labels, scores=image.scores)
+def run_show(args: argparse.Namespace) -> int:
+    """Draw the regions of an image."""
+    _refuse_existing(args)
+    store = RegionStore(_store_files(args.store), max_regions=args.max_regions)
+    regions = store[int(store.rows([args.image_id])[0])]
+    save_drawing(draw_regions(open_image(args.image), regions, store.class_names), args.out)
+    print(f"{args.out}: {len(regions.labels)} regions")
+    return 0
 
 
-def _class_names(args: argparse.Namespace) -> list[str]:
-    if args.class_names is not None:
-        return read_lines(args.class_names, "--class-names")
-    if args.num_classes is not None:
-        return [f"class {c}" for c in range(args.num_classes)]
-    if args.npy is not None and args.labels is None:
-        return ["region"]
-    raise VTLMError("labels need --class-names FILE (one a line) or --num-classes N")
+def _refuse_existing(args: argparse.Namespace) -> None:
+    if os.path.exists(args.out) and not args.overwrite:
+        raise VTLMError(f"--out {args.out}: exists; remove it or add --overwrite")
+
+
+def _faults_of_splits(store: str, files: list[str]) -> list[str]:
+    """In a folder: whether the files of each split (train.h5, or train.0.h5, train.1.h5) fit together."""
+    faults = []
+    for split in sorted({os.path.basename(path).split(".")[0] for path in files}) if os.path.isdir(store) else ():
+        try:
+            RegionStore(find_store_files(store, split))
+        except VTLMError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _store_files(store: str) -> list[str]:

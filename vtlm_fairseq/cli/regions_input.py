@@ -3,24 +3,14 @@
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from vtlm_fairseq.data.input_image import InputImage
 from vtlm_fairseq.errors import VTLMError
 
 _PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
-
-
-class Image(NamedTuple):
-    """One image of the input: features [R, D], boxes [R, 4], labels [R], scores [R]; None where not given."""
-
-    image_id: str
-    source: str
-    features: np.ndarray
-    boxes: np.ndarray | None
-    labels: np.ndarray | None
-    scores: np.ndarray | None
 
 
 class NpzImages:
@@ -39,16 +29,16 @@ class NpzImages:
         features = self._read(self._files[0]).features
         if features.ndim != 2:
             raise VTLMError(f"{self._files[0]}: features have shape {features.shape}, must be [R, D]")
-        self.feature_dim = features.shape[1]
+        self.feature_dim, self.has_labels = features.shape[1], True
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Iterator[Image]:
+    def __iter__(self) -> Iterator[InputImage]:
         return map(self._read, self._files)
 
     @staticmethod
-    def _read(path: Path) -> Image:
+    def _read(path: Path) -> InputImage:
         arrays = _load(path)
         if isinstance(arrays, np.ndarray):
             raise VTLMError(f"{path}: not a .npz file; stacked arrays are read with --npy")
@@ -62,7 +52,7 @@ class NpzImages:
                 found = {n: arrays[n] if n in arrays else None for n in ("features", "boxes", "labels", "scores")}
             except (ValueError, OSError, zipfile.BadZipFile) as error:
                 raise VTLMError(f"{path}: unreadable ({error}); save plain numbers with numpy.savez") from None
-        return Image(path.name.removesuffix(".npz"), str(path), **found)
+        return InputImage(path.name.removesuffix(".npz"), str(path), **found)
 
 
 class NpyImages:
@@ -73,7 +63,7 @@ class NpyImages:
     """
 
     def __init__(self, features: str, ids: str, *, boxes: str | None, labels: str | None, scores: str | None) -> None:
-        self._source = features
+        self._source, self.has_labels = features, labels is not None
         self._features = _load_npy(features, "--npy")
         if self._features.ndim != 3:
             raise VTLMError(f"--npy {features}: shape {self._features.shape}, must be [N, R, D]")
@@ -88,10 +78,10 @@ class NpyImages:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __iter__(self) -> Iterator[Image]:
+    def __iter__(self) -> Iterator[InputImage]:
         for i, image_id in enumerate(self._ids):
             boxes, labels, scores = (a if a is None else a[i] for a in (self._boxes, self._labels, self._scores))
-            yield Image(image_id, self._source, self._features[i], boxes, labels, scores)
+            yield InputImage(image_id, self._source, self._features[i], boxes, labels, scores)
 
 
 def _load(path: str | Path) -> Any:
@@ -154,8 +144,8 @@ def read_sizes(path: str) -> dict[str, tuple[float, float]]:
     return sizes
 
 
-def to_relative_boxes(image: Image, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None) -> np.ndarray:
-    """Boxes [R, 4] of an image as x1, y1, x2, y2 divided by width and height (where `sizes` is given).
+def to_relative_boxes(image: InputImage, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None) -> np.ndarray:
+    """Boxes [R, 4] of an image as x1, y1, x2, y2 divided by width and height (of the image itself, or `sizes`).
 
     Pixel boxes that end up to two pixels outside the image are cut at its edge.
 
@@ -172,17 +162,20 @@ def to_relative_boxes(image: Image, *, yxyx: bool, sizes: dict[str, tuple[float,
     boxes = boxes.astype(np.float64)
     if yxyx:
         boxes = boxes[:, [1, 0, 3, 2]]
-    if sizes is None:
+    if sizes is None and image.size is None:
         return boxes
-    if image.image_id not in sizes:
+    if image.size is None and image.image_id not in sizes:
         raise VTLMError(f"--image-sizes has no line for image {image.image_id!r}")
-    width, height = sizes[image.image_id]
+    width, height = image.size or sizes[image.image_id]
     edge = np.array([width, height, width, height])
     outside = (boxes < -_PIXEL_SLACK) | (boxes > edge + _PIXEL_SLACK)
     if outside.any():
         region = int(np.flatnonzero(outside.any(axis=1))[0])
+        hint = "check --image-sizes, --box-units and --box-format"
+        if image.size is not None:
+            hint = "mend the width and height in the file (are they in the order that its columns have?)"
         raise VTLMError(
             f"{image.source}: image {image.image_id!r}: box {boxes[region].tolist()} is outside the image of "
-            f"{width:g} x {height:g} pixels; check --image-sizes, --box-units and --box-format"
+            f"{width:g} x {height:g} pixels; {hint}"
         )
     return np.clip(boxes, 0, edge) / edge

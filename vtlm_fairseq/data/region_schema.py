@@ -5,7 +5,10 @@ A store is one HDF5 file: `ids` [N] string, `offsets` [N+1] int64, `features` [T
 and `class_names` [C] string. Regions of image i are the rows offsets[i]:offsets[i+1], best score first.
 """
 
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,12 @@ _DTYPES = {
     "scores": ("float32",),
 }
 _BLOCK = 1 << 24
+_STRING_BLOCK = 1 << 10  # strings of variable length read at once: many may refer to the same long one
 _REWRITE = "write it again with vtlm-regions convert"
+_MAX_RATIO = 1100  # deflate cannot do better than 1032 to 1
+MAX_ID_BYTES = 4096
+DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
+"""What h5py and numpy raise for a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,36 @@ def decode(value: Any) -> str:
 
 
 def encode_ids(ids: Any) -> np.ndarray:
-    """Image ids (str or bytes) as a numpy array of byte strings, the form in which stores compare them."""
-    encoded = [i.encode("utf-8") if isinstance(i, str) else bytes(i) for i in ids]
+    """Image ids (str or bytes) as a numpy array of byte strings, the form in which stores compare them.
+
+    Raises:
+        VTLMError: an id that no store can hold (named).
+    """
+    encoded = [_encode_id(image_id) for image_id in ids]
     return np.array(encoded, dtype=bytes) if encoded else np.empty(0, dtype="S1")
+
+
+def _encode_id(image_id: str | bytes) -> bytes:
+    try:
+        encoded = image_id.encode("utf-8") if isinstance(image_id, str) else bytes(image_id)
+    except UnicodeEncodeError:
+        raise VTLMError(f"image id {image_id[:99]!r} is not Unicode text") from None
+    # numpy pads byte strings with zeros, and each takes the room of the longest
+    if b"\0" in encoded or len(encoded) > MAX_ID_BYTES:
+        raise VTLMError(f"image id {decode(encoded[:99])!r} holds a zero character or more than {MAX_ID_BYTES} bytes")
+    return encoded
+
+
+@contextmanager
+def unreadable(path: str) -> Iterator[None]:
+    """Turn what h5py and numpy raise for a damaged file into one line."""
+    try:
+        yield
+    except VTLMError:
+        raise
+    except DAMAGE as error:
+        reason = str(error) or type(error).__name__
+        raise VTLMError(f"{path}: unreadable ({reason[:300]}); {_REWRITE} or copy it again") from None
 
 
 def read_header(path: str) -> StoreHeader:
@@ -92,13 +127,38 @@ def read_header(path: str) -> StoreHeader:
         VTLMError: anything that is not as the schema says, naming the file, the dataset and, where there is
             one, the image id.
     """
-    with open_file(path) as file:
+    with unreadable(path), open_file(path) as file:
         attributes = _check_attributes(file, path)
         data = {name: _get_dataset(file, path, name) for name in _RANKS}
-        try:
-            return _read_header(path, data, attributes)
-        except OSError as error:
-            raise VTLMError(f"{path}: unreadable ({error}); {_REWRITE} or copy it again") from None
+        return _read_header(path, data, attributes)
+
+
+def read_ids(dataset: h5py.Dataset) -> np.ndarray:
+    """[N] byte strings of a dataset of ids.
+
+    Raises:
+        VTLMError: an id that is too long (named).
+    """
+    if h5py.check_string_dtype(dataset.dtype).length is not None:
+        return dataset[:]
+    starts = range(0, len(dataset), _STRING_BLOCK)
+    return encode_ids(image_id for start in starts for image_id in dataset[start : start + _STRING_BLOCK])
+
+
+def check_stored(path: str, name: str, dataset: h5py.Dataset) -> None:
+    """Refuse a dataset that declares more values than its file holds: HDF5 would make up the rest, without end.
+
+    Raises:
+        VTLMError: it does so.
+    """
+    declared = math.prod(dataset.shape or ())
+    if dataset.is_virtual:
+        held = sum(int(source.vspace.get_select_npoints()) for source in dataset.virtual_sources())
+    else:
+        held = dataset.id.get_storage_size() // max(1, dataset.id.get_type().get_size())
+        held *= _MAX_RATIO if dataset.id.get_create_plist().get_nfilters() else 1
+    if declared > held:
+        raise VTLMError(f"{path}: {name} declares {declared} values, of which only {held} are stored; {_REWRITE}")
 
 
 def _check_attributes(file: h5py.File, path: str) -> dict[str, Any]:
@@ -164,19 +224,28 @@ def _check_storage(path: str, name: str, folder: Path, dataset: h5py.Dataset, *,
     own = _check_inside(path, name, folder, os.path.abspath(dataset.file.filename))
     if dataset.external:
         raise VTLMError(f"{path}: {name!r} lies in raw files outside the HDF5 file; copy the data in with h5repack")
+    check_stored(path, name, dataset)
     if not dataset.is_virtual:
         return
-    for target, source_name in sorted({(s.file_name, s.dset_name) for s in dataset.virtual_sources()}):
+    sources = dataset.virtual_sources()
+    for target, source_name in sorted({(s.file_name, s.dset_name) for s in sources}):
         source_path = own if target == "." else _check_inside(path, name, folder, str(own.parent / target))
         with open_file(str(source_path)) as source_file:
             source = source_file.get(source_name)
             if not isinstance(source, h5py.Dataset):
                 raise VTLMError(f"{path}: {name!r} takes its data from {target}, which has no {source_name}")
             _check_storage(path, name, folder, source, depth=depth + 1)
+            for used in (s.src_space for s in sources if (s.file_name, s.dset_name) == (target, source_name)):
+                if any(last >= size for last, size in zip(used.get_select_bounds()[1], source.shape, strict=True)):
+                    raise VTLMError(f"{path}: {name!r} takes more data from {target} than are there; {_REWRITE}")
 
 
 def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str, Any]) -> StoreHeader:
     _check_types(path, data)
+    if data["ids"].dtype.itemsize > MAX_ID_BYTES:
+        raise VTLMError(
+            f"{path}: ids are {data['ids'].dtype.itemsize} bytes, at most {MAX_ID_BYTES} are read; {_REWRITE}"
+        )
     num_classes, feature_dim = attributes["num_classes"], attributes["feature_dim"]
     names = tuple(decode(n) for n in data["class_names"][:])
     if len(names) != num_classes or num_classes < 1:
@@ -189,8 +258,7 @@ def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str,
     for name in ("boxes", "labels", "scores"):
         if len(data[name]) != total:
             raise VTLMError(f"{path}: {len(data[name])} {name} but {total} features; {_REWRITE}")
-    raw_ids = data["ids"][:]
-    ids = raw_ids if raw_ids.dtype.kind == "S" else encode_ids(raw_ids)
+    ids = read_ids(data["ids"])
     offsets = data["offsets"][:]
     _check_offsets(path, ids, offsets, total)
     _check_labels(path, ids, offsets, data["labels"], num_classes)

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from vtlm_fairseq.data.region_schema import StoreHeader, decode, encode_ids, open_file, read_header
+from vtlm_fairseq.data.region_schema import (
+    StoreHeader,
+    decode,
+    encode_ids,
+    open_file,
+    read_header,
+    read_ids,
+    unreadable,
+)
 from vtlm_fairseq.data.region_validate import validate
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
@@ -189,7 +197,7 @@ class RegionStore:
         start, end = self._offsets[row + shard : row + shard + 2].tolist()
         if self.max_regions is not None:
             end = min(end, start + self.max_regions)
-        try:
+        with unreadable(f"{self.paths[shard]}: row {row}"):
             handle = self._handle(shard)
             return Regions(
                 handle.features[start:end],
@@ -197,8 +205,6 @@ class RegionStore:
                 handle.labels[start:end].astype(np.int64),
                 handle.scores[start:end],
             )
-        except OSError as error:
-            raise VTLMError(f"{self.paths[shard]}: regions of row {row} cannot be read ({error})") from None
 
     def close(self) -> None:
         """Close the files that this process has open; the next access opens them again."""
@@ -230,8 +236,8 @@ class RegionStore:
         return handle
 
     def _read_ids(self, shard: int) -> np.ndarray:
-        ids = self._handle(shard).file["ids"][:]
-        return ids if ids.dtype.kind == "S" else encode_ids(ids)
+        with unreadable(self.paths[shard]):
+            return read_ids(self._handle(shard).file["ids"])
 
     def _name(self) -> str:
         return self.paths[0] if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"

@@ -1,0 +1,59 @@
+"""Options that the preparation scripts share: languages, steps, vocabulary."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline
+from vtlm_fairseq.errors import VTLMError
+
+
+def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None, workers: int) -> None:
+    """Add the options; without a default `vocab_size`, it or `--bpe-model` must be given."""
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--source-lang", "-s", default="en", help="source language (default: %(default)s)")
+    parser.add_argument("--target-lang", "-t", default="de", help="target language (default: %(default)s)")
+    vocabulary = parser.add_mutually_exclusive_group(required=vocab_size is None)
+    vocabulary.add_argument(
+        "--vocab-size",
+        type=int,
+        default=vocab_size,
+        help="learn a joint sentencepiece BPE of so many pieces" + (" (default: %(default)s)" if vocab_size else ""),
+    )
+    vocabulary.add_argument("--bpe-model", type=Path, help="existing sentencepiece model, or codes of subword-nmt")
+    parser.add_argument("--dict", type=Path, help="existing dictionary that belongs to --bpe-model")
+    parser.add_argument("--keep-case", action="store_true", help="do not lower-case")
+    parser.add_argument("--strip-accents", action="store_true", help="strip accents, as the paper's authors did")
+    parser.add_argument(
+        "--no-escape",
+        action="store_true",
+        help="leave quotes, & and brackets as they are, as the authors did (Multi30k's own files hold &apos;)",
+    )
+    parser.add_argument("--workers", type=int, default=workers, help="processes (default: %(default)s)")
+
+
+def check_vocabulary(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End the command where `--dict` is given without the BPE model that it belongs to."""
+    if arguments.dict is not None and arguments.bpe_model is None:
+        parser.error("--dict belongs to an existing BPE model: give --bpe-model too")
+
+
+def make_pipeline(arguments: argparse.Namespace) -> TextPipeline:
+    """Languages and steps.
+
+    Raises:
+        VTLMError: both sides are the same language.
+    """
+    if arguments.source_lang == arguments.target_lang:
+        raise VTLMError(f"--source-lang and --target-lang are both {arguments.source_lang!r}")
+    left_out = {
+        "lowercase": arguments.keep_case,
+        "escape": arguments.no_escape,
+        "strip_accents": not arguments.strip_accents,
+    }
+    return TextPipeline(
+        source_lang=arguments.source_lang,
+        target_lang=arguments.target_lang,
+        steps=tuple(step for step in STEPS if not left_out.get(step)),
+    )

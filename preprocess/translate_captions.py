@@ -1,0 +1,252 @@
+#!/usr/bin/env python
+"""Translate captions with a text-only fairseq model: German for Conceptual Captions, say. One line out for each in.
+
+    python preprocess/translate_captions.py --model wmt19.en-de.joined-dict.ensemble --checkpoint model1.pt \
+        --input Train_GCC-training.tsv --column 1 --append --out cc.tsv
+
+The model folder is fairseq's: checkpoints, `dict.{lang}.txt`, and the BPE codes (`bpecodes`, or a sentencepiece
+model). Text is tokenised and detokenised with Moses' rules through fairseq (`--tokenizer space`: as it is). The
+command can be killed and started again: it goes on behind the last whole block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.data import encoders
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from vtlm_fairseq.checkpoints import load_checkpoint
+from vtlm_fairseq.data.caption_files import stream_lines
+from vtlm_fairseq.data.text_pipeline import load_bpe
+from vtlm_fairseq.errors import VTLMError, exit_on_error
+
+BPE_FILES = ("bpecodes", "code", "bpe.codes", "bpe.model", "sentencepiece.bpe.model")
+"""Names under which a model folder may hold its BPE model."""
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command-line options."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model, its dictionaries and BPE codes")
+    parser.add_argument(
+        "--checkpoint",
+        default="model.pt",
+        help="file in that folder, or a.pt:b.pt for an ensemble (default: %(default)s)",
+    )
+    parser.add_argument("--source-lang", "-s", default="en", help="default: %(default)s")
+    parser.add_argument("--target-lang", "-t", default="de", help="default: %(default)s")
+    parser.add_argument("--bpe-model", type=Path, help="default: the BPE file in the folder; none there: words")
+    parser.add_argument(
+        "--tokenizer", choices=("moses", "space"), default="moses", help="what the model was trained with (%(default)s)"
+    )
+    parser.add_argument("--input", required=True, help="text, a sentence a line, or with --column TSV; plain or .gz")
+    parser.add_argument("--column", type=int, metavar="N", help="the sentence is column N, from 1, between tabs")
+    parser.add_argument("--append", action="store_true", help="write the input line, a tab, and the translation")
+    parser.add_argument("--out", type=Path, required=True, help="file to make")
+    parser.add_argument("--beam", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--max-tokens", type=int, default=8000, help="source tokens decoded at once (%(default)s)")
+    parser.add_argument("--block", type=int, default=4096, help="lines between two writes (default: %(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    return parser.parse_args(argv)
+
+
+class TextTranslator:
+    """A stock fairseq translation model with its dictionaries, BPE and tokeniser.
+
+    Attributes:
+        cut: sentences that were too long for the model and lost their end.
+
+    Raises:
+        VTLMError: a file is missing or unreadable.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        folder = arguments.model
+        paths = [str(folder / name) for name in arguments.checkpoint.split(":")]
+        for path in paths:
+            load_checkpoint(path, mmap=True)  # one line for what torch's restricted mode refuses
+        for lang in (arguments.source_lang, arguments.target_lang):
+            if not (folder / f"dict.{lang}.txt").is_file():
+                raise VTLMError(f"{folder / f'dict.{lang}.txt'}: no such file; see --model, -s and -t")
+        overrides = {"data": str(folder), "source_lang": arguments.source_lang, "target_lang": arguments.target_lang}
+        self.models, cfg, self.task = checkpoint_utils.load_model_ensemble_and_task(paths, arg_overrides=overrides)
+        self.cuda = torch.cuda.is_available() and not arguments.cpu
+        for model in self.models:
+            if self.cuda:
+                model.cuda()
+            model.prepare_for_inference_(cfg)
+        self._generator = self.task.build_generator(
+            self.models, argparse.Namespace(beam=arguments.beam, max_len_a=0, max_len_b=200)
+        )
+        self.cut = 0
+        self._max_tokens = arguments.max_tokens
+        self._limit = min(
+            utils.resolve_max_positions(self.task.max_positions(), *[model.max_positions() for model in self.models])[
+                0
+            ],
+            self._max_tokens,
+        )
+        self._kind, self._segment = self._load_bpe(folder, arguments.bpe_model)
+        self._tokenizer = None
+        if arguments.tokenizer == "moses":
+            langs = {"source_lang": arguments.source_lang, "target_lang": arguments.target_lang}
+            config = {"_name": "moses", **langs, "moses_no_dash_splits": False, "moses_no_escape": False}
+            self._tokenizer = encoders.build_tokenizer(OmegaConf.create(config))
+
+    @staticmethod
+    def _load_bpe(folder: Path, given: Path | None):
+        found = given or next((folder / name for name in BPE_FILES if (folder / name).is_file()), None)
+        return ("none", str) if found is None else load_bpe(found)
+
+    def translate(self, sentences: list[str]) -> list[str]:
+        """Translations in order; an empty sentence gives an empty one, an over-long one is cut."""
+        dictionary = self.task.source_dictionary
+        tokens = []
+        for sentence in sentences:
+            words = " ".join(sentence.split())
+            words = self._tokenizer.encode(words) if self._tokenizer is not None and words else words
+            ids = dictionary.encode_line(self._segment(words), add_if_not_exist=False, append_eos=True).long()
+            if len(ids) > self._limit:
+                self.cut += 1
+                ids = torch.cat([ids[: self._limit - 1], ids[-1:]])
+            tokens.append(ids)
+        translations = [""] * len(sentences)
+        kept = [i for i, ids in enumerate(tokens) if len(ids) > 1]
+        if not kept:
+            return translations
+        dataset = self.task.build_dataset_for_inference([tokens[i] for i in kept], [len(tokens[i]) for i in kept])
+        batches = self.task.get_batch_iterator(
+            dataset, max_tokens=self._max_tokens, required_batch_size_multiple=1, disable_iterator_cache=True
+        )
+        for sample in batches.next_epoch_itr(shuffle=False):
+            if self.cuda:
+                sample = utils.move_to_cuda(sample)
+            found = self.task.inference_step(self._generator, self.models, sample)
+            for i, hypotheses in zip(sample["id"].tolist(), found, strict=True):
+                translations[kept[i]] = self._text(hypotheses[0]["tokens"].int().cpu())
+        return translations
+
+    def _text(self, tokens: torch.Tensor) -> str:
+        symbol = {"sentencepiece": "sentencepiece", "subword_nmt": "@@ ", "none": None}[self._kind]
+        words = self.task.target_dictionary.string(tokens, symbol)
+        text = words if self._tokenizer is None else self._tokenizer.decode(words)
+        return " ".join(text.split())
+
+
+class BlockWriter:
+    """Lines written a block at a time to `PATH.partial`, which becomes `path` at the end; a killed run is continued.
+
+    Args:
+        path: the file to make.
+        block: lines of a block.
+        settings: what decides on the lines; a run with others is not continued.
+
+    Raises:
+        VTLMError: `path` exists, or what is there was begun with other settings.
+    """
+
+    def __init__(self, path: Path, *, block: int, settings: dict) -> None:
+        self._path, self._block = path, block
+        self._partial = path.with_name(path.name + ".partial")
+        self._settings = path.with_name(path.name + ".partial.json")
+        if path.exists():
+            raise VTLMError(f"{path}: exists already; remove it or choose another --out")
+        settings = {**settings, "block": block}
+        self.done = 0
+        try:
+            if self._partial.exists() and self._settings.exists():
+                before = json.loads(self._settings.read_text(encoding="utf-8"))
+                differ = sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key))
+                if differ:
+                    raise VTLMError(
+                        f"{self._partial}: begun with another {', '.join(differ)}; give the same options to go on, or "
+                        "remove it to start anew"
+                    )
+                self.done = self._cut()
+            else:
+                self._settings.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+                self._partial.write_bytes(b"")
+        except OSError as error:
+            raise VTLMError(f"{self._partial}: cannot be written ({error.strerror})") from None
+
+    def _cut(self) -> int:
+        """Cut off what follows the last whole block; returns the lines that stay."""
+        ends, position = [], 0
+        with open(self._partial, "rb+") as file:
+            for number, line in enumerate(file, start=1):
+                position += len(line)
+                if line.endswith(b"\n") and number % self._block == 0:
+                    ends.append(position)
+            file.truncate(ends[-1] if ends else 0)
+        return len(ends) * self._block
+
+    def write(self, lines: list[str]) -> None:
+        """Append a block; it is on the disk when this returns."""
+        with open(self._partial, "ab") as file:
+            file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """All lines are there: give the file its name."""
+        self._partial.rename(self._path)
+        self._settings.unlink()
+
+
+def read_sentences(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Each line of the input, and the sentence in it.
+
+    Raises:
+        VTLMError: a line without that column (named).
+    """
+    for number, line in enumerate(stream_lines(arguments.input), start=1):
+        if arguments.column is None:
+            yield line, line
+            continue
+        fields = line.split("\t")
+        if not 1 <= arguments.column <= len(fields):
+            raise VTLMError(f"{arguments.input} line {number}: {len(fields)} columns between tabs; see --column")
+        yield line, fields[arguments.column - 1]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Translate the file that the options name."""
+    total = sum(1 for _ in read_sentences(arguments))
+    settings = {"lines": total, "input": os.path.basename(arguments.input), "model": str(arguments.model.resolve())}
+    for name in ("checkpoint", "source_lang", "target_lang", "tokenizer", "column", "append", "beam", "max_tokens"):
+        settings[name] = getattr(arguments, name)
+    translator = TextTranslator(arguments)
+    writer = BlockWriter(arguments.out, block=arguments.block, settings=settings)
+    lines = islice(read_sentences(arguments), writer.done, None)
+    with tqdm(total=total, initial=writer.done, unit=" lines", mininterval=1.0) as bar:
+        while block := list(islice(lines, arguments.block)):
+            translations = translator.translate([sentence for _, sentence in block])
+            if arguments.append:
+                translations = [f"{line}\t{text}" for (line, _), text in zip(block, translations, strict=True)]
+            writer.write(translations)
+            bar.update(len(block))
+    writer.finish()
+    cut = f", {translator.cut:,} sentences of this run were too long and lost their end" if translator.cut else ""
+    print(f"{arguments.out}: {total:,} lines{cut}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    arguments = parse_arguments(argv)
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
+    with exit_on_error():
+        run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""preprocess/prepare_captions.py: TSV and line files to folders that train, with the pairs that were left out."""
+
+import importlib
+import json
+import random
+import sys
+
+import numpy as np
+import pytest
+from preparation import DATA, needs_data, read_lines
+
+from harness import ROOT, write_lines
+from stores import make_store
+from vtlm_fairseq.data.text_pipeline import TextPipeline
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+corpus_size = importlib.import_module("corpus_size")
+
+SCRIPT = ROOT / "preprocess/prepare_captions.py"
+COLOURS = (("red", "rote"), ("Green", "Grüne"), ("blue", "blaue"))
+THINGS = (("ball", "Kugel"), ("bag", "Tasche"), ("street", "Straße"), ("flower", "Blume"))
+
+
+def captions(images: int, each: int, seed: int = 0) -> list[tuple[str, str, str]]:
+    """Image name, English and German of every line; lines of an image do not follow each other."""
+    rng = random.Random(seed)
+    lines = []
+    for _ in range(each):
+        for image in range(images):
+            (colour, farbe), (thing, ding) = rng.choice(COLOURS), rng.choice(THINGS)
+            count = rng.randint(2, 40)
+            english, german = f"A {colour} {thing} & {count} more.", f"Eine {farbe} {ding} & {count} mehr."
+            lines.append((f"img{image}.jpg", english, german))
+    return lines
+
+
+@pytest.fixture(scope="module")
+def prepared(run, tmp_path_factory):
+    """A TSV of the paper's layout, a store without some of its images, and the folder made of them."""
+    folder = tmp_path_factory.mktemp("captions")
+    lines = captions(40, 3)
+    lines[5] = ("img5.jpg", "ball " * 101, "Kugel.")
+    lines[7] = ("img7.jpg", "A ball.", "")
+    write_lines(folder / "cc.tsv", (f"{image}\thttp://x/{image}\t{en}\t{de}" for image, en, de in lines))
+    write_lines(folder / "test.tsv", (f"{i}\t\t{en}\t{de}" for i, en, de in [*lines[:9], ("img1.jpg", "", "x")]))
+    ids = [f"img{i}" for i in range(38)]
+    make_store(folder / "regions.h5", ids, regions=[0 if i == 11 else 3 for i in range(38)])
+    result = run(
+        *(SCRIPT, "--train", folder / "cc.tsv", "--valid-size", 6, "--test", f"flickr={folder / 'test.tsv'}"),
+        *("--regions", folder / "regions.h5", "--strip-extension", "--vocab-size", 90, "--workers", 1),
+        *("--out", folder / "bin"),
+    )
+    return folder, lines, result
+
+
+def test_what_is_written_and_left_out(prepared):
+    """Splits, image ids, pieces and `dropped.tsv`, line by line."""
+    folder, lines, result = prepared
+    out = folder / "bin"
+    splits = {split: read_lines(out / f"{split}.images") for split in ("train", "valid", "flickr")}
+    assert len(set(splits["valid"])) == 6 and not set(splits["valid"]) & set(splits["train"])
+    gone = {"img38", "img39", "img11"}
+    assert set(splits["train"]) | set(splits["valid"]) == {f"img{i}" for i in range(40)} - gone
+    assert len(splits["train"]) + len(splits["valid"]) == 37 * 3 - 2
+    assert len(splits["flickr"]) == 10  # a test set stays whole, over-long and empty lines included
+
+    dropped = [line.split("\t") for line in read_lines(out / "dropped.tsv")]
+    tsv = folder / "cc.tsv"
+    for number in (12, 39, 40, 52, 79, 80, 92, 119, 120):
+        reason = "image has no regions" if number % 40 == 12 else "image is not in the region store"
+        assert ["train", f"{tsv} line {number}", f"img{(number - 1) % 40}", reason] in dropped
+    reasons = {place: reason for _, place, _, reason in dropped}
+    assert reasons[f"{tsv} line 6"] == "source is too long" and reasons[f"{tsv} line 8"] == "target is empty"
+    assert len(dropped) == 11
+    assert "train: 6 pairs dropped, image is not in the region store" in result.output
+    assert "dropped.tsv: the 11 pairs dropped" in result.output
+
+    english = read_lines(out / "references/train.en")
+    kept = [en for image, en, de in lines if de and len(en) < 100 and image[:-4] in splits["train"]]
+    assert english == [line.lower().replace("&", "&amp;").replace(".", " .") for line in kept]
+    content = json.loads((out / "text.json").read_text())
+    assert content["bpe"]["kind"] == "sentencepiece" and set(content["sha256"]) == {
+        "bpe.model",
+        "dict.en.txt",
+        "dict.de.txt",
+    }
+    assert not [p.name for p in out.iterdir() if p.name.startswith(("tmp", "."))]
+
+
+def test_it_trains(run, prepared, tmp_path):
+    folder, _, _ = prepared
+    result = run.pretrain(folder / "bin", tmp_path / "save", regions=folder / "regions.h5")
+    assert result.updates()[-1]["num_updates"] == 3
+    assert np.isfinite(result.validations()[-1]["mrc_loss"])
+
+
+def test_line_files_with_an_earlier_vocabulary(run, prepared, tmp_path):
+    """URLs become ids by a map; the target language may come first; the dictionary is the earlier one's."""
+    first = prepared[0] / "bin"
+    for split in ("train", "valid"):
+        lines = captions(6, 2, seed=3)
+        for name, texts in (("images", (f"http://x/{i}" for i, _, _ in lines)), ("en", (en for _, en, _ in lines))):
+            write_lines(tmp_path / f"{split}.{name}", texts)
+        write_lines(tmp_path / f"{split}.de", (de for _, _, de in lines))
+    write_lines(tmp_path / "map", (f"http://x/img{i}.jpg\t{i:05d}" for i in range(5)))
+    result = run(
+        *(SCRIPT, "--train", tmp_path / "train", "--valid", tmp_path / "valid", "--image-map", tmp_path / "map"),
+        *("-s", "de", "-t", "en", "--bpe-model", first / "bpe.model", "--dict", first / "dict.en.txt"),
+        *("--workers", 2, "--out", tmp_path / "bin"),
+    )
+    assert "valid: 2 pairs dropped, image is not in --image-map" in result.output
+    assert read_lines(tmp_path / "bin/train.images") == [f"{i:05d}" for i in range(5)] * 2
+    assert (tmp_path / "bin/dict.de.txt").read_bytes() == (first / "dict.en.txt").read_bytes()
+    pipeline = TextPipeline.load(tmp_path / "bin")
+    assert (pipeline.source_lang, pipeline.target_lang) == ("de", "en")
+    assert read_lines(tmp_path / "bin/references/valid.de")[0].startswith("eine ")
+    assert sorted(p.name for p in (tmp_path / "bin").glob("train.*")) == [
+        "train.de-en.de.bin",
+        "train.de-en.de.idx",
+        "train.de-en.en.bin",
+        "train.de-en.en.idx",
+        "train.images",
+    ]
+
+
+def test_faults_leave_nothing(run, prepared, tmp_path):
+    """One line each, and no folder."""
+    folder = prepared[0]
+    tsv, store = folder / "cc.tsv", folder / "regions.h5"
+    base = (SCRIPT, "--vocab-size", 90, "--workers", 1, "--out", tmp_path / "bin")
+    write_lines(tmp_path / "bad.tsv", ["a\tb\tA ball.\tEin Ball.", "a\tb\tc"])
+    for argv, parts in (
+        (("--train", tmp_path / "no.tsv", "--valid-size", 2), ("--train", "no.tsv: no such file")),
+        (("--train", tmp_path / "bad.tsv", "--valid", tsv), ("bad.tsv line 2", "3 columns between tabs, must be 4")),
+        (("--train", tsv, "--valid-size", 40), ("--valid-size 40", "there are 40 images")),
+        (("--train", tsv, "--valid-size", 2, "--columns", "image=1,en=3"), ("--columns", "where de is")),
+        (("--train", tsv, "--valid", tsv, "--test", "test"), ("--test test", "NAME=FILE")),
+        (
+            ("--train", tsv, "--valid", tsv, "--test", f"t={tsv}", "--regions", store, "--strip-extension"),
+            ("cc.tsv line 12: image has no regions", "a test set must be whole"),
+        ),
+        (
+            ("--train", tsv, "--valid", tsv, "--regions", store),
+            (
+                "cc.tsv line 1: image is not in the region store ('img0.jpg')",
+                "every pair of train",
+                "--strip-extension",
+            ),
+        ),
+        (("--train", tsv, "--valid-size", 2, "--regions", folder), ("--regions", "vtlm-regions merge")),
+        (
+            ("--train", tsv, "--valid", tsv, "--min-tokens", 500, "--max-tokens", 600),
+            ("no pair is left", "--min-tokens"),
+        ),
+        (("--train", tsv, "--valid", tsv, "-t", "en"), ("--source-lang and --target-lang",)),
+    ):
+        run(*base, *argv, ok=False).fault(*parts)
+    assert not list(tmp_path.glob("bin*"))
+
+
+@pytest.mark.data
+@needs_data
+def test_multi30k_through_prepare_captions(run, tmp_path):
+    """The published tokenised files come out of the general preparation too: test sets of both languages."""
+    for split in ("test_2016_flickr", "test_2017_mscoco", "val"):
+        images = (DATA / f"multi30k/image_splits/{split}.txt").read_bytes().split(b"\n")
+        (tmp_path / f"{split}.images").write_bytes(b"\n".join(images))
+        for lang in ("en", "de"):
+            (tmp_path / f"{split}.{lang}").write_bytes((DATA / f"multi30k/raw/{split}.{lang}").read_bytes())
+    run(
+        *(SCRIPT, "--train", tmp_path / "val", "--valid", tmp_path / "val", "--vocab-size", 1000, "--workers", 1),
+        *("--test", f"flickr={tmp_path / 'test_2016_flickr'}", "--test", f"coco={tmp_path / 'test_2017_mscoco'}"),
+        *("--out", tmp_path / "bin"),
+    )
+    for name, split in (("flickr", "test_2016_flickr"), ("coco", "test_2017_mscoco"), ("valid", "val")):
+        for lang in ("en", "de"):
+            expected = read_lines(DATA / f"multi30k/tok/{split}.lc.norm.tok.{lang}")
+            assert read_lines(tmp_path / f"bin/references/{name}.{lang}") == expected
+
+
+def test_corpus_size_benchmark_at_a_small_size(run, tmp_path):
+    """Generated captions and a store of 2 GB, a sparse file that takes no room, are prepared and train."""
+    pairs = 20_000
+    corpus_size.write_captions(tmp_path / "c.tsv", 300, words=400)
+    corpus_size.write_store(tmp_path / "regions.h5", pairs)
+    stat = (tmp_path / "regions.h5").stat()
+    assert stat.st_blocks * 512 < 2_000_000 < pairs * 36 * 1536 * 2 < stat.st_size
+    run(
+        *(SCRIPT, "--train", tmp_path / "c.tsv", "--valid-size", 20, "--regions", tmp_path / "regions.h5"),
+        *("--vocab-size", 300, "--workers", 1, "--out", tmp_path / "bin"),
+    )
+    assert len(read_lines(tmp_path / "bin/train.images")) == 280
+    command = corpus_size.train_command(tmp_path / "bin", tmp_path / "regions.h5", 3)
+    result = run("fairseq_cli.train", *command[command.index("fairseq_cli.train") + 1 :])
+    assert result.updates()[-1]["num_updates"] == 3

@@ -1,0 +1,82 @@
+"""Captions as TSV, JSON lines and line files: what is read, and faults with file and line."""
+
+import gzip
+import json
+
+from stores import fault
+from vtlm_fairseq.data.caption_files import CaptionFile, Pair
+
+
+def read(path, columns=None, *, langs=("en", "de"), layout="auto") -> list[Pair]:
+    """All pairs of a file."""
+    columns = {"image": "1", "en": "3", "de": "4"} if columns is None else columns
+    file = CaptionFile(str(path), source_lang=langs[0], target_lang=langs[1], columns=columns, layout=layout)
+    pairs = list(file)
+    assert list(file) == pairs  # it can be read again
+    return pairs
+
+
+def test_tsv_by_numbers(tmp_path):
+    r"""The paper's layout; lines end at `\n` alone, and only a `\r` before it is dropped."""
+    path = tmp_path / "x.tsv"
+    path.write_bytes("\ufeffa.jpg\thttp\tone  man\tein Mann\r\nb\t\tx\u2028y\rz\t\n".encode())
+    expected = [Pair("a.jpg", "one  man", "ein Mann", f"{path} line 1"), Pair("b", "x\u2028y\rz", "", f"{path} line 2")]
+    assert read(path) == expected
+    assert [(p.source, p.target) for p in read(path, langs=("de", "en"))][0] == ("ein Mann", "one  man")
+    (tmp_path / "x.tsv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert [p[:3] for p in read(tmp_path / "x.tsv.gz")] == [p[:3] for p in expected]
+
+
+def test_tsv_by_names(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_text("caption\tfile\tdeutsch\none\ta\teins\n")
+    assert read(path, {"image": "file", "en": "caption", "de": "3"}) == [Pair("a", "one", "eins", f"{path} line 2")]
+    assert "line 1: no column 'name', there are caption, file" in fault(
+        read, path, {"image": "name", "en": "1", "de": "2"}
+    )
+
+
+def test_json_lines(tmp_path):
+    path = tmp_path / "x.jsonl"
+    records = [{"id": 7, "a": "one", "b": "eins"}, {"id": "x", "a": "", "b": "z\tw", "more": []}]
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    keys = {"image": "id", "en": "a", "de": "b"}
+    assert [p[:3] for p in read(path, keys)] == [("7", "one", "eins"), ("x", "", "z\tw")]
+    for line, expected in (
+        ("{", "line 3: not JSON"),
+        ("[]", "line 3: not a JSON object"),
+        ('{"id": 1, "a": "x"}', "line 3: 'b' is missing"),
+        ('{"id": 1, "a": "x", "b": 3}', "line 3: 'b' is 3, must be text"),
+        ('{"id": "", "a": "x", "b": "y"}', "line 3: no image id"),
+    ):
+        path.write_text("".join(json.dumps(r) + "\n" for r in records) + line)
+        assert f"x.jsonl {expected}" in fault(read, path, keys)
+
+
+def test_line_files(tmp_path):
+    for name, text in (("en", "one\n\nthree\n"), ("de", "eins\nzwei\ndrei"), ("images", "a\nb\na\n")):
+        (tmp_path / f"x.{name}").write_text(text)
+    expected = [("a", "one", "eins"), ("b", "", "zwei"), ("a", "three", "drei")]
+    assert [p[:3] for p in read(tmp_path / "x")] == expected
+    (tmp_path / "x.de").write_text("eins\nzwei\n")
+    message = fault(read, tmp_path / "x")
+    assert message.startswith(f"{tmp_path}/x.de: ends before line 3")
+    (tmp_path / "x.images").unlink()
+    assert "neither" in fault(read, tmp_path / "x") and "x.images" in fault(read, tmp_path / "x")
+
+
+def test_faults_of_tsv(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_bytes(b"a\tb\tc\td\na\tb\tc\td\te\n")
+    assert "x.tsv line 2: 5 columns between tabs, must be 4" in fault(read, path)
+    path.write_bytes(b"a\tb\tc\n")
+    assert "x.tsv line 1: 3 columns between tabs, must be at least 4" in fault(read, path)
+    path.write_bytes(b"a\tb\tc\td\n \tb\tc\td\n")
+    assert "x.tsv line 2: no image id" in fault(read, path)
+    path.write_bytes(b"a\tb\tc\td\na\tb\tc\t\xe4\n")
+    assert "x.tsv line 2: not UTF-8" in fault(read, path)
+    assert "--columns says not where de is" in fault(read, path, {"image": "1", "en": "2"})
+    assert "counted from 1" in fault(read, path, {"image": "0", "en": "2", "de": "3"})
+    assert "--train" in fault(read, tmp_path / "y.tsv")
+    (tmp_path / "z.tsv.gz").write_bytes(gzip.compress(b"a\tb\tc\td\n" * 1000)[:-20])
+    assert "z.tsv.gz: unreadable" in fault(read, tmp_path / "z.tsv.gz")

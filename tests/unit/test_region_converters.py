@@ -1,0 +1,389 @@
+"""`vtlm-regions convert` from pickles, bottom-up-attention TSV and COCO JSON; foreign pickles run nothing."""
+
+import base64
+import codecs
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from preparation import DATA, needs_data
+
+from stores import fault
+from vtlm_fairseq.cli.regions import main
+from vtlm_fairseq.data.region_pickle import load_plain_pickle
+from vtlm_fairseq.data.region_store import RegionStore
+
+
+def convert(out, *argv) -> RegionStore:
+    """Convert and open the store, which `validate` must find sound."""
+    assert main([str(a) for a in ("convert", *argv, "--out", out)]) == 0
+    assert main(["validate", str(out)]) == 0
+    return RegionStore([str(out)])
+
+
+def fails(*argv) -> str:
+    """The one line with which a command ends."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in argv])
+    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
+    return caught.value.code
+
+
+# ---- the authors' pickles
+
+
+def detections(regions: int = 2, dim: int = 3) -> dict:
+    """What one of the authors' pickles holds; the second region has the higher score."""
+    return {
+        "detection_features": np.arange(regions * dim, dtype=np.float32).reshape(regions, dim),
+        "detection_boxes": np.tile(np.array([0.125, 0.25, 0.5, 1.0], np.float32), (regions, 1)),
+        "detection_classes": np.arange(regions, dtype=np.uint16) + 599,
+        "detection_scores": np.linspace(0.25, 0.75, regions, dtype=np.float32),
+        "num_detections": np.int64(regions),
+    }
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_all_protocols(tmp_path, protocol):
+    """y comes first in the authors' boxes."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "b.jpg.pkl").write_bytes(pickle.dumps(detections(), protocol))
+    (folder / "a.png.pkl").write_bytes(pickle.dumps(detections(1), protocol))
+    store = convert(tmp_path / "s.h5", "--vtlm-pickles", folder, "--dtype", "float32")
+    assert store.ids() == ["a.png", "b.jpg"] and store.num_classes == 601
+    assert store[1].features.tolist() == [[3, 4, 5], [0, 1, 2]] and store[1].labels.tolist() == [600, 599]
+    assert store[1].boxes[0].tolist() == [0.25, 0.125, 1.0, 0.5] and store[1].scores.tolist() == [0.75, 0.25]
+    assert convert(tmp_path / "t.h5", "--vtlm-pickles", folder, "--strip-extension").ids() == ["a", "b"]
+
+
+def test_arrays_of_other_orders_and_types(tmp_path):
+    given = {
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big endian": np.array([1, 256], ">i4"),
+        "nested": [np.array([True, False]), (np.float16(0.5), b"x", None, {1, 2})],
+        "empty": np.zeros((0, 4), np.uint8),
+    }
+    for protocol in (2, 4, 5):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(given, protocol))
+        found = load_plain_pickle(tmp_path / "x.pkl")
+        assert found["fortran"].tolist() == [[0, 1, 2], [3, 4, 5]] and found["big endian"].tolist() == [1, 256]
+        assert found["nested"][0].tolist() == [True, False] and found["nested"][1] == (0.5, b"x", None, {1, 2})
+        assert found["empty"].shape == (0, 4)
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function, *args, state=None):
+        self.call = (function, args) if state is None else (function, args, state)
+
+    def __reduce__(self):
+        return self.call
+
+
+def by_name(module: str, name: str, argument: str) -> bytes:
+    """A pickle that calls a function by a name of which pickle.dumps knows nothing."""
+    return (
+        b"\x80\x04\x8c"
+        + bytes([len(module)])
+        + module.encode()
+        + b"\x8c"
+        + bytes([len(name)])
+        + name.encode()
+        + (b"\x93\x8c" + bytes([len(argument)]) + argument.encode() + b"\x85R.")
+    )
+
+
+def malicious(marker: str) -> dict[str, bytes]:
+    """Pickles that would make the file `marker`, or get at something else than numbers."""
+    command = f"touch {marker}"
+    code = f"open({marker!r}, 'w').close()"
+    reconstruct = np.array([1]).__reduce__()[0]
+    raw = b"\x01" * 8
+    return {
+        "os.system": pickle.dumps(Call(os.system, command)),
+        "protocol 0": pickle.dumps(Call(os.system, command), 0),
+        "inside an array": pickle.dumps({"detection_features": np.array([Call(os.system, command)], dtype=object)}),
+        "builtins.eval": pickle.dumps(Call(eval, code)),
+        "builtins.exec": pickle.dumps(Call(exec, code)),
+        "getattr": (
+            b"cbuiltins\ngetattr\n(cbuiltins\n__import__\n(S'os'\ntRS'system'\ntR(S'" + command.encode() + b"'\ntR."
+        ),
+        "getattr of an array": pickle.dumps(Call(getattr, np.array([1]), "tofile")),
+        "dotted name": by_name("numpy", "ndarray.tofile", marker),
+        "dotted name to os": by_name("numpy", "f2py.os.system", command),
+        "numpy's own eval": by_name("numpy.testing._private.utils", "runstring", code),
+        "numpy.load": by_name("numpy", "load", marker),
+        "numpy.fromfile": by_name("numpy", "fromfile", "/etc/hostname"),
+        "old instance opcode": b"(S'" + command.encode() + b"'\nios\nsystem\n.",
+        "another codec": pickle.dumps(Call(codecs.encode, command, "rot13")),
+        "class of its own": pickle.dumps(Call(reconstruct, np.matrix, (0,), b"b")),
+        "object dtype with raw pointers": pickle.dumps(
+            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (1,), np.dtype("O"), False, raw))
+        ),
+        "more than its bytes": pickle.dumps(
+            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (1 << 40,), np.dtype("f4"), False, raw))
+        ),
+        "negative shape": pickle.dumps(
+            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (-1, -2), np.dtype("f4"), False, raw))
+        ),
+        "changes a function": b"\x80\x04cnumpy\ndtype\n}\x8c\x08__code__\x8c\x01xsb.",
+        "sets an attribute": b"\x80\x04cnumpy\ndtype\nN}\x8c\x0c__defaults__\x8c\x01xs\x86b.",
+        "never filled": pickle.dumps(Call(reconstruct, np.ndarray, (0,), b"b")),
+        "a bare function": b"\x80\x04cnumpy\ndtype\n.",
+        "persistent id": b"\x80\x04\x8c\x01xQ.",
+        "cut off": pickle.dumps(detections())[:-20],
+        "no pickle": b"hello",
+        "empty": b"",
+    }
+
+
+def test_malicious_pickles_are_refused_without_running(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    marker = tmp_path / "run"
+    pickles = malicious(str(marker))
+    for name in ("os.system", "protocol 0", "builtins.eval", "getattr", "old instance opcode"):
+        try:
+            pickle.loads(pickles[name])
+        except TypeError:  # the status of os.system, in place of an instance
+            pass
+        assert marker.exists(), name  # the payload works where pickle is trusted
+        marker.unlink()
+    for name, content in pickles.items():
+        (folder / "x.jpg.pkl").write_bytes(content)
+        message = fails("convert", "--vtlm-pickles", folder, "--out", tmp_path / "s.h5")
+        assert "x.jpg.pkl: refused" in message, name
+        assert not marker.exists(), name
+    assert "it names posix.system" in fault(load_plain_pickle, write(folder / "y.pkl", pickles["os.system"]))
+    assert os.listdir(tmp_path) == ["in"]
+    (folder / "y.pkl").unlink()
+    (folder / "x.jpg.pkl").write_bytes(pickle.dumps(detections()))  # what came before has changed nothing
+    assert len(convert(tmp_path / "s.h5", "--vtlm-pickles", folder)) == 1
+
+
+def write(path, content: bytes):
+    """Write bytes; returns the path."""
+    path.write_bytes(content)
+    return path
+
+
+def test_faults_of_pickles(tmp_path):
+    folder = tmp_path / "in"
+    argv = ("convert", "--vtlm-pickles", folder, "--out", tmp_path / "s.h5")
+    assert "no such folder" in fails(*argv)
+    folder.mkdir()
+    assert "no .pkl file" in fails(*argv)
+    write(folder / "a.pkl", pickle.dumps([1]))
+    assert "a.pkl: holds a list" in fails(*argv)
+    write(folder / "a.pkl", pickle.dumps({k: v for k, v in detections().items() if k != "detection_scores"}))
+    assert "a.pkl: array 'detection_scores' is missing" in fails(*argv)
+    write(folder / "a.pkl", pickle.dumps(detections() | {"detection_boxes": np.zeros(4)}))
+    assert "a.pkl: detection_features (2, 3) and detection_boxes (4,)" in fails(*argv)
+    write(folder / "a.pkl", pickle.dumps(detections()))
+    assert "--box-format, --box-units and --image-sizes go with --npz" in fails(*argv, "--box-format", "yxyx")
+    assert "--features goes with --coco-json" in fails(*argv, "--features", folder)
+    assert "labels run from 599 to 600" in fails(*argv, "--num-classes", 600)
+
+
+@pytest.mark.data
+@needs_data
+def test_the_authors_sample_files(tmp_path):
+    """Spot values, read from the files by numpy alone."""
+    folder = DATA / "region_formats/vtlm_pickle"
+    store = convert(tmp_path / "s.h5", "--vtlm-pickles", folder, "--dtype", "float32")
+    assert store.ids() == ["img0.jpg", "img1.jpg", "img2.jpg"] and store.feature_dim == 1536
+    data = pickle.loads((folder / "img1.jpg.pkl").read_bytes())
+    order = np.argsort(-data["detection_scores"], kind="stable")
+    np.testing.assert_array_equal(store[1].features, data["detection_features"][order])
+    np.testing.assert_array_equal(store[1].labels, data["detection_classes"][order])
+    np.testing.assert_array_equal(store[1].scores, data["detection_scores"][order])
+    np.testing.assert_array_equal(store[1].boxes[:, 0], data["detection_boxes"][order, 1])
+    np.testing.assert_array_equal(store[1].boxes[:, 3], data["detection_boxes"][order, 2])
+    assert store[0].scores[0] == np.float32(0.9976487) and store[0].labels[0] == 128
+
+
+# ---- bottom-up attention
+
+
+def encoded(values, dtype) -> str:
+    return base64.b64encode(np.array(values, dtype).tobytes()).decode()
+
+
+def tsv_line(columns: int = 10, *, image="COCO_1", width=200, height=100, boxes=((20, 10, 100, 90), (0, 0, 201, 50))):
+    """A line of one of the layouts."""
+    count = len(boxes)
+    features = np.arange(count * 3, dtype=np.float32)
+    end = [str(count), encoded(boxes, "<f4"), encoded(features, "<f4")]
+    objects = [encoded([7, 2][:count], "<i8"), encoded([0.25, 0.5][:count], "<f4")]
+    attributes = [encoded([1] * count, "<i8"), encoded([1] * count, "<f4")]
+    start = [image, str(width), str(height)] if columns == 6 else [image, str(height), str(width)]
+    return "\t".join(
+        {10: [*start, *objects, *attributes, *end], 8: [*start, *objects, *end], 6: [*start, *end]}[columns]
+    )
+
+
+@pytest.mark.parametrize("columns", [10, 8])
+def test_bottom_up_tsv(tmp_path, columns):
+    """Height stands before width; pixels become fractions, one pixel over the edge is cut."""
+    (tmp_path / "x.tsv").write_text(tsv_line(columns) + "\n" + tsv_line(columns, image="b", boxes=[(0, 0, 50, 50)]))
+    store = convert(tmp_path / "s.h5", "--bottom-up-tsv", tmp_path / "x.tsv", "--num-classes", 8)
+    assert store.ids() == ["COCO_1", "b"] and store.feature_dim == 3
+    assert store[0].labels.tolist() == [2, 7] and store[0].scores.tolist() == [0.5, 0.25]
+    assert store[0].features.tolist() == [[3, 4, 5], [0, 1, 2]]
+    np.testing.assert_allclose(store[0].boxes, [[0, 0, 1, 0.5], [0.1, 0.1, 0.5, 0.9]])
+    assert store[1].boxes.tolist() == [[0, 0, 0.25, 0.5]]
+
+
+def test_bottom_up_tsv_without_labels_and_of_named_columns(tmp_path):
+    """The six-column layout has width before height."""
+    (tmp_path / "x.tsv").write_text(tsv_line(6) + "\n")
+    store = convert(tmp_path / "s.h5", "--bottom-up-tsv", tmp_path / "x.tsv")
+    assert store.class_names == ["region"] and store[0].scores.tolist() == [1, 1]
+    np.testing.assert_allclose(store[0].boxes[0], [0.1, 0.1, 0.5, 0.9])
+    names = "objects_id,image_id,image_w,image_h,features,boxes"
+    one = [encoded([1, 0], "<i4"), "x", "10", "10", encoded([1, 2], "<f4"), encoded([[0, 0, 5, 10]] * 2, "<f4")]
+    (tmp_path / "y.tsv").write_text("\t".join(one))
+    argv = ["--bottom-up-tsv", tmp_path / "y.tsv", "--tsv-columns", names, "--num-classes", 2]
+    store = convert(tmp_path / "t.h5", *argv)
+    assert store[0].labels.tolist() == [1, 0] and store[0].features.tolist() == [[1], [2]]
+    assert "--tsv-columns image_id: lacks image_w" in fails(
+        "convert", *argv[:3], "image_id", "--out", tmp_path / "u.h5"
+    )
+
+
+TSV_FAULTS = [
+    ("", "x.tsv: empty"),
+    ("a\tb\n", "x.tsv, line 1: 2 columns"),
+    (
+        tsv_line(boxes=[(0, 0, 150, 50)], width=100, height=200),
+        "is outside the image of 100 x 200 pixels; mend the width",
+    ),
+    (tsv_line().replace("\t2\t", "\t3\t"), "line 1: num_boxes is 3, but 2 boxes"),
+    (tsv_line()[:-5], "line 1, features: not base64"),
+    (tsv_line()[:-4], "line 1, features: 21 bytes, no multiple of 4"),
+    (tsv_line(width="?"), "line 1: image id, width or height is unreadable"),
+    (tsv_line(width=0), "line 1: image 'COCO_1' is 0 x 100 pixels"),
+    (tsv_line() + "\n" + tsv_line(), "image 'COCO_1' is given twice"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), TSV_FAULTS, ids=[e for _, e in TSV_FAULTS])
+def test_faults_of_bottom_up_tsv(tmp_path, text, expected):
+    (tmp_path / "x.tsv").write_text(text)
+    argv = ("convert", "--bottom-up-tsv", tmp_path / "x.tsv", "--num-classes", 8, "--out", tmp_path / "s.h5")
+    assert expected in fails(*argv)
+    assert os.listdir(tmp_path) == ["x.tsv"]
+
+
+def test_bottom_up_labels_need_class_names(tmp_path):
+    (tmp_path / "x.tsv").write_text(tsv_line())
+    argv = ("convert", "--bottom-up-tsv", tmp_path / "x.tsv", "--out", tmp_path / "s.h5")
+    assert "labels need --class-names" in fails(*argv)
+    assert "no such file" in fails("convert", "--bottom-up-tsv", tmp_path / "y.tsv", "--out", tmp_path / "s.h5")
+
+
+@pytest.mark.data
+@needs_data
+def test_bottom_up_sample_file(tmp_path):
+    """Spot values of the fourth image, decoded by hand from its line."""
+    path = DATA / "region_formats/bottom_up_attention.tsv"
+    argv = ("--bottom-up-tsv", path, "--num-classes", 1600, "--dtype", "float32")
+    store = convert(tmp_path / "s.h5", *argv)
+    assert len(store) == 10 and store.feature_dim == 2048 and store.num_regions == 360
+    fields = path.read_text().split("\n")[3].split("\t")
+    assert store.ids()[3] == fields[0] == "COCO_train2014_000000494628"
+    values = [
+        np.frombuffer(base64.b64decode(fields[k]), d) for k, d in ((3, "<i8"), (4, "<f4"), (8, "<f4"), (9, "<f4"))
+    ]
+    order = np.argsort(-values[1], kind="stable")
+    np.testing.assert_array_equal(store[3].labels, values[0][order])
+    np.testing.assert_array_equal(store[3].scores, values[1][order])
+    np.testing.assert_array_equal(store[3].features, values[3].reshape(36, 2048)[order])
+    height, width = 513, 640
+    expected = values[2].reshape(36, 4)[order] / np.array([width, height, width, height])
+    np.testing.assert_allclose(store[3].boxes, expected, rtol=1e-6)
+    assert store[3].boxes.max() > 0.95
+
+
+# ---- COCO
+
+
+def coco(tmp_path, **changes):
+    """A COCO file of two images, the second without annotations, and the features of the first."""
+    content = {
+        "images": [
+            {"id": 9, "width": 200, "height": 100, "file_name": "cat.jpg"},
+            {"id": 4, "width": 50, "height": 50, "file_name": "none.jpg"},
+        ],
+        "categories": [{"id": 90, "name": "tree"}, {"id": 3, "name": "cat"}],
+        "annotations": [
+            {"image_id": 9, "category_id": 90, "bbox": [20, 10, 60, 80], "score": 0.25},
+            {"image_id": 9, "category_id": 3, "bbox": [0, 0, 200, 50], "score": 0.5},
+        ],
+    }
+    content.update(changes)
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    (tmp_path / "f").mkdir(exist_ok=True)
+    np.save(tmp_path / "f/cat.npy", np.array([[1, 2, 3], [4, 5, 6]], np.float32))
+    return content
+
+
+def test_coco(tmp_path):
+    """x, y, width, height in pixels; category ids become classes in their order."""
+    content = coco(tmp_path)
+    store = convert(tmp_path / "s.h5", "--coco-json", tmp_path / "coco.json", "--features", tmp_path / "f")
+    assert (store.ids(), store.class_names) == (["cat.jpg", "none.jpg"], ["cat", "tree"])
+    assert store[0].labels.tolist() == [0, 1] and store[0].features.tolist() == [[4, 5, 6], [1, 2, 3]]
+    np.testing.assert_allclose(store[0].boxes, [[0, 0, 1, 0.5], [0.1, 0.1, 0.4, 0.9]])
+    assert store[1].features.shape == (0, 3)
+
+    (tmp_path / "results.json").write_text(json.dumps(content["annotations"]))
+    (tmp_path / "f/cat.npy").rename(tmp_path / "f/9.npy")
+    argv = ["--coco-json", tmp_path / "results.json", "--features", tmp_path / "f", "--strip-extension"]
+    other = convert(tmp_path / "t.h5", *argv, "--coco-dataset", tmp_path / "coco.json")
+    assert other.ids() == ["cat", "none"]
+    np.testing.assert_array_equal(other[0].boxes, store[0].boxes)
+    assert "--coco-dataset" in fails("convert", *argv, "--out", tmp_path / "u.h5")
+
+
+COCO_FAULTS = [
+    ({"images": None}, "no list 'images'"),
+    ({"categories": [{"id": 3}]}, "categories: record 0 lacks 'name'"),
+    ({"annotations": []}, "no annotation of any image"),
+    ({"annotations": [{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1]}]}, "annotation 0 is of image 5"),
+    ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]}, "category_id 1, which is not known"),
+    ({"annotations": [{"image_id": [9], "category_id": 3, "bbox": [0, 0, 1, 1]}]}, "image_id [9], neither a number"),
+    (
+        {"annotations": [{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1]}]},
+        "cat.npy: shape (2, 3), must be [1, D]",
+    ),
+    ({"annotations": [{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1]}] * 2}, "a bbox is not x, y, width, height"),
+    (
+        {"annotations": [{"image_id": 9, "category_id": 3, "bbox": [150, 0, 100, 50]}] * 2},
+        "outside the image of 200 x 100 pixels",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), COCO_FAULTS, ids=[e for _, e in COCO_FAULTS])
+def test_faults_of_coco(tmp_path, changes, expected):
+    coco(tmp_path, **changes)
+    argv = ("convert", "--coco-json", tmp_path / "coco.json", "--out", tmp_path / "s.h5")
+    assert expected in fails(*argv, "--features", tmp_path / "f")
+    assert "--coco-json needs --features" in fails(*argv)
+    assert not (tmp_path / "s.h5").exists()
+
+
+def test_coco_features_that_are_not_there(tmp_path):
+    coco(tmp_path)
+    (tmp_path / "f/cat.npy").unlink()
+    argv = ("convert", "--coco-json", tmp_path / "coco.json", "--out", tmp_path / "s.h5")
+    assert "none of cat.jpg.npy, cat.npy, 9.npy is there" in fails(*argv, "--features", tmp_path / "f")
+    np.save(tmp_path / "f/cat.npy", np.array([{}]), allow_pickle=True)
+    assert "plain numbers" in fails(*argv, "--features", tmp_path / "f")
+    (tmp_path / "coco.json").write_text("[1,")
+    assert "not readable JSON" in fails(*argv, "--features", tmp_path / "f")
