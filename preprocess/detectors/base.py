@@ -1,0 +1,171 @@
+"""The protocol of detectors: images in, regions out."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from images import ImageFile
+
+from vtlm_fairseq.data.image_reading import IMAGE_SUFFIXES, UnreadableImageError, decode_image, require_pillow
+from vtlm_fairseq.errors import VTLMError
+
+
+class Detection(NamedTuple):
+    """The regions of one image, in any order.
+
+    Attributes:
+        features: [R, D] numbers.
+        boxes: [R, 4], x1, y1, x2, y2 divided by image width and height, within 0..1.
+        labels: [R] classes from 0, without background.
+        scores: [R] confidence.
+    """
+
+    features: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What the command line says to every detector.
+
+    Attributes:
+        model: file, folder or name of the model.
+        weights: file of weights, where the model's name does not tell.
+        class_names: names of the classes in the order of the labels, where the model does not know them.
+        max_regions: at most so many regions an image are kept.
+        min_score: regions of lower confidence are dropped.
+        device: `cpu`, `cuda` or `cuda:N`.
+        threads: threads of the detector on the CPU.
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    class_names: tuple[str, ...] | None = None
+    max_regions: int = 36
+    min_score: float = 0.0
+    device: str = "cpu"
+    threads: int = 1
+
+
+class Detector(ABC):
+    """A detector. `read` runs in worker processes, `open` once in the main process, then `detect` for each batch.
+
+    A detector is made before the workers start, so that making it must be cheap; they work on copies of it. The
+    regions that `detect` gives are sorted, and cut to `--max-regions`, by the caller.
+
+    Attributes:
+        suffixes: endings of the file names it reads.
+        uses: those of `model`, `weights`, `class_names`, `min_score`, `device` and `threads` that have an effect.
+        feature_dim: D; known after `open`.
+        class_names: C names; known after `open`.
+        description: what the store's `detector` attribute says; known after `open`.
+    """
+
+    suffixes: Sequence[str] = IMAGE_SUFFIXES
+    uses: frozenset[str] = frozenset()
+    feature_dim: int
+    class_names: Sequence[str]
+    description: str
+
+    def __init__(self, options: DetectorOptions) -> None:
+        self.options = options
+        if set(self.suffixes) & set(IMAGE_SUFFIXES):
+            require_pillow()
+
+    def read(self, data: bytes) -> np.ndarray:
+        """One input of `detect` from the bytes of a file; here the pixels [height, width, 3], uint8.
+
+        Raises:
+            UnreadableImageError: the file goes to the list of errors, with this reason.
+        """
+        return np.asarray(decode_image(data))
+
+    @abstractmethod
+    def open(self, files: Sequence[ImageFile]) -> None:
+        """Load the model, and set `feature_dim`, `class_names` and `description`.
+
+        Args:
+            files: those of the run, for a detector that has to look at one.
+
+        Raises:
+            VTLMError: a package or a file is missing, or the model is not of the right kind.
+        """
+
+    @abstractmethod
+    def detect(self, inputs: list[np.ndarray]) -> list[Detection | UnreadableImageError]:
+        """The regions of a batch of images, or the reason why an image can have none."""
+
+
+_DETECTORS: dict[str, type[Detector]] = {}
+
+
+def register_detector(name: str) -> Callable[[type[Detector]], type[Detector]]:
+    """Class decorator: makes a detector known as `--detector NAME`."""
+
+    def register(cls: type[Detector]) -> type[Detector]:
+        if name in _DETECTORS:
+            raise VTLMError(f"--detector {name}: two detectors of that name; rename yours")
+        _DETECTORS[name] = cls
+        return cls
+
+    return register
+
+
+def list_detectors() -> list[str]:
+    """Names of all detectors."""
+    return sorted(_DETECTORS)
+
+
+def get_detector(name: str) -> type[Detector]:
+    """The class of a detector.
+
+    Raises:
+        VTLMError: no such detector (lists those that there are).
+    """
+    if name not in _DETECTORS:
+        raise VTLMError(
+            f"--detector {name}: not known; there are {', '.join(list_detectors())}, and --detector-file adds your own"
+        )
+    return _DETECTORS[name]
+
+
+def import_package(package: str, *, extra: str, detector: str) -> ModuleType:
+    """Import a package that only one detector needs.
+
+    Raises:
+        VTLMError: it is not installed (names the extra), or cannot be loaded.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.split(".")[0]:
+            raise
+        raise VTLMError(
+            f"--detector {detector} needs {error.name}, not installed here: pip install 'vtlm-fairseq[{extra}]'"
+        ) from None
+    except (ImportError, RuntimeError, OSError) as error:
+        raise VTLMError(f"--detector {detector}: {package} cannot be imported ({error}); install it again") from None
+
+
+def need_model(options: DetectorOptions, *, detector: str, what: str) -> str:
+    """The value of `--model`.
+
+    Raises:
+        VTLMError: not given (says what it should be).
+    """
+    if options.model is None:
+        raise VTLMError(f"--detector {detector} needs --model: {what}")
+    return options.model
+
+
+def numbered_classes(count: int) -> list[str]:
+    """Names for classes that have none."""
+    return [f"class {c}" for c in range(count)]

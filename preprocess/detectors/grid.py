@@ -1,0 +1,75 @@
+"""`grid`: no detector, but a grid of features an image, as vision transformers and CLIP give."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from images import ImageFile
+
+from detectors.base import Detection, Detector, register_detector
+from vtlm_fairseq.data.image_reading import UnreadableImageError
+from vtlm_fairseq.errors import VTLMError
+
+
+@register_detector("grid")
+class GridDetector(Detector):
+    """Features from one `.npy` file an image, [rows, columns, D], or [g * g, D] in reading order.
+
+    A region is a cell of the grid with its box; all have the label 0, `cell`, and the score 1.
+    """
+
+    suffixes = (".npy",)
+
+    def read(self, data: bytes) -> np.ndarray:
+        """Features of an image, [rows, columns, D]."""
+        try:
+            grid = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise UnreadableImageError(f"not a .npy file of plain numbers ({error})") from None
+        if not isinstance(grid, np.ndarray) or grid.dtype.kind not in "fiu" or grid.ndim not in (2, 3) or not grid.size:
+            kind = f"{grid.dtype} {list(grid.shape)}" if isinstance(grid, np.ndarray) else "a .npz file"
+            raise UnreadableImageError(f"{kind}, not numbers [g * g, D] or [rows, columns, D]")
+        if grid.ndim == 3:
+            return grid
+        side = math.isqrt(len(grid))
+        if side * side != len(grid):
+            hint = "; leave out the class token" if math.isqrt(len(grid) - 1) ** 2 == len(grid) - 1 else ""
+            raise UnreadableImageError(f"{len(grid)} features make no square grid{hint}")
+        return grid.reshape(side, side, -1)
+
+    def open(self, files: Sequence[ImageFile]) -> None:
+        """Take the width of the features from the first file that can be read."""
+        for file in files:
+            try:
+                rows, columns, self.feature_dim = self.read(file.read()).shape
+            except (OSError, UnreadableImageError) as error:
+                fault = error
+                continue
+            if rows * columns > self.options.max_regions:
+                raise VTLMError(
+                    f"{file.path}: a grid of {rows} x {columns} cells has more than {self.options.max_regions} "
+                    f"regions; add --max-regions {rows * columns} here and in training"
+                )
+            self.class_names, self.description = ["cell"], f"grid of {rows} x {columns}"
+            return
+        raise VTLMError(f"--detector grid: no file could be read; {files[-1].path}: {fault}")
+
+    def detect(self, inputs: list[np.ndarray]) -> list[Detection | UnreadableImageError]:
+        """Cells of each grid in reading order."""
+        return [self._cells(grid) for grid in inputs]
+
+    def _cells(self, grid: np.ndarray) -> Detection | UnreadableImageError:
+        rows, columns, width = grid.shape
+        if width != self.feature_dim:
+            return UnreadableImageError(f"features are {width} wide, those of the first file {self.feature_dim}")
+        cells = rows * columns
+        if cells > self.options.max_regions:
+            return UnreadableImageError(f"{rows} x {columns} cells are more than --max-regions")
+        y, x = (axis.reshape(-1) for axis in np.mgrid[:rows, :columns])
+        boxes = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=1)
+        return Detection(
+            grid.reshape(cells, width), boxes, np.zeros(cells, dtype=np.int64), np.ones(cells, dtype=np.float32)
+        )

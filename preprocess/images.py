@@ -1,0 +1,202 @@
+"""The images of an extraction: files of a folder, of a list, or of tar files in webdataset's layout."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from vtlm_fairseq.errors import VTLMError
+
+_TAR_BLOCK = 512
+
+
+class ImageFile(NamedTuple):
+    """One file, or one member of a tar file.
+
+    Attributes:
+        image_id: unique among the images of a run.
+        path: of the file; of a member, `TAR/MEMBER`.
+        tar: the tar file, or "" for a plain file.
+        offset, size: where a member's bytes lie in the tar file.
+    """
+
+    image_id: str
+    path: str
+    tar: str = ""
+    offset: int = 0
+    size: int = 0
+
+    def read(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if not self.tar:
+            return Path(self.path).read_bytes()
+        with open(self.tar, "rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) != self.size:
+            raise OSError(None, f"{self.tar} has been cut")
+        return data
+
+
+def list_images(
+    images: str, suffixes: Collection[str], *, num_shards: int = 1, shard_id: int = 0
+) -> tuple[list[ImageFile], list[str]]:
+    """The files that `--images` names, in a fixed order, and notes on what is left out.
+
+    Args:
+        images: a folder (read recursively, in the order of the paths), a text file with a line `path` or
+            `id<TAB>path` an image, or tar files (a path or a pattern that ends in `.tar`).
+        suffixes: endings of the names to take from folders and tar files, in lower case.
+        num_shards: share of the images to take: one of so many, contiguous parts; of tar files, whole files.
+        shard_id: which part, from 0.
+
+    Returns:
+        The files, and a line for each kind of thing that is there but not read.
+
+    Raises:
+        VTLMError: nothing there, an id given twice (naming both files), a damaged tar file or list.
+    """
+    if not 0 <= shard_id < num_shards:
+        raise VTLMError(f"--shard-id {shard_id} must be in 0..{num_shards - 1}, as --num-shards is {num_shards}")
+    notes: list[str] = []
+    if images.endswith(".tar"):
+        tars = sorted(glob.glob(images))
+        if not tars:
+            raise VTLMError(f"--images {images}: no such tar file")
+        if len(tars) < num_shards:
+            raise VTLMError(
+                f"--images {images}: {len(tars)} tar files cannot be shared by --num-shards {num_shards}; "
+                "each shard takes whole files"
+            )
+        files = [file for tar in _part(tars, num_shards, shard_id) for file in _members(tar, suffixes, notes)]
+        _check_ids(files)
+    else:
+        files = list(_folder(images, suffixes, notes) if os.path.isdir(images) else _list(images))
+        _check_ids(files)
+        files = _part(files, num_shards, shard_id)
+    if not files and num_shards == 1:
+        hint = f" (it holds {notes[0]})" if notes else ""
+        raise VTLMError(f"--images {images}: no file that ends in {' '.join(suffixes)}{hint}")
+    return files, notes
+
+
+def _part(items: list, num_shards: int, shard_id: int) -> list:
+    return items[len(items) * shard_id // num_shards : len(items) * (shard_id + 1) // num_shards]
+
+
+def _folder(folder: str, suffixes: Collection[str], notes: list[str]) -> Iterator[ImageFile]:
+    others: Counter[str] = Counter()
+    paths = []
+    for path in _walk(folder):
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in suffixes:
+            paths.append(path)
+        else:
+            others[suffix or "no ending"] += 1
+    if others:
+        kinds = ", ".join(f"{count:,} x {suffix}" for suffix, count in others.most_common(5))
+        notes.append(f"{sum(others.values()):,} files of other kinds: {kinds}")
+    for path in sorted(paths):
+        yield ImageFile(_stem(path), path)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Paths of all files below a folder but hidden ones; linked folders are entered, each folder once."""
+
+    def fail(error: OSError) -> None:
+        raise VTLMError(f"--images {folder}: {error.filename} cannot be read ({error.strerror})")
+
+    seen = set()
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        status = os.stat(here)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(here, name) for name in names if not name.startswith("."))
+
+
+def _list(path: str) -> Iterator[ImageFile]:
+    try:
+        lines = Path(path).read_bytes().decode("utf-8").split("\n")
+    except OSError as error:
+        raise VTLMError(f"--images {path}: neither a folder nor a readable list ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise VTLMError(
+            f"--images {path}: not a list, which is UTF-8 text with a line path or id TAB path an image; "
+            "name a folder, a list or tar files"
+        ) from None
+    for number, line in enumerate(lines, start=1):
+        fields = line.removesuffix("\r").split("\t")
+        if fields == [""] and number == len(lines):
+            return
+        if len(fields) > 2 or not all(fields):
+            raise VTLMError(f"--images {path}: line {number} is {line!r}, not path or id TAB path")
+        yield ImageFile(fields[0] if len(fields) == 2 else _stem(fields[0]), fields[-1])
+
+
+def _members(tar: str, suffixes: Collection[str], notes: list[str]) -> Iterator[ImageFile]:
+    """Image members of a tar file; the id is webdataset's key: the name up to the first dot of its last part."""
+    uncertain: list[str] = []
+    try:
+        with tarfile.open(tar, "r:") as file:
+            while (member := file.next()) is not None:
+                file.members = []  # it would keep all of them
+                folder, name = os.path.split(member.name)
+                if not member.isfile() or name.startswith("."):
+                    continue
+                key, _, suffix = name.partition(".")
+                if f".{suffix.lower()}" in suffixes:
+                    path = os.path.join(tar, member.name)
+                    yield ImageFile(os.path.join(folder, key), path, tar, member.offset_data, member.size)
+                elif os.path.splitext(name)[1].lower() in suffixes:
+                    uncertain.append(member.name)
+            end = file.offset
+        with open(tar, "rb") as raw:
+            raw.seek(end)
+            last = raw.read(_TAR_BLOCK)
+    except (OSError, tarfile.TarError) as error:
+        raise VTLMError(
+            f"{tar}: not an intact tar file ({error}); copy it again, and unpack it if it is compressed"
+        ) from None
+    if last != bytes(_TAR_BLOCK):
+        raise VTLMError(f"{tar}: damaged or cut at byte {end:,}; copy it again")
+    if uncertain:
+        notes.append(
+            f"{tar}: {len(uncertain):,} members such as {uncertain[0]}, whose ending after the first dot "
+            "is that of no image"
+        )
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _check_ids(files: list[ImageFile]) -> None:
+    first: dict[str, int] = {}
+    for number, file in enumerate(files):
+        other = first.setdefault(file.image_id, number)
+        if other != number:
+            raise VTLMError(
+                f"{files[other].path} and {file.path} have the same image id {file.image_id!r}; ids must be unique, "
+                "rename one or give a list of id TAB path"
+            )
+        try:
+            valid = bool(file.image_id) and not set(file.image_id.encode("utf-8")) & {0, 9, 10, 13}
+        except UnicodeEncodeError:
+            valid = False
+        if not valid:
+            raise VTLMError(
+                f"{file.path!r}: image id {file.image_id!r} is not one line of UTF-8 text without tabs; "
+                "rename the file or give a list of id TAB path"
+            )

@@ -1,0 +1,57 @@
+"""Region extraction as modules, and images to extract from, for the tests."""
+
+import importlib
+import io
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "preprocess" / "extract_regions.py"
+sys.path.insert(0, str(ROOT / "preprocess"))
+
+detectors = importlib.import_module("detectors")
+extract_regions = importlib.import_module("extract_regions")
+extraction_parts = importlib.import_module("extraction_parts")
+images = importlib.import_module("images")
+grid = importlib.import_module("detectors.grid")
+ssd_boxes = importlib.import_module("detectors.ssd_boxes")
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def write_images(folder: Path, count: int, *, seed: int = 0) -> list[str]:
+    """Small PNG files of noise; returns their ids in order."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    ids = [f"img{i:04}" for i in range(count)]
+    for image_id in ids:
+        height, width = rng.integers(8, 24, 2)
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(folder / f"{image_id}.png")
+    return ids
+
+
+def write_grids(folder: Path, count: int, *, side: int = 2, width: int = 3) -> list[str]:
+    """`.npy` files for `--detector grid`; feature 0 of a cell is 100 * image + cell."""
+    folder.mkdir(parents=True)
+    ids = [f"img{i:04}" for i in range(count)]
+    for number, image_id in enumerate(ids):
+        features = np.zeros((side * side, width), np.float32)
+        features[:, 0] = 100 * number + np.arange(side * side)
+        np.save(folder / f"{image_id}.npy", features)
+    return ids
+
+
+def contents(path: str | Path) -> dict[str, list]:
+    """All datasets and attributes of a store, to compare."""
+    with h5py.File(path, "r", locking=False) as file:
+        datasets = {name: (str(file[name].dtype), file[name][:].tolist()) for name in file}
+        return {**datasets, "attributes": dict(file.attrs)}

@@ -1,0 +1,266 @@
+"""Extraction with the grid detector: what is stored, listed, resumed and shared."""
+
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from extraction import contents, detectors, extract_regions, extraction_parts, images, write_grids, write_images
+from PIL import Image
+
+from stores import fault
+from vtlm_fairseq.cli.regions import main as regions_main
+from vtlm_fairseq.data.region_store import RegionStore
+
+
+def extract(source, out, *argv, status=0):
+    fixed = ["--images", source, "--out", out, "--workers", 0]
+    fixed += [] if "--detector" in argv else ["--detector", "grid"]
+    assert extract_regions.main([str(a) for a in (*fixed, *argv)]) == status
+    return out
+
+
+def fails(*argv):
+    with pytest.raises(SystemExit) as caught:
+        extract(*argv)
+    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
+    return caught.value.code
+
+
+@pytest.fixture
+def grids(tmp_path):
+    """Ten images of 2 x 2 cells."""
+    write_grids(tmp_path / "in", 10)
+    return tmp_path / "in"
+
+
+def test_grid(tmp_path, capsys):
+    """PITFALLS 26: [rows, columns, D] and [g * g, D], x and y not mixed up."""
+    (tmp_path / "in").mkdir()
+    wide = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    np.save(tmp_path / "in" / "wide.npy", wide)
+    np.save(tmp_path / "in" / "square.npy", np.arange(16).reshape(4, 4))
+    store = RegionStore([str(extract(tmp_path / "in", tmp_path / "s.h5", "--dtype", "float32"))])
+    assert "2 images, 10 regions" in capsys.readouterr().out
+    assert (store.ids(), store.class_names, store.detector) == (["square", "wide"], ["cell"], "grid of 2 x 2")
+    square, wide = store[0], store[1]
+    np.testing.assert_allclose(wide.boxes[1], [1 / 3, 0, 2 / 3, 0.5])
+    np.testing.assert_allclose(wide.boxes[3], [0, 0.5, 1 / 3, 1])
+    assert wide.features[3].tolist() == [12, 13, 14, 15] and square.features[2].tolist() == [8, 9, 10, 11]
+    assert wide.scores.tolist() == [1] * 6 and wide.labels.tolist() == [0] * 6
+    assert regions_main(["validate", str(tmp_path / "s.h5")]) == 0
+
+
+def test_unreadable_files_are_listed(grids, tmp_path, capsys):
+    """Exit status 3; the others are stored in order."""
+    np.save(grids / "img0003.npy", np.zeros((5, 3)))
+    np.save(grids / "img0004.npy", np.zeros((4, 2)))
+    np.save(grids / "img0005.npy", np.full((4, 3), np.nan))
+    np.save(grids / "img0006.npy", np.full((4, 3), 1e6))
+    np.save(grids / "img0007.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    (grids / "img0008.npy").write_bytes(b"")
+    listing = tmp_path / "list"
+    names = sorted(path.name for path in grids.iterdir())
+    listing.write_text("".join(f"{grids / name}\n" for name in [*names, "gone.npy"]))
+    out = extract(listing, tmp_path / "s.h5", "--part-size", 3, "--batch-size", 2, status=3)
+    lines = [line.split("\t") for line in (tmp_path / "s.h5.errors.tsv").read_text().splitlines()]
+    assert [line[:2] for line in lines] == [
+        [f"img{i:04}", str(grids / f"img{i:04}.npy")] for i in (3, 4, 5, 6, 7, 8)
+    ] + [["gone", str(grids / "gone.npy")]]
+    reasons = [line[2] for line in lines]
+    assert reasons[0] == "5 features make no square grid; leave out the class token"
+    assert "2 wide, those of the first file 3" in reasons[1] and "not finite" in reasons[2]
+    assert "too large for float16; use --dtype float32" in reasons[3] and "not a .npy file" in reasons[4]
+    assert "not a .npy file" in reasons[5] and reasons[6] == "No such file or directory"
+    assert RegionStore([str(out)]).ids() == ["img0000", "img0001", "img0002", "img0009"]
+    assert "7 images could not be read, see " in capsys.readouterr().out
+    assert extract(listing, out, "--part-size", 3, status=3)  # complete already, and still says so
+    assert "complete already, errors in " in capsys.readouterr().out
+
+
+def test_a_mended_file_is_read_when_begun_anew(grids, tmp_path):
+    sound = (grids / "img0001.npy").read_bytes()
+    (grids / "img0001.npy").write_bytes(b"")
+    out = extract(grids, tmp_path / "s.h5", status=3)
+    (grids / "img0001.npy").write_bytes(sound)
+    extract(grids, out, "--overwrite")
+    assert len(RegionStore([str(out)])) == 10 and not (tmp_path / "s.h5.errors.tsv").exists()
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def crash_at(monkeypatch):
+    """Make the n-th change of the disk by the extraction the last, done or not."""
+    count = {"left": -1, "done": False}
+
+    def wrap(function):
+        def wrapped(*args, **kwargs):
+            if count["left"] == 0 and not count["done"]:
+                raise Crash
+            result = function(*args, **kwargs)
+            if count["left"] == 0:
+                raise Crash
+            count["left"] -= 1
+            return result
+
+        return wrapped
+
+    monkeypatch.setattr(os, "replace", wrap(os.replace))
+    monkeypatch.setattr(shutil, "rmtree", wrap(shutil.rmtree))
+    return count
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_resumed_wherever_it_ended(grids, tmp_path, crash_at, done):
+    """Before and after each file appears, in parts and in joining, a restart gives the same arrays."""
+    (grids / "img0004.npy").write_bytes(b"")
+    options = ("--part-size", 4, "--batch-size", 3)
+    expected = contents(extract(grids, tmp_path / "whole.h5", *options, status=3))
+    errors = (tmp_path / "whole.h5.errors.tsv").read_text()
+    steps = 0
+    while True:
+        out = tmp_path / f"{steps}.h5"
+        crash_at.update(left=steps, done=done)
+        try:
+            extract(grids, out, *options, status=3)
+            break
+        except Crash:
+            steps += 1
+            crash_at.update(left=-1)
+            extract(grids, out, *options, status=3)
+        assert contents(out) == expected
+        assert (tmp_path / f"{out.name}.errors.tsv").read_text() == errors
+        assert not (tmp_path / f"{out.name}.parts").exists()
+    assert steps == 1 + 2 * 3 + 4  # plan; errors and store of each part; joined store, errors, store, end of parts
+
+
+def test_a_damaged_part_is_made_again(grids, tmp_path, crash_at):
+    whole = contents(extract(grids, tmp_path / "whole.h5", "--part-size", 4))
+    crash_at.update(left=6)
+    with pytest.raises(Crash):
+        extract(grids, tmp_path / "s.h5", "--part-size", 4)
+    crash_at.update(left=-1)
+    part = tmp_path / "s.h5.parts" / "00000.h5"
+    part.write_bytes(part.read_bytes()[:2000])
+    (tmp_path / "s.h5.parts" / ".00001.h5.xyz.tmp").write_bytes(b"left over")
+    assert contents(extract(grids, tmp_path / "s.h5", "--part-size", 4)) == whole
+
+
+def test_parts_of_another_extraction_are_not_mixed(grids, tmp_path, crash_at):
+    crash_at.update(left=4)
+    with pytest.raises(Crash):
+        extract(grids, tmp_path / "s.h5", "--part-size", 4)
+    crash_at.update(left=-1)
+    out = tmp_path / "s.h5"
+    assert "dtype was 'float16' and is 'float32'" in fails(grids, out, "--part-size", 4, "--dtype", "float32")
+    assert "part_size was 4 and is 5" in fails(grids, out, "--part-size", 5)
+    np.save(grids / "img0010.npy", np.zeros((4, 3)))
+    assert "images was 10 and is 11" in fails(grids, out, "--part-size", 4)
+    assert len(RegionStore([str(extract(grids, out, "--part-size", 5, "--overwrite"))])) == 11
+
+
+def test_a_store_from_elsewhere_is_not_replaced(grids, tmp_path):
+    extract(grids, tmp_path / "s.h5")
+    before = (tmp_path / "s.h5").read_bytes()
+    assert "exists; remove it or add --overwrite" in fails(grids, tmp_path / "s.h5", "--dtype", "float32")
+    assert (tmp_path / "s.h5").read_bytes() == before and not (tmp_path / "s.h5.parts").exists()
+    assert "does not exist; make it first" in fails(grids, tmp_path / "no" / "s.h5")
+
+
+def test_two_processes_do_not_write_one_store(grids, tmp_path):
+    """PITFALLS 22: the second is refused while the first runs, whose workers hold no lock of their own."""
+    files, _ = images.list_images(str(grids), [".npy"])
+    with extraction_parts.Extraction(str(tmp_path / "s.h5"), files, {}, part_size=4, overwrite=False):
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+            assert "another process is extracting to it" in pool.submit(fails, grids, tmp_path / "s.h5").result()
+
+
+def test_shards_merged_equal_one_run(tmp_path):
+    """Folder of 13 images in four shards: arrays of the merged store, virtual or copied, are those of one run."""
+    write_grids(tmp_path / "in", 13)
+    whole = contents(extract(tmp_path / "in", tmp_path / "whole.h5"))
+    shards = [extract(tmp_path / "in", tmp_path / f"s.{i}.h5", "--num-shards", 4, "--shard-id", i) for i in range(4)]
+    for argv in ([], ["--copy"]):
+        out = tmp_path / f"merged{len(argv)}.h5"
+        assert regions_main(["merge", *map(str, shards), "--out", str(out), *argv]) == 0
+        merged = contents(out)
+        attributes = [{k: str(v) for k, v in c.pop("attributes").items()} for c in (merged, dict(whole))]
+        whole_attributes = {k: v for k, v in attributes[1].items() if k != "extraction"}
+        assert attributes[0] == whole_attributes
+        assert merged == {name: value for name, value in whole.items() if name != "attributes"}
+
+
+def test_options(grids, tmp_path):
+    out = tmp_path / "s.h5"
+    assert "--max-regions 4 here and in training" in fails(grids, out, "--max-regions", 3)
+    assert "--model has no effect on --detector grid" in fails(grids, out, "--model", "x")
+    assert "not known; there are grid, litert-ssd, " in fails(grids, out, "--detector", "x")
+    photos = tmp_path / "photos"
+    write_images(photos, 1)
+    for name, text in {
+        "litert-ssd": "fetch_ssd.sh",
+        "tf-saved-model": "the folder of a SavedModel",
+        "torchvision": "fasterrcnn_resnet50_fpn_v2",
+    }.items():
+        assert f"--detector {name} needs --model" in (message := fails(photos, out, "--detector", name))
+        assert text in message
+    assert "no such file; bash preprocess/fetch_ssd.sh" in fails(
+        photos, out, "--detector", "litert-ssd", "--model", tmp_path / "none"
+    )
+    assert list(tmp_path.glob("s.h5*")) == []
+
+
+def test_a_missing_package_names_the_extra(grids, tmp_path, monkeypatch):
+    base = detectors.base
+    assert "pip install 'vtlm-fairseq[extract]'" in fault(
+        base.import_package, "no_such_package.part", extra="extract", detector="x"
+    )
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(ValueError, match="pip install 'vtlm-fairseq\\[extract\\]'"):
+        detectors.get_detector("litert-ssd")(detectors.DetectorOptions())
+    assert detectors.get_detector("grid")(detectors.DetectorOptions())  # reads no images
+
+
+class Sizes(detectors.Detector):
+    """One region an image with its width and height, best score first for the last."""
+
+    def open(self, files):
+        self.feature_dim, self.class_names, self.description = 2, ["image"], "sizes"
+
+    def detect(self, inputs):
+        boxes, labels = np.tile([0.0, 0, 1, 1], (3, 1)), np.zeros(3, int)
+        return [
+            detectors.Detection(np.array([pixels.shape[:2]] * 3) + [[0], [1], [2]], boxes, labels, np.array([1, 3, 2]))
+            for pixels in inputs
+        ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sizes():
+    """A detector of one's own."""
+    detectors.register_detector("sizes")(Sizes)
+
+
+def test_images_of_all_kinds(tmp_path):
+    """Decoded in worker processes: the result does not depend on their number; --max-regions keeps the best."""
+    folder = tmp_path / "in"
+    write_images(folder, 5)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(folder / "turned.jpg", exif=exif)
+    Image.new("CMYK", (8, 9)).save(folder / "cmyk.jpg")
+    Image.new("L", (1, 1)).save(folder / "one.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    argv = ["--detector", "sizes", "--max-regions", 2, "--batch-size", 3, "--part-size", 4]
+    stores = [contents(extract(folder, tmp_path / f"{n}.h5", *argv, "--workers", n, status=3)) for n in (0, 1, 3)]
+    assert stores[0] == stores[1] == stores[2]
+    store = RegionStore([str(tmp_path / "0.h5")])
+    sizes = {image_id: store[row].features[0].tolist() for row, image_id in enumerate(store.ids())}
+    assert "broken" not in sizes
+    assert (sizes["turned"], sizes["cmyk"], sizes["one"]) == ([21, 11], [10, 9], [2, 2])
+    assert store[0].scores.tolist() == [3, 2]

@@ -1,0 +1,134 @@
+"""`vtlm-regions merge`: shards joined to one store, by reference or by copy."""
+
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from extraction import contents
+
+from stores import fault, make_store, write_pair
+from vtlm_fairseq.cli.regions import main
+from vtlm_fairseq.data.region_merge import merge_stores
+from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Three shards of 5, 0 and 3 images, some without regions, and what was stored."""
+    ids = [[f"a{i}" for i in range(5)], [], ["b", "ü", "c"]]
+    counts = [[3, 0, 4, 1, 2], [], [0, 5, 2]]
+    stored = {}
+    for number, (names, regions) in enumerate(zip(ids, counts, strict=True)):
+        path = tmp_path / "parts" / f"s.{number}.h5"
+        stored.update(make_store(path, names, regions=regions, seed=number))
+    return [str(tmp_path / "parts" / f"s.{n}.h5") for n in range(3)], stored
+
+
+def check(path, stored):
+    store = RegionStore([str(path)])
+    assert store.ids() == list(stored)
+    for row, image in enumerate(stored.values()):
+        for name, values in store[row]._asdict().items():
+            np.testing.assert_array_equal(values, image[name])
+    assert validate(str(path)) == []
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_merge(shards, tmp_path, copy):
+    """In the order given, not that of the names; every value arrives."""
+    paths, stored = shards
+    merge_stores([paths[2], paths[1], paths[0]], str(tmp_path / "m.h5"), copy=copy)
+    check(tmp_path / "m.h5", {name: stored[name] for name in [*list(stored)[5:], *list(stored)[:5]]})
+    with h5py.File(tmp_path / "m.h5", locking=False) as file:
+        assert file["features"].is_virtual != copy
+        # HDF5 reads 64 kB of contiguous data to give away a row: a virtual store would be slower than one file
+        assert copy or all(file[name].chunks for name in ("boxes", "labels", "scores"))
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_virtual_store_moves_with_its_shards(shards, tmp_path, monkeypatch):
+    """Paths are relative to the store, not to the working directory; without the shards it is refused, not zero."""
+    paths, stored = shards
+    (tmp_path / "set").mkdir()
+    shutil.move(tmp_path / "parts", tmp_path / "set" / "parts")
+    monkeypatch.chdir(tmp_path / "set" / "parts")
+    merge_stores([f"s.{n}.h5" for n in range(3)], "../m.h5")
+    monkeypatch.chdir("/")
+    os.rename(tmp_path / "set", tmp_path / "moved")
+    check(tmp_path / "moved" / "m.h5", stored)
+    os.unlink(tmp_path / "moved" / "parts" / "s.2.h5")
+    assert "s.2.h5, which is missing" in fault(RegionStore, [str(tmp_path / "moved" / "m.h5")])
+
+
+def test_a_merged_store_merges_again(shards, tmp_path):
+    paths, stored = shards
+    merge_stores(paths[:2], str(tmp_path / "m.h5"))
+    merge_stores([str(tmp_path / "m.h5"), paths[2]], str(tmp_path / "n.h5"))
+    check(tmp_path / "n.h5", stored)
+
+
+def test_shards_elsewhere_are_copied_or_refused(shards, tmp_path):
+    paths, stored = shards
+    (tmp_path / "other").mkdir()
+    out = str(tmp_path / "other" / "m.h5")
+    assert "s.0.h5 lies outside its folder" in (message := fault(merge_stores, paths, out))
+    assert "--copy" in message and os.listdir(tmp_path / "other") == []
+    merge_stores(paths, out, copy=True)
+    check(out, stored)
+
+
+def test_ids_given_twice_name_both_shards(shards, tmp_path):
+    paths, _ = shards
+    make_store(tmp_path / "parts" / "t.h5", ["x", "a3"])
+    message = fault(merge_stores, [*paths, str(tmp_path / "parts" / "t.h5")], str(tmp_path / "m.h5"))
+    assert "s.0.h5 and " in message and "t.h5: image 'a3' is there twice" in message
+    assert not (tmp_path / "m.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"detector": "another"}, "regions are by 'another', those of "),
+        ({"class_names": ["cat", "dog", "bird"]}, "class_names differ"),
+        ({"dtype": "float32"}, "features are float32 and float16"),
+        ({"feature_dim": 3, "features": np.zeros((2, 3))}, "features are 3 and 2 wide"),
+    ],
+)
+def test_stores_that_do_not_fit(tmp_path, options, reason):
+    write_pair(tmp_path / "a.h5")
+    write_pair(tmp_path / "b.h5", **options)
+    assert reason in fault(merge_stores, [str(tmp_path / f"{n}.h5") for n in "ab"], str(tmp_path / "m.h5"))
+
+
+def test_attributes_on_which_all_agree_are_kept(tmp_path):
+    for name, size in (("a", 300), ("b", 400)):
+        with RegionStoreWriter(
+            tmp_path / f"{name}.h5", feature_dim=1, class_names=["x"], detector="d", created_by="me",
+            attributes={"size": size, "licence": "CC0"},
+        ) as writer:  # fmt: skip
+            writer.add(name, features=np.ones((1, 1)), boxes=np.array([[0, 0, 1, 1]]), labels=np.zeros(1, int))
+    for copy in (False, True):
+        out = tmp_path / f"m{copy}.h5"
+        merge_stores([str(tmp_path / "a.h5"), str(tmp_path / "b.h5")], str(out), copy=copy)
+        attributes = contents(out)["attributes"]
+        assert attributes["licence"] == "CC0" and attributes["created_by"] == "me" and "size" not in attributes
+
+
+def test_command(shards, tmp_path, capsys):
+    paths, stored = shards
+    out = str(tmp_path / "m.h5")
+    assert main(["merge", str(tmp_path / "parts"), "--out", out]) == 0
+    assert "m.h5: 8 images, 17 regions from 3 files" in capsys.readouterr().out
+    check(out, stored)
+    assert main(["info", out]) == 0
+    assert "8 x float16, in 2 other files" in capsys.readouterr().out
+    for argv, reason in (
+        (["merge", *paths, "--out", out], "exists; remove it or add --overwrite"),
+        (["merge", *paths, "--out", paths[0], "--overwrite"], "is one of the stores to join"),
+        (["merge", *paths, "--out", str(tmp_path / "no" / "m.h5"), "--copy"], "does not exist; make it first"),
+    ):
+        with pytest.raises(SystemExit, match=reason):
+            main(argv)
+    check(out, stored)
