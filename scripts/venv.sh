@@ -22,7 +22,7 @@ version = tuple(map(int, metadata.version("ve-fairseq").split(".")[:3]))
 assert (0, 12, 3) <= version < (0, 13)
 needed = {
     "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm".split(),
-    "test": ["pytest", "xdist", "hypothesis", "playwright", "yaml", "ruff"],
+    "test": "pytest xdist hypothesis PIL playwright yaml ruff sklearn tensorboard".split(),
     "plots": ["matplotlib"],
     "extract": ["ai_edge_litert", "PIL"],
     "tensorflow": ["tensorflow", "PIL"],

@@ -31,6 +31,7 @@ def child(request: dict) -> int:
     os.dup2(null, 0)
     os.chdir(request["cwd"])
     os.environ.update(request["env"])
+    sys.path.extend(filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep)))  # it is forked, not started
     sys.argv = [request["module"], *request["argv"]]
     try:
         import torch

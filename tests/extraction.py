@@ -1,7 +1,9 @@
 """Region extraction as modules, and images to extract from, for the tests."""
 
 import importlib
+import importlib.util
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "preprocess" / "extract_regions.py"
+# A folder with TensorFlow and torchvision (pip install --target). In the environment itself TensorFlow would be
+# imported by every start of fairseq, through tensorboard.
+FRAMEWORKS = os.environ.get("VTLM_TEST_FRAMEWORKS", "")
 sys.path.insert(0, str(ROOT / "preprocess"))
 
 detectors = importlib.import_module("detectors")
@@ -19,6 +24,11 @@ extraction_parts = importlib.import_module("extraction_parts")
 images = importlib.import_module("images")
 grid = importlib.import_module("detectors.grid")
 ssd_boxes = importlib.import_module("detectors.ssd_boxes")
+
+
+def without(package: str) -> bool:
+    """Whether a package can be found neither in the environment nor in ``VTLM_TEST_FRAMEWORKS``."""
+    return importlib.util.find_spec(package) is None and not Path(FRAMEWORKS, package).is_dir()
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:

@@ -138,6 +138,22 @@ def _write_split(folder: Path, split: str, lines: list[Line], *, seed: int) -> N
             )
 
 
+def _write_probes(folder: Path, lines: list[Line]) -> None:
+    """Write what the probes of the test split read: a contrastive set, and the lines that end in an ambiguous noun.
+
+    The wrong translation of a line is that of its partner, which has the other sense.
+    """
+    ambiguous = [line for line in lines if line.sentence.ambiguous]
+    contrastive = folder / "contrastive"
+    contrastive.mkdir()
+    _write_text(contrastive / "src.en", [line.sentence.english for line in ambiguous])
+    _write_text(contrastive / "correct.de", [line.german for line in ambiguous])
+    _write_text(contrastive / "incorrect.de", [lines[line.partner].german for line in ambiguous])
+    _write_text(contrastive / "img.order", [line.image for line in ambiguous])
+    last = [number for number, line in enumerate(lines, start=1) if line.sentence.ambiguous and line.sentence.last]
+    _write_text(folder / "test_last.lines", [str(number) for number in last])
+
+
 def _write_swapped(folder: Path, lines: list[Line]) -> None:
     """Write ``test_swapped``: the test split, each line with the scene of its partner."""
     for language in ("en", "de"):
@@ -176,6 +192,7 @@ def make_data(out: Path, *, seed: int, sizes: dict[str, int]) -> None:
     for split, lines in splits.items():
         _write_split(partial, split, lines, seed=seed)
     _write_swapped(partial, splits["test"])
+    _write_probes(partial, splits["test"])
     partial.rename(out)
 
 

@@ -1,10 +1,8 @@
 """Detectors that run in TensorFlow and torchvision, each with a tiny model whose regions are known."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-from extraction import ROOT, SCRIPT
+from extraction import FRAMEWORKS, ROOT, SCRIPT, without
 from PIL import Image
 
 from harness import write_lines
@@ -107,14 +105,14 @@ def folder(tmp_path):
 
 def extract(run, folder, detector, *argv, out="s.h5", **options):
     return run(SCRIPT, "--images", folder / "in", "--detector", detector, "--out", folder / out, "--dtype", "float32",
-               "--workers", 1, *argv, **options)  # fmt: skip
+               "--workers", 1, *argv, env={"PYTHONPATH": FRAMEWORKS}, **options)  # fmt: skip
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="tensorflow is not installed")
+@pytest.mark.skipif(without("tensorflow"), reason="tensorflow is neither installed nor in VTLM_TEST_FRAMEWORKS")
 def test_tf_saved_model(run, folder):
     """Features averaged over positions, y-first boxes turned and cut, the background's offset taken off."""
     (folder / "make.py").write_text(SAVED_MODELS)
-    run(folder / "make.py", folder)
+    run(folder / "make.py", folder, env={"PYTHONPATH": FRAMEWORKS})
     extract(run, folder, "tf-saved-model", "--model", folder / "oid")
     store = RegionStore([str(folder / "s.h5")])
     assert (store.ids(), store.num_classes) == (["green", "halves", "leaf"], 601)
@@ -139,13 +137,13 @@ def test_tf_saved_model(run, folder):
     fault.fault("but not detection_features; export the model again")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
+@pytest.mark.skipif(without("torchvision"), reason="torchvision is neither installed nor in VTLM_TEST_FRAMEWORKS")
 def test_torchvision(run, folder):
     """Features belong to the boxes that are kept: here the mean colour in each box; labels without background."""
     (folder / "rcnn.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nimport torchvision_ops\n{RCNN}"
     )
-    run(folder / "rcnn.py", folder / "own.pt")
+    run(folder / "rcnn.py", folder / "own.pt", env={"PYTHONPATH": FRAMEWORKS})
     base = ["--detector-file", folder / "rcnn.py", "--model", "tiny_rcnn", "--weights", folder / "own.pt"]
     extract(run, folder, "torchvision", *base, "--max-regions", 12)
     store = RegionStore([str(folder / "s.h5")])

@@ -16,9 +16,10 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 QUICKSTART = CHECKOUT / "examples" / "quickstart"
-sys.path.insert(0, str(QUICKSTART))
+EXAMPLES = QUICKSTART.parent
+sys.path[:0] = [str(QUICKSTART), str(EXAMPLES)]
 
-import plan  # noqa: E402
+import commands  # noqa: E402
 import scoring  # noqa: E402
 import stages  # noqa: E402
 
@@ -138,7 +139,7 @@ def test_a_stage_that_can_goes_on_from_what_an_interrupted_run_left(tmp_path):
     """SIGTERM ends the command too; only a stage with the same command goes on."""
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys; sys.path[:0] = [{str(QUICKSTART)!r}, {str(CHECKOUT)!r}]\n"
+        f"import sys; sys.path[:0] = [{str(EXAMPLES)!r}, {str(CHECKOUT)!r}]\n"
         "import os, pathlib, stages\n"
         "code = sys.argv[1]\n"
         "one = stages.Stage(name='a', title='a', command=('-c', code, 'same'), outputs=('a',), recover=lambda: None)\n"
@@ -170,6 +171,24 @@ def test_a_stage_that_can_goes_on_from_what_an_interrupted_run_left(tmp_path):
     assert len((out / "a").read_text().split()) == 2
 
 
+def test_seconds_of_a_stage_are_those_of_all_its_runs(tmp_path):
+    """The second run goes on after 0.7 seconds of the first; ``record`` gets the sum before the stage is finished."""
+    code = (
+        "import os, time; second = os.path.exists('a'); open('a', 'w'); time.sleep(0 if second else 0.7)\n"
+        "print('last', flush=True); raise SystemExit(0 if second else 1)"
+    )
+    one = stage("a", code, recover=lambda: None)
+    with pytest.raises(VTLMError, match="exit status 1"):
+        runner(tmp_path, one)[0].run()
+    recorded = []
+    run, _ = runner(tmp_path, one)
+    run._record = lambda stage_, seconds: recorded.append((stage_.name, seconds, run.finished()))
+    assert run.run() == {"a": recorded[0][1]}
+    assert recorded == [("a", recorded[0][1], set())]
+    assert 0.7 <= recorded[0][1] < 5
+    assert run.finished() == {"a"}
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     run, _ = runner(tmp_path, stage("a", touch("a")))
@@ -194,10 +213,10 @@ def test_progress_is_one_line_with_time_left(tmp_path):
 
 
 def test_progress_of_the_commands():
-    update = plan._update_progress(200)
+    update = commands.update_progress(200)
     assert update('2025-01-01 | INFO | train_inner | {"epoch": 1, "num_updates": "50", "lr": "1"}') == 0.25
     assert update("2025-01-01 | INFO | train | begin") is None
-    hypotheses = plan._hypothesis_progress(4)
+    hypotheses = commands.hypothesis_progress(4)
     assert [hypotheses(line) for line in ("S-3\ta", "H-3\t-1\ta", "H-0\t-1\ta")] == [None, 0.25, 0.5]
 
 
@@ -212,11 +231,11 @@ def test_cut_off_last_checkpoint_is_replaced_by_the_newest_whole_one(tmp_path):
     newest = save("checkpoint_2_20.pt", 20)
     last = tmp_path / "checkpoint_last.pt"
     last.write_bytes(newest[:100])
-    plan._mend_last_checkpoint(tmp_path)
+    commands.mend_last_checkpoint(tmp_path)
     assert last.read_bytes() == newest
     for path in tmp_path.glob("*.pt"):
         path.write_bytes(b"cut")
-    plan._mend_last_checkpoint(tmp_path)
+    commands.mend_last_checkpoint(tmp_path)
     assert not last.exists()
 
 
@@ -230,12 +249,12 @@ def tiny(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess]:
     checkout = folder / "check out"
     for name in ("vtlm_fairseq", "examples/quickstart", "scripts"):
         shutil.copytree(CHECKOUT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "constraints.txt"):
+    for name in ("setup.cfg", "constraints.txt", "examples/commands.py", "examples/stages.py"):
         shutil.copy(CHECKOUT / name, checkout / name)
     return checkout, folder / "out put", quickstart(checkout, folder / "out put", script="run.sh")
 
 
-def quickstart(checkout: Path, out: Path, *, script: str = "run.py") -> subprocess.CompletedProcess:
+def quickstart(checkout: Path, out: Path, *options: str, script: str = "run.py") -> subprocess.CompletedProcess:
     """The quickstart with this environment's Python, from a folder that is not the checkout.
 
     ``run.sh`` looks for an environment first; ``run.py`` is what it then runs.
@@ -247,7 +266,7 @@ def quickstart(checkout: Path, out: Path, *, script: str = "run.py") -> subproce
         [
             "bash" if script == "run.sh" else sys.executable,
             checkout / "examples" / "quickstart" / script,
-            *("--size", "tiny", "--cpu", "--out", out),
+            *("--size", "tiny", "--cpu", "--out", out, *options),
         ],
         capture_output=True,
         text=True,
@@ -318,3 +337,16 @@ def test_second_call_does_nothing_and_a_failed_stage_is_tried_again(tiny):
     assert mended.returncode == 0
     assert mended.stdout.count("done before") == 8
     assert (out / "hyp" / "nmt.de").exists()
+
+
+@pytest.mark.slow
+def test_probes_go_on_from_the_plain_run(tiny):
+    """``--probes`` adds a TLM and four probes to what is there; NMT gets half of the twins whatever it has learned."""
+    checkout, out, _ = tiny
+    done = quickstart(checkout, out, "--probes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("done before") == 9 and "14/14  probe: attention" in done.stdout
+    figures = json.loads((out / "results.json").read_text(encoding="utf-8"))["probes"]
+    assert (figures["NMT, contrastive"], figures["NMT, drop"]) == (50, 0)
+    assert {"TLM", "VTLM", "gain of VTLM", "MMT, scenes shuffled, p", "MMT, layer 1", "equal weights"} <= figures.keys()
+    assert figures["gain of VTLM"] == pytest.approx(figures["VTLM"] - figures["TLM"])

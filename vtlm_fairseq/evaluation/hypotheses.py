@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
 
-_OUTPUT_LINE = re.compile(r"([STH])-(\d+)\t(.*)", re.DOTALL)
+_OUTPUT_LINE = re.compile(r"([STH])-([0-9]{1,12})\t(.*)", re.DOTALL)
 _MARKS = {"sentencepiece": re.compile("\u2581"), "subword_nmt": re.compile(r"\S@@(?: |$)")}
 
 
@@ -52,7 +54,7 @@ class Hypotheses:
             what = f"sentence {extra[0]} (ids count from 0)" if self.scores else f"{len(self.ids)} lines"
             raise VTLMError(f"{self.path}: {what}, but the corpus has {count} sentences; is this the right test set?")
         if missing and not allow_missing:
-            raise VTLMError(_missing_message(self.path, missing, count))
+            raise VTLMError(_missing_message(self.path, self.ids, count))
         return missing
 
 
@@ -105,18 +107,20 @@ def read_hypotheses(path: str | os.PathLike[str], *, allow_missing: bool = False
             "decode with --nbest 1, into a file of its own"
         )
     ids = sorted(found["H"])
-    missing = sorted(set(range(max(known) + 1)) - set(ids))
     if not ids:
         raise VTLMError(f"{path}: no H- lines; is this the whole output of fairseq-generate, without --quiet?")
-    if missing and not allow_missing:
-        raise VTLMError(_missing_message(str(path), missing, max(known) + 1))
+    count = max(known) + 1
+    if len(ids) < count and not allow_missing:
+        raise VTLMError(_missing_message(str(path), ids, count))
     scores, texts = [], []
     for number in ids:
         score, tab, text = found["H"][number].partition("\t")
         try:
             scores.append(float(score))
         except ValueError:
-            raise VTLMError(f"{path}: H-{number} has no score but {score!r}; decode again") from None
+            scores.append(math.nan)
+        if not math.isfinite(scores[-1]):
+            raise VTLMError(f"{path}: H-{number} has no score but {score[:40]!r}; decode again")
         texts.append(text)
     references = [found["T"][number] for number in ids] if found["T"].keys() >= set(ids) else None
     return Hypotheses(texts, ids, scores, references, str(path))
@@ -130,9 +134,12 @@ def subword_kind(texts: Sequence[str]) -> str | None:
     return None
 
 
-def _missing_message(path: str, missing: list[int], count: int) -> str:
+def _missing_message(path: str, ids: Sequence[int], count: int) -> str:
+    """`ids` are there, all below `count`."""
+    found = set(ids)
+    missing = list(islice((number for number in range(count) if number not in found), 6))
     return (
-        f"{path}: {count - len(missing)} hypotheses for {count} sentences; missing: {_first(missing)}; decode again, "
+        f"{path}: {len(ids)} hypotheses for {count} sentences; missing: {_first(missing)}; decode again, "
         "or score what is there with --allow-missing"
     )
 

@@ -82,20 +82,24 @@ def read_reference(
         raise VTLMError(f"{next(iter(files), name)}: no lines; see --ref")
     if words and subword_kind(files[words]):
         raise VTLMError(f"{words}: the reference is in sub-words; give the prepared text before BPE (--ref)")
-    lines = list(range(count)) if subset is None else _read_subset(subset, count)
+    lines = list(range(count)) if subset is None else read_line_numbers(subset, count, option="--subset")
     texts = [files[path] if path else None for path in (words, raw, source)]
     return Reference(name, *texts, lines, count)
 
 
-def _read_subset(path: str, count: int) -> list[int]:
-    """0-based line numbers from a file of 1-based ones."""
+def read_line_numbers(path: str, count: int, *, option: str) -> list[int]:
+    """Lines of a test set, counted from 1 in the file and from 0 in the result, sorted.
+
+    Raises:
+        VTLMError: unreadable, empty, not a number, beyond the ``count`` lines, or there twice (names ``option``).
+    """
     numbers = []
     for number, text in enumerate(read_lines(path), 1):
         if not text.strip().isdecimal() or not 1 <= int(text) <= count:
-            raise VTLMError(f"{path}, line {number}: {text!r} is not a line number from 1 to {count} (--subset)")
+            raise VTLMError(f"{path}, line {number}: {text!r} is not a line number from 1 to {count} ({option})")
         numbers.append(int(text) - 1)
     if not numbers or len(set(numbers)) != len(numbers):
-        raise VTLMError(f"{path}: {'a line number is there twice' if numbers else 'no line numbers'} (--subset)")
+        raise VTLMError(f"{path}: {'a line number is there twice' if numbers else 'no line numbers'} ({option})")
     return sorted(numbers)
 
 

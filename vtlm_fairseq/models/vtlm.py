@@ -79,19 +79,19 @@ class VTLMModel(BaseFairseqModel):
         Args:
             src_tokens: B x T, the masked input.
             masked_tokens: B x T, True where a word is predicted.
-            selected_regions: B x R, True where a region's label is predicted.
+            selected_regions: B x R, True where a region's label is predicted; None: nowhere.
             net_input: the encoder's other inputs (see :class:`MultimodalEncoder`).
 
         Returns:
             logits of words, n_text x V, in row-major order of ``masked_tokens``; logits of regions,
             n_region x C, in row-major order of ``selected_regions``, or None without regions.
         """
-        chosen = masked_tokens
-        if net_input.get("features") is not None and self.region_head is not None:
-            chosen = torch.cat([masked_tokens, selected_regions], dim=1)
+        if net_input.get("features") is None or self.region_head is None:
+            return self.lm_head(self.encoder.predict(src_tokens, masked_tokens, **net_input)), None
+        if selected_regions is None:
+            selected_regions = torch.zeros_like(net_input["region_padding_mask"])
+        chosen = torch.cat([masked_tokens, selected_regions], dim=1)
         states = self.encoder.predict(src_tokens, chosen, **net_input)
-        if chosen is masked_tokens:
-            return self.lm_head(states), None
         is_region = chosen.nonzero()[:, 1] >= src_tokens.size(1)
         return self.lm_head(states[~is_region]), self.region_head(states[is_region])
 

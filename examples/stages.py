@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from vtlm_fairseq.errors import VTLMError
 
@@ -40,6 +40,7 @@ class Stage:
         recover: makes what an unfinished run of the same command left fit to go on from; None: it starts anew.
         seconds: how long it takes on two cores, to estimate the time left.
         inputs: files whose content belongs to the fingerprint.
+        facts: what else belongs to it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Stage:
     recover: Callable[[], None] | None = None
     seconds: float = 5.0
     inputs: tuple[Path, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 class Screen:
@@ -104,10 +106,60 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In a child: ask Linux to end it when the runner is killed, so that no training goes on unseen."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the output folder. One that holds anything else is refused, since stages remove old outputs.
+
+    Raises:
+        VTLMError: it holds files of something else, or cannot be made.
+    """
+    stamps = out / "stamps"
+    try:
+        if out.exists() and not stamps.is_dir() and any(out.iterdir()):
+            raise VTLMError(f"--out {out} holds files of something else; name a new or an empty folder")
+        stamps.mkdir(parents=True, exist_ok=True)
+        (out / "logs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise VTLMError(f"--out {out}: cannot be used ({error.strerror}); name another folder") from None
+
+
+def start_process(
+    command: Sequence[str], *, cwd: Path, environment: dict[str, str], log: BinaryIO, lock: int
+) -> subprocess.Popen:
+    """Start a command of this interpreter.
+
+    Args:
+        command: its arguments.
+        cwd: where it runs.
+        environment: its variables.
+        log: takes its output.
+        lock: a file descriptor that it keeps open.
+    """
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        pass_fds=(lock,),
+        preexec_fn=die_with_parent,
+    )
+
+
+def _seconds_before(started: Path, log: Path, fingerprint: str) -> float | None:
+    """Seconds that unfinished runs of the same command took, to the last line of their log; None if there is none."""
+    try:
+        begun = json.loads(started.read_text(encoding="utf-8"))
+        last = log.stat().st_mtime
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return begun["seconds"] + max(0.0, last - begun["time"]) if begun["fingerprint"] == fingerprint else None
 
 
 class Runner:
@@ -119,33 +171,46 @@ class Runner:
         root: a folder whose place does not matter: its path is left out of the fingerprints.
         environment: of the commands.
         screen: where to say what happens.
+        launch: starts a command; its arguments are those of `start_process`.
+        record: called with each stage that has ended well and its seconds, before it counts as finished.
     """
 
     def __init__(
-        self, out: Path, stages: Sequence[Stage], *, root: Path, environment: dict[str, str], screen: Screen
+        self,
+        out: Path,
+        stages: Sequence[Stage],
+        *,
+        root: Path,
+        environment: dict[str, str],
+        screen: Screen,
+        launch: Callable[..., subprocess.Popen] | None = None,
+        record: Callable[[Stage, float], None] = lambda stage, seconds: None,
     ) -> None:
         self.out = out
         self.stages = list(stages)
         self._root = str(root)
         self._environment = environment
         self._screen = screen
+        self._launch = launch or start_process
+        self._record = record
         self._fingerprints: dict[str, str] = {}
         for stage in self.stages:
             self._fingerprints[stage.name] = self._fingerprint(stage)
 
     def run(self) -> dict[str, float]:
-        """Run what is not finished and return the seconds of each stage.
+        """Run what is not finished and return the seconds of each stage, those of runs that were cut off included.
 
         Raises:
             VTLMError: a stage failed, after the end of its log was shown, or ``out`` is in use or not ours.
             KeyboardInterrupt: after the running command was ended.
         """
-        self._prepare_folder()
+        prepare_folder(self.out)
         seconds = {}
+        width = max([24, *(len(stage.title) for stage in self.stages)])
         with self._locked() as lock, _terminate_as_interrupt():
             for number, stage in enumerate(self.stages, start=1):
                 stamp = self._stamp(stage)
-                self._screen.start(f"{number}/{len(self.stages)}  {stage.title:<24}")
+                self._screen.start(f"{number}/{len(self.stages)}  {stage.title:<{width}}")
                 if stamp is None:
                     left = sum(s.seconds for s in self.stages[number:] if self._stamp(s) is None)
                     seconds[stage.name] = self._run_stage(stage, seconds_after=left, lock=lock)
@@ -155,22 +220,16 @@ class Runner:
                     self._screen.end("done before")
         return seconds
 
-    def _prepare_folder(self) -> None:
-        """Make the output folder. One that holds anything else is refused, since stages remove old outputs."""
-        stamps = self.out / "stamps"
-        try:
-            if self.out.exists() and not stamps.is_dir() and any(self.out.iterdir()):
-                raise VTLMError(f"--out {self.out} holds files of something else; name a new or an empty folder")
-            stamps.mkdir(parents=True, exist_ok=True)
-            (self.out / "logs").mkdir(exist_ok=True)
-        except OSError as error:
-            raise VTLMError(f"--out {self.out}: cannot be used ({error.strerror}); name another folder") from None
+    def finished(self) -> set[str]:
+        """Names of the stages that are finished."""
+        return {stage.name for stage in self.stages if self._stamp(stage) is not None}
 
     def _fingerprint(self, stage: Stage) -> str:
         facts = [
             [part.replace(self._root, "") for part in stage.command],
             [hashlib.sha256(path.read_bytes()).hexdigest() for path in stage.inputs],
             [self._fingerprints[name] for name in stage.needs],
+            *stage.facts,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -189,13 +248,15 @@ class Runner:
         started = self.out / "stamps" / f"{stage.name}.started"
         log = self.out / "logs" / f"{stage.name}.log"
         stamp.unlink(missing_ok=True)
-        if stage.recover and started.exists() and started.read_text(encoding="utf-8") == fingerprint:
+        before = _seconds_before(started, log, fingerprint) if stage.recover else None
+        if before is not None:
             stage.recover()
         else:
             for name in stage.outputs:
                 _remove(self.out / name)
             log.unlink(missing_ok=True)
-            write_atomically(started, fingerprint)
+        begun = {"fingerprint": fingerprint, "seconds": before or 0.0, "time": time.time()}
+        write_atomically(started, json.dumps(begun))
         start = time.monotonic()
         status = self._run_command(stage, log, seconds_after=seconds_after, lock=lock)
         if status == 0:
@@ -212,7 +273,8 @@ class Runner:
                 f"stage {stage.title!r} ended with exit status {status}; above are the last lines of {log}; "
                 "the same command tries it again"
             )
-        seconds = round(time.monotonic() - start, 1)
+        seconds = round((before or 0.0) + time.monotonic() - start, 1)
+        self._record(stage, seconds)
         write_atomically(stamp, json.dumps({"fingerprint": fingerprint, "seconds": seconds}))
         started.unlink()
         return seconds
@@ -221,21 +283,12 @@ class Runner:
         """Run the command with its output in ``log``; return its exit status."""
         with log.open("ab") as sink, log.open("rb") as source:
             source.seek(0, os.SEEK_END)
-            process = subprocess.Popen(
-                [sys.executable, *stage.command],
-                cwd=self.out,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
-                preexec_fn=_die_with_parent,
-            )
+            process = self._launch(stage.command, cwd=self.out, environment=self._environment, log=sink, lock=lock)
             try:
                 watch = _Watch(stage, self._screen, seconds_after)
                 while (status := process.poll()) is None:
                     watch.read(source)
-                    time.sleep(0.2)
+                    time.sleep(0.05)
                 return status
             finally:
                 _end(process)

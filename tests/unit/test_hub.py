@@ -1,0 +1,124 @@
+"""Masked words of pairs through a real checkpoint folder, and what a folder stands for."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from stores import fault
+from tiny import folder, line_regions, pretraining_config, pretraining_task, sentences, vtlm_model
+from vtlm_fairseq.hub import VTLM, MultimodalTransformer, find_checkpoint
+
+REGIONS = {"region_dim": 4, "region_classes": 5}
+
+
+def save(path, model, config, task) -> str:
+    """A checkpoint as fairseq's trainer writes it, without optimizer."""
+    state = {
+        "cfg": OmegaConf.to_container(config, resolve=True, enum_to_str=True),
+        "model": model.state_dict(),
+        "task_state": task.state_dict(),
+        "extra_state": {},
+        "optimizer_history": [{"num_updates": 1, "criterion_name": "VTLMCriterion", "optimizer_name": "FairseqAdam",
+                               "lr_scheduler_state": {}}],
+    }  # fmt: skip
+    torch.save(state, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def vtlm(tmp_path_factory) -> VTLM:
+    """A VTLM with regions from memory; texts are words of the tiny dictionary."""
+    data = folder(tmp_path_factory.mktemp("hub") / "bin", {"train": 3})
+    config = pretraining_config(data.path)
+    model = vtlm_model(data.dictionary, **REGIONS)
+    for name, value in {**REGIONS, "langs": "de,en", "source_lang": "en", "target_lang": "de"}.items():
+        config.model[name] = value
+    path = save(data.path / "checkpoint_last.pt", model, config, pretraining_task(data.path))
+    loaded = VTLM(path, region_order="none", preprocessed=True, cpu=True)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.model.state_dict().items())
+    return loaded
+
+
+def masked(sentence: torch.Tensor, vtlm: VTLM, *places: int) -> torch.Tensor:
+    sentence = sentence.clone()
+    sentence[list(places)] = vtlm.mask_idx
+    return sentence
+
+
+def test_predictions_equal_a_forward_pass_whatever_the_batch(vtlm):
+    """Log-probabilities of one pair by hand: ``</s> s </s> </s> t </s>``, positions restarting, all regions visible."""
+    lines = sentences(8, seed=1)
+    sources = [masked(line, vtlm, 0) for line in lines[:4]]
+    targets = [masked(line, vtlm, 1, 0) for line in lines[4:]]
+    regions = line_regions([3, 0, 2, 7])
+    found = dict(vtlm.predict(sources, targets, regions=regions))
+    assert sorted(found) == [0, 1, 2, 3] and {len(value) for value in found.values()} == {3}
+    for i in range(4):
+        eos = torch.tensor([2])
+        sides = [torch.cat([eos, side]) for side in (sources[i], targets[i])]
+        tokens = torch.cat(sides)[None]
+        image = regions[i]
+        logits, _ = vtlm.model(
+            tokens,
+            masked_tokens=tokens == vtlm.mask_idx,
+            positions=torch.cat([torch.arange(len(side)) for side in sides])[None],
+            langs=torch.cat([torch.full((len(side),), row) for side, row in zip(sides, (1, 0), strict=True)])[None],
+            features=torch.from_numpy(image.features)[None],
+            boxes=torch.from_numpy(image.boxes)[None],
+            region_padding_mask=torch.zeros(1, len(image.labels), dtype=torch.bool),
+            selected_regions=torch.zeros(1, len(image.labels), dtype=torch.bool),
+        )
+        assert (found[i] - torch.log_softmax(logits, -1)).abs().max() < 1e-4
+    for number, value in vtlm.predict(sources, targets, regions=regions, batch_size=1):
+        assert (value - found[number]).abs().max() < 1e-5
+
+
+def test_regions_change_predictions(vtlm):
+    """PITFALLS 4, for masked words."""
+    (source, target) = sentences(2, seed=2)
+    pair = ([masked(source, vtlm, 0)], [target])
+    ((_, one),), ((_, other),), ((_, none),) = (
+        vtlm.predict(*pair, regions=regions) for regions in (line_regions([3, 3], [0]), line_regions([3, 3], [1]), None)
+    )
+    assert (one - other).abs().max() > 1e-3 and (one - none).abs().max() > 1e-3
+
+
+def test_source_alone_is_one_sentence(vtlm):
+    """Without a target there is nothing behind the source's ``</s>``, also in a batch with pairs."""
+    source, target = sentences(2, seed=3)
+    source = masked(source, vtlm, 1)
+    tokens = torch.cat([torch.tensor([2]), source])[None]
+    logits, _ = vtlm.model(tokens, masked_tokens=tokens == vtlm.mask_idx)
+    found = dict(vtlm.predict([source, source], [None, target]))
+    assert (found[0] - torch.log_softmax(logits, -1)).abs().max() < 1e-4
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+def test_fill_mask(vtlm):
+    """The source's masks first; words only, best first; probabilities are of the whole vocabulary."""
+    filled = vtlm.fill_mask("w3 <mask> w5", "<mask> w7 <mask>", top=4)
+    assert [len(words) for words in filled] == [4, 4, 4]
+    sides = [vtlm.encode(text, "en") for text in ("w3 <mask> w5", "<mask> w7 <mask>")]
+    ((_, log_probs),) = vtlm.predict(sides[:1], sides[1:])
+    for words, row in zip(filled, log_probs, strict=True):
+        expected = sorted(((float(row[i].exp()), vtlm.dictionary[i]) for i in range(4, 45)), reverse=True)[:4]
+        assert [word for word, _ in words] == [word for _, word in expected]
+        assert [share for _, share in words] == pytest.approx([share for share, _ in expected], rel=1e-4)
+    everything = vtlm.fill_mask("<mask>", top=1000)[0]
+    assert len(everything) == 41 and sum(share for _, share in everything) < 1
+
+
+def test_faults(vtlm, tmp_path):
+    assert "no <mask>" in fault(vtlm.fill_mask, "w1")
+    assert "no region store" in fault(vtlm.fill_mask, "<mask>", image="img0.jpg")
+    assert "the model takes 511" in fault(vtlm.fill_mask, "<mask> " * 600)
+    assert "checkpoint_best.pt nor checkpoint_last.pt" in fault(VTLM.from_pretrained, tmp_path)
+    assert "pre-trained model (vtlm)" in fault(MultimodalTransformer.from_pretrained, vtlm.path)
+
+
+def test_a_folder_stands_for_its_best_checkpoint(tmp_path):
+    (tmp_path / "checkpoint_last.pt").touch()
+    assert find_checkpoint(tmp_path) == str(tmp_path / "checkpoint_last.pt")
+    (tmp_path / "checkpoint_best.pt").touch()
+    assert find_checkpoint(tmp_path) == str(tmp_path / "checkpoint_best.pt")
+    assert find_checkpoint(tmp_path / "x.pt") == str(tmp_path / "x.pt")

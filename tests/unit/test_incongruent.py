@@ -1,0 +1,38 @@
+"""Drops of BLEU on a hand-made case."""
+
+import pytest
+from sacrebleu.metrics import BLEU
+
+from vtlm_fairseq.evaluation.incongruent import Outputs, compare
+
+REFERENCES = [f"ein mann sieht {i} hunde und {i + 1} rote autos" for i in range(40)]
+HALF = [text if i % 2 else "eine frau" for i, text in enumerate(REFERENCES)]
+ONE_OFF = ["ein mann sieht 0 hunde und 1 rotes auto", *REFERENCES[1:]]
+
+
+def bleu(texts: list[str]) -> float:
+    return BLEU(tokenize="none").corpus_score(texts, [REFERENCES]).score
+
+
+def test_drop_is_given_minus_the_mean_of_the_repeats_with_the_greatest_p():
+    """Given regions are perfect (BLEU 100). One shuffling spoils half of the lines, the other one word pair."""
+    rows, signature = compare(Outputs(REFERENCES, REFERENCES, {"shuffle": [HALF, ONE_OFF], "none": [HALF]}))
+    assert [row[0] for row in rows] == ["given", "shuffle", "none"]
+    assert rows[0][1:] == [pytest.approx(100), 0.0, None]
+    mean = (bleu(HALF) + bleu(ONE_OFF)) / 2
+    assert rows[1][1:3] == [pytest.approx(mean), pytest.approx(100 - mean)]
+    assert rows[2][2] == pytest.approx(100 - bleu(HALF))
+    assert rows[2][3] < 0.01 < rows[1][3]
+    assert "tok:none" in signature
+
+
+def test_a_system_that_ignores_regions_has_no_drop():
+    """Equal translations: drop 0, and chance explains it."""
+    rows, _ = compare(Outputs(REFERENCES, HALF, {"shuffle": [HALF]}))
+    assert rows[1][2] == pytest.approx(0, abs=1e-9)
+    assert rows[1][3] > 0.9
+
+
+def test_text_only_model_has_one_row():
+    rows, _ = compare(Outputs(REFERENCES, HALF, {}))
+    assert rows == [["none", pytest.approx(bleu(HALF)), 0.0, None]]

@@ -1,0 +1,38 @@
+"""``vtlm-probe``: what the image does, one sub-command a probe (paper, section 3.2)."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from vtlm_fairseq.errors import exit_on_error
+
+PROBES = ("last_word", "entity", "attention", "contrastive", "incongruent")
+"""Modules of `vtlm_fairseq.evaluation`: each has ``add_parser(commands)``, which sets ``run``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Raises:
+        SystemExit: with one line, for a fault of input or options.
+    """
+    args = build_parser().parse_args(argv)
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
+    with exit_on_error():
+        args.run(args)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``vtlm-probe``."""
+    parser = argparse.ArgumentParser(prog="vtlm-probe", description="Measure what the image does for a model.")
+    commands = parser.add_subparsers(dest="probe", required=True, metavar="PROBE")
+    for name in PROBES:
+        importlib.import_module(f"vtlm_fairseq.evaluation.{name}").add_parser(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
