@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vtlm_fairseq.checkpoints import read_model_config
-from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.hypotheses import read_lines
-from vtlm_fairseq.evaluation.systems import check_systems, parse_system
+from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
-from vtlm_fairseq.hub import MultimodalTransformer, find_checkpoint
+from vtlm_fairseq.hub import MultimodalTransformer
 
 
 def add_parser(commands) -> None:
@@ -26,28 +25,16 @@ def add_parser(commands) -> None:
         description="Score a right and a wrong translation of each source sentence, given its image, and print the "
         "share of lines whose right one scores better. Files hold raw text; the model's text pipeline is applied.",
     )
-    parser.add_argument(
-        "--system",
-        "--path",
-        dest="systems",
-        type=parse_system,
-        action="append",
-        required=True,
-        metavar="NAME=CKPT",
-        help="translation checkpoint, NMT or MMT; repeat for more",
-    )
+    add_model_options(parser, what="translation checkpoint, NMT or MMT; repeat for more")
     parser.add_argument("--src", required=True, metavar="FILE", help="source sentences (CoMMuTE: src.en)")
     parser.add_argument("--correct", required=True, metavar="FILE", help="right translations (CoMMuTE: correct.de)")
     parser.add_argument("--incorrect", required=True, metavar="FILE", help="wrong ones (CoMMuTE: incorrect.de)")
     parser.add_argument("--images", metavar="FILE", help="image ids, one a line (CoMMuTE: img.order)")
-    parser.add_argument("--regions", default="none", metavar="STORE", help="for models with regions: store file")
     parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
     parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
     parser.add_argument("--preprocessed", action="store_true", help="the text is sub-words already")
     parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty of the log-probability (default: 1)")
     parser.add_argument("--sentences", metavar="TSV", help="write the scores of each line")
-    parser.add_argument("--batch-size", type=positive, default=32, help="translations at once (default: 32)")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     add_format_option(parser)
     parser.set_defaults(run=run)
 
@@ -58,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         VTLMError: a fault of input or options.
     """
-    check_systems(args.systems)
+    checkpoints = list(named_checkpoints(args.systems))
     lines = ContrastiveSet.read(src=args.src, correct=args.correct, incorrect=args.incorrect, images=args.images)
     made = Table(
         ["system", "score", "accuracy", "right", "ties", "lines"],
@@ -68,23 +55,19 @@ def run(args: argparse.Namespace) -> int:
                f"lenpen {args.lenpen:g}; tokens are sub-words and </s>; a tie counts as wrong"],
     )  # fmt: skip
     written = []
-    for system in args.systems:
-        for number, path in enumerate(system.paths, 1):
-            name = system.name if len(system.paths) == 1 else f"{system.name} {number}"
-            model = _load(path, args)
-            scores, unknown = score_lines(model, lines, batch_size=args.batch_size)
-            for what, (right, ties) in results(scores, lenpen=args.lenpen).items():
-                made.rows.append([name, what, 100 * right / len(scores), right, ties, len(scores)])
-            if model.needs_images:
-                made.notes.append(f'{name}: regions "{model.store.detector}", order {args.region_order}')
-            if unknown:
-                made.notes.append(f"{name}: {unknown} sub-words of the translations are <unk>")
-            written += [
-                "\t".join(
-                    [name, str(line), *(f"{value:.8g}" for score in pair for value in _values(score, args.lenpen))]
-                )
-                for line, pair in enumerate(scores, 1)
-            ]
+    for name, path in checkpoints:
+        model = _load(path, args)
+        scores, unknown = score_lines(model, lines, batch_size=args.batch_size)
+        for what, (right, ties) in results(scores, lenpen=args.lenpen).items():
+            made.rows.append([name, what, 100 * right / len(scores), right, ties, len(scores)])
+        if model.needs_images:
+            made.notes.append(f'{name}: regions "{model.store.detector}", order {args.region_order}')
+        if unknown:
+            made.notes.append(f"{name}: {unknown} sub-words of the translations are <unk>")
+        written += [
+            "\t".join([name, str(line), *(f"{value:.8g}" for score in pair for value in _values(score, args.lenpen))])
+            for line, pair in enumerate(scores, 1)
+        ]
     if args.sentences:
         columns = ["perplexity", "log-probability", "tokens"]
         head = ["system", "line", *(f"{side} {column}" for side in ("correct", "incorrect") for column in columns)]
@@ -160,7 +143,6 @@ def results(scores: Sequence[tuple[Score, Score]], *, lenpen: float = 1.0) -> di
 
 def _load(path: str, args: argparse.Namespace) -> MultimodalTransformer:
     """Load a checkpoint; a text-only one gets no regions."""
-    path = find_checkpoint(path)
     has_regions = bool(read_model_config(path)["region_dim"])
     return MultimodalTransformer.from_pretrained(
         path,

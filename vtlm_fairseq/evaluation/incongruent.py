@@ -12,9 +12,14 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.last_word import bpe_kind
 from vtlm_fairseq.evaluation.scores import TOKENISED, paired_bootstrap
 from vtlm_fairseq.evaluation.splits import in_order
-from vtlm_fairseq.evaluation.systems import LoadedModel, check_systems, load_model, parse_system
+from vtlm_fairseq.evaluation.systems import (
+    LoadedModel,
+    add_decoding_options,
+    add_model_options,
+    load_model,
+    named_checkpoints,
+)
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
-from vtlm_fairseq.hub import find_checkpoint
 
 
 def add_parser(commands) -> None:
@@ -26,26 +31,12 @@ def add_parser(commands) -> None:
         "print what BLEU on tokenised text loses, with its significance.",
     )
     parser.add_argument("data", metavar="DATA", help="folder of binarised data")
-    parser.add_argument(
-        "--system",
-        "--path",
-        dest="systems",
-        type=parse_system,
-        action="append",
-        required=True,
-        metavar="NAME=CKPT",
-        help="translation checkpoint; repeat for more",
-    )
-    parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="the test set (default: test)")
-    parser.add_argument("--regions", default="none", metavar="STORE", help="for models with regions: as in training")
+    add_model_options(parser, what="translation checkpoint; repeat for more")
+    add_decoding_options(parser)
     parser.add_argument("--repeats", type=positive, default=5, help="shufflings (default: 5)")
     parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
-    parser.add_argument("--beam", type=positive, default=8, help="beam size (default: 8)")
-    parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty (default: 1)")
     parser.add_argument("--max-len-a", type=float, default=0.0, help="at most ax+b tokens for x source tokens")
     parser.add_argument("--max-len-b", type=int, default=200, help="see --max-len-a (default: 200)")
-    parser.add_argument("--batch-size", type=positive, default=32, help="sentences at once (default: 32)")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     add_format_option(parser)
     parser.set_defaults(run=run)
 
@@ -56,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         VTLMError: a fault of input or options.
     """
-    check_systems(args.systems)
+    checkpoints = list(named_checkpoints(args.systems))
     made = Table(
         ["system", "regions", "BLEU", "drop", "p"],
         [],
@@ -65,17 +56,15 @@ def run(args: argparse.Namespace) -> int:
     )
     signatures: dict[str, None] = {}
     about: dict[str, None] = {}
-    for system in args.systems:
-        for number, path in enumerate(system.paths, 1):
-            name = system.name if len(system.paths) == 1 else f"{system.name} {number}"
-            outputs = translate_orders(path, args)
-            if outputs.others:
-                about[f'{name}: regions "{outputs.detector}"'] = None
-            else:
-                about[f"{name}: a text-only model, on which regions have no effect"] = None
-            rows, signature = compare(outputs)
-            made.rows += [[name, *row] for row in rows]
-            signatures[signature] = None
+    for name, path in checkpoints:
+        outputs = translate_orders(path, args)
+        if outputs.others:
+            about[f'{name}: regions "{outputs.detector}"'] = None
+        else:
+            about[f"{name}: a text-only model, on which regions have no effect"] = None
+        rows, signature = compare(outputs)
+        made.rows += [[name, *row] for row in rows]
+        signatures[signature] = None
     made.notes = [
         f"drop: BLEU with given regions minus this; p: sacreBLEU's paired bootstrap; BLEU: {', '.join(signatures)}"
     ]
@@ -123,9 +112,7 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
     Raises:
         VTLMError: a fault of input or options.
     """
-    loaded = load_model(
-        find_checkpoint(path), data=args.data, split=args.gen_subset, regions=args.regions, cpu=args.cpu
-    )
+    loaded = load_model(path, data=args.data, split=args.gen_subset, regions=args.regions, cpu=args.cpu)
     dataset, dictionary = loaded.dataset, loaded.task.target_dictionary
     if dataset.tgt is None:
         raise VTLMError(f"{args.data}: {args.gen_subset} has no references, which BLEU needs")

@@ -20,9 +20,9 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.hypotheses import subword_kind
 from vtlm_fairseq.evaluation.outputs import read_line_numbers
 from vtlm_fairseq.evaluation.splits import in_order, load_split
-from vtlm_fairseq.evaluation.systems import check_systems, parse_system
+from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
-from vtlm_fairseq.hub import VTLM, find_checkpoint
+from vtlm_fairseq.hub import VTLM
 
 BOTH = "BOTH"
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -38,17 +38,7 @@ def add_parser(commands) -> None:
         "sub-words are, predicted at once. BOTH pools the words of the two languages.",
     )
     parser.add_argument("data", metavar="DATA", help="folder of binarised data")
-    parser.add_argument(
-        "--system",
-        "--path",
-        dest="systems",
-        type=parse_system,
-        action="append",
-        required=True,
-        metavar="NAME=CKPT",
-        help="pre-trained checkpoint, TLM or VTLM; repeat for more",
-    )
-    parser.add_argument("--regions", default="none", metavar="STORE", help="for models with regions: as in training")
+    add_model_options(parser, what="pre-trained checkpoint, TLM or VTLM; repeat for more", batch_size=64)
     parser.add_argument(
         "--region-order",
         choices=ORDERS,
@@ -68,8 +58,6 @@ def add_parser(commands) -> None:
         help="leave final punctuation in the sentence and mask the word before it (for models of text that ends in a "
         "mark); else it is cut off",
     )
-    parser.add_argument("--batch-size", type=positive, default=64, help="pairs at once (default: 64)")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     add_format_option(parser)
     parser.set_defaults(run=run)
 
@@ -80,26 +68,22 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         VTLMError: a fault of input or options.
     """
-    check_systems(args.systems)
+    checkpoints = list(named_checkpoints(args.systems))
     subsets = args.subsets.split(",")
     if args.lines and len(subsets) > 1:
         raise VTLMError("--lines holds line numbers of one split; give one with --subsets")
     orders = list(dict.fromkeys(args.region_order or ["given"]))
     rows: dict[tuple[str, str, str], dict[str, Accuracy]] = {}
     notes: list[str] = []
-    for system in args.systems:
-        for number, path in enumerate(system.paths, 1):
-            name = system.name if len(system.paths) == 1 else f"{system.name} {number}"
-            # no store is opened here: each split has its own
-            model = VTLM(
-                find_checkpoint(path), data=args.data, region_order="none", preprocessed=True, cpu=args.cpu
-            )  # fmt: skip
-            for subset in subsets:
-                probe = SplitProbe.load(model, subset, args)
-                notes += probe.notes
-                for order in orders if probe.regions is not None else ["none"]:
-                    for masked, accuracy in probe.accuracies(order, args).items():
-                        rows.setdefault((name, order, masked), {})[subset] = accuracy
+    for name, path in checkpoints:
+        # no store is opened here: each split has its own
+        model = VTLM(path, data=args.data, region_order="none", preprocessed=True, cpu=args.cpu)
+        for subset in subsets:
+            probe = SplitProbe.load(model, subset, args)
+            notes += probe.notes
+            for order in orders if probe.regions is not None else ["none"]:
+                for masked, accuracy in probe.accuracies(order, args).items():
+                    rows.setdefault((name, order, masked), {})[subset] = accuracy
     print(table(rows, subsets, notes=list(dict.fromkeys(notes)), args=args).render(args.format))
     return 0
 

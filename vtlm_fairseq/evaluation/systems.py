@@ -38,13 +38,16 @@ def parse_system(text: str) -> System:
     return System(name if equals else text, tuple(files))
 
 
-def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") -> None:
-    """Add the options of probes that compare translation systems: systems, regions, test set, decoding.
+def add_model_options(
+    parser: argparse.ArgumentParser, *, what: str, batch_size: int = 32, required: bool = True
+) -> None:
+    """Add ``--system``, ``--regions``, ``--batch-size`` and ``--cpu``.
 
     Args:
-        split: default of ``--gen-subset``.
+        what: the kind of model and what several of them are, for the help.
+        batch_size: default of ``--batch-size``.
+        required: whether there must be a system.
     """
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
     parser.add_argument(
         "--system",
         "--path",
@@ -52,16 +55,40 @@ def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") 
         type=parse_system,
         action="append",
         default=[],
+        required=required,
         metavar="NAME=CKPT,CKPT",
-        help="a system and the checkpoints of its seeds; repeat for more systems",
+        help=what,
     )
-    parser.add_argument("--gen-subset", default=split, metavar="SPLIT", help="the test set (default: %(default)s)")
-    parser.add_argument("--regions", default="none", metavar="STORE", help="for systems with regions: as in training")
-    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--regions", default="none", metavar="STORE", help="for models with regions: as in training")
+    parser.add_argument("--batch-size", type=positive, default=batch_size, help="at once (default: %(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--gen-subset``, ``--beam`` and ``--lenpen``, named as fairseq-generate's."""
+    parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="the test set (default: test)")
     parser.add_argument("--beam", type=positive, default=8, help="beam size (default: 8)")
     parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty (default: 1)")
-    parser.add_argument("--batch-size", type=positive, default=32, help="sentences at once (default: 32)")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+
+def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") -> None:
+    """Add the options of probes that compare translation systems: systems, regions, test set, decoding.
+
+    Args:
+        split: default of ``--gen-subset``.
+    """
+    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_model_options(parser, what="a system and the checkpoints of its seeds; repeat for more systems", required=False)
+    add_decoding_options(parser)
+    parser.set_defaults(gen_subset=split)
+    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+
+
+def named_checkpoints(systems: list[System]) -> Iterator[tuple[str, str]]:
+    """Every checkpoint of every system with its name; several of one system are numbered."""
+    for system in check_systems(systems):
+        for number, path in enumerate(system.paths, 1):
+            yield (system.name if len(system.paths) == 1 else f"{system.name} {number}"), path
 
 
 def check_systems(systems: list[System]) -> list[System]:
