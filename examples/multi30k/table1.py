@@ -1,0 +1,139 @@
+"""Every row of Table 1: pre-training, training, decoding, one table. See the README beside this file.
+
+Everything is written under --out. Finished stages are skipped, a training that was cut off goes on from its newest
+whole checkpoint; a second call prints the table.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # commands.py, forks.py, stages.py
+# TensorFlow, which PyTorch's TensorBoard support imports where it is installed, would print its greeting
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+FORMATS = ("text", "markdown", "latex", "csv", "json")  # vtlm_fairseq.evaluation.tables, which --help does not import
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options; paths become absolute."""
+    from table1_rows import ROWS, SIZES
+
+    table = [row.name for row in ROWS.values() if not row.extra]
+    extra = [row.name for row in ROWS.values() if row.extra]
+    parser = argparse.ArgumentParser(description=__doc__, prog="table1.sh")
+    parser.add_argument("--out", type=Path, default=Path("table1-out"), help="folder for everything (%(default)s)")
+    parser.add_argument("--size", choices=list(SIZES), default="small", help="tiny learns nothing (default: small)")
+    parser.add_argument(
+        "--rows",
+        type=lambda text: text.split(","),
+        default=table,
+        help=f"comma-separated, of {', '.join(table)} (default: all of these), {', '.join(extra)}",
+    )
+    parser.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="of each row (1,2,3); pre-training has seed 1")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep half-precision inference copies here")
+    prepared = parser.add_argument_group("prepared data")
+    prepared.add_argument("--data", type=Path, metavar="DIR", help="binarised Multi30k, see docs/data.md")
+    prepared.add_argument("--regions", type=Path, metavar="PATH", help="its region store, a file or a folder")
+    raw = parser.add_argument_group("or raw data, with oracle regions")
+    raw.add_argument("--raw", type=Path, metavar="DIR", help="train.en, val.de, ... as published, plain or .gz")
+    raw.add_argument("--image-splits", type=Path, metavar="DIR", help="train.txt, val.txt, ... of the same repository")
+    raw.add_argument("--entities", type=Path, metavar="PATH", help="Flickr30k Entities: folder or .tgz")
+    raw.add_argument(
+        "--vocab-size", type=int, help="sentencepiece pieces (10,000; tiny 1,000), unless --cc-data has some"
+    )
+    raw.add_argument("--any-counts", action="store_true", help="accept other line counts than Multi30k's")
+    cc = parser.add_argument_group("Conceptual Captions (without them pre-training is on Multi30k)")
+    cc.add_argument("--cc-data", type=Path, metavar="DIR", help="binarised, with the dictionary of Multi30k")
+    cc.add_argument("--cc-regions", type=Path, metavar="PATH", help="region store of its images")
+    parser.add_argument(
+        "--test-sets",
+        type=lambda text: text.split(","),
+        default=["test_2016_flickr"],
+        metavar="LIST",
+        help="splits to decode (test_2016_flickr); MMT rows decode those that have regions",
+    )
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help="default: bf16 for small, else fp32")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: OMP_NUM_THREADS, else all)")
+    parser.add_argument("--cpu", action="store_true", help="leave a GPU alone; where PyTorch is installed, a CPU build")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="of the printed table (default: text)")
+    args = parser.parse_args(argv)
+    for name in args.rows:
+        if name not in ROWS:
+            parser.error(f"--rows: {name!r} is none of {', '.join(ROWS)}")
+    args.rows = [name for name in ROWS if name in args.rows]
+    for name, value in vars(args).items():
+        if isinstance(value, Path):
+            setattr(args, name, value.absolute())
+    return args
+
+
+def _seeds(text: str) -> list[int]:
+    """Distinct numbers, comma-separated."""
+    seeds = [int(seed) for seed in text.split(",")]
+    if len(set(seeds)) != len(seeds) or min(seeds) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give distinct numbers from 1, separated by commas")
+    return seeds
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    # fairseq, imported with the package, sets the root logger to DEBUG unless it is set up before.
+    logging.basicConfig(level=logging.WARNING)
+    args = parse_arguments(argv)
+    from commands import ROOT, environment
+    from forks import import_modules, start_fork
+    from stages import Runner, Screen, prepare_folder
+    from table1_data import Checksums, find_data
+    from table1_plan import Planner
+    from table1_results import Recorder, only_finished, seeds_found, tables, write_tables
+    from table1_rows import ROWS, SIZES
+
+    from vtlm_fairseq.errors import exit_on_error
+
+    if args.threads:
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    if args.cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    size, screen = SIZES[args.size], Screen(sys.stderr)
+    with exit_on_error():
+        prepare_folder(args.out)
+        checksums = Checksums(args.out)
+        data = find_data(args, vocab=args.vocab_size or size.vocab, checksums=checksums)
+        planner = Planner(args.out, data, size, precision=args.precision, keep=args.keep)
+        plan = planner.plan(args.rows, args.seeds)
+        recorder = Recorder(planner, plan, checksums)
+        if size.fork:
+            import_modules()
+        runner = Runner(
+            args.out,
+            plan.stages,
+            root=ROOT,
+            environment=environment(),
+            screen=screen,
+            launch=start_fork if size.fork else None,
+            record=recorder,
+        )
+        screen.say(f"Table 1, size {args.size}, in {args.out}; logs in {args.out / 'logs'}")
+        for line in plan.skipped:
+            screen.say(line)
+        try:
+            runner.run()
+        except KeyboardInterrupt:
+            screen.say("\nStopped; the same command goes on with this stage.")
+            raise SystemExit(130) from None
+        # the table has all rows and seeds that are finished here, of this call and of earlier ones
+        everything = Planner(args.out, data, size, precision=args.precision).plan(list(ROWS), seeds_found(args.out))
+        done = Runner(args.out, everything.stages, root=ROOT, environment={}, screen=screen).finished()
+        shown = replace(only_finished(everything, done), skipped=plan.skipped)
+        made = tables(recorder, planner, shown, size=args.size)
+        print(write_tables(args.out, made, lambda table: table.render(args.format)))
+
+
+if __name__ == "__main__":
+    main()

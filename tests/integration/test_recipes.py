@@ -1,0 +1,77 @@
+"""Every recipe of the examples, as it stands, for two updates; only sizes are overridden, to be small."""
+
+import shutil
+
+import pytest
+import torch
+from recipes import RECIPES
+
+from harness import ROOT, USER_DIR
+from toy import make_corpus
+
+SMALL = ("optimization.max_update=2", "dataset.batch_size=8", "dataset.num_workers=0", "common.cpu=true",
+         "common.log_interval=1", "model.encoder_embed_dim=32", "model.encoder_ffn_embed_dim=64",
+         "model.encoder_layers=2", "model.encoder_attention_heads=4")  # fmt: skip
+STARTS = {"tlm_nmt": "tlm", "tlm_mmt": "tlm"}
+"""Recipes that start from TLM; the others that start from something start from VTLM."""
+
+
+@pytest.fixture(scope="module")
+def second(run, corpus, tmp_path_factory):
+    """Another corpus with the dictionary of the first."""
+    folder = tmp_path_factory.mktemp("second") / "toy"
+    return make_corpus(
+        run, folder, {"train": 21, "valid": 5, "test": 5}, dictionary=corpus.data / "dict.en.txt", seed=9
+    )
+
+
+@pytest.fixture(scope="module")
+def joined(run, corpus, second, tmp_path_factory):
+    """The folder of NMT+CC, as the README makes it."""
+    folder = tmp_path_factory.mktemp("joined") / "bin"
+    script = ROOT / "examples/conceptual_captions/join_corpora.py"
+    run(script, second.data, corpus.data, "--out", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipe(run, corpus, joined, request, tmp_path, name):
+    """Two updates of the whole recipe, with regions, pre-trained weights and selection as it says."""
+    path = RECIPES[name]
+    text = path.read_text(encoding="utf-8")
+    data = joined if "data: joined-bin" in text else corpus.data
+    overrides = [*SMALL, f"common.user_dir={USER_DIR}", f"task.data={data}", f"checkpoint.save_dir={tmp_path}"]
+    if "regions: none" not in text:
+        overrides.append(f"task.regions={corpus.regions}")
+    if "pretrained:" in text:
+        start = request.getfixturevalue(STARTS.get(name, "vtlm"))
+        overrides.append(f"model.pretrained={start}")
+    trained = run("fairseq_cli.hydra_train", "--config-dir", path.parent, "--config-name", name, *overrides,
+                  cwd=tmp_path)  # fmt: skip
+    assert [update["num_updates"] for update in trained.updates()] == [1, 2]
+    assert ("transfer:" in trained.output) == ("pretrained:" in text)
+    best = torch.load(tmp_path / "checkpoint_best.pt", weights_only=True)
+    metric = "mlm_accuracy" if "_name: vtlm " in text else "loss"
+    assert best["extra_state"]["best"] == pytest.approx(trained.validations()[-1][metric], abs=1e-3)
+    assert (best["cfg"]["model"]["region_dim"] > 0) == ("regions: none" not in text)
+    if name == "nmt_cc":
+        assert "train en-de 21 examples" in trained.output and "train1 en-de 45 examples" in trained.output
+
+
+def test_join_corpora(run, corpus, second, tmp_path):
+    """CC is ``train``, Multi30k ``train1``; valid and test sets are Multi30k's; other dictionaries are refused."""
+    script = ROOT / "examples/conceptual_captions/join_corpora.py"
+    out = tmp_path / "joined"
+    run(script, second.data, corpus.data, "--out", out)
+    for name, source in (("train.images", second.data / "train.images"), ("valid.images", corpus.data / "valid.images"),
+                         ("train1.images", corpus.data / "train.images"),
+                         ("train.en-de.de.bin", second.data / "train.en-de.de.bin"),
+                         ("train1.en-de.de.bin", corpus.data / "train.en-de.de.bin"),
+                         ("valid.en-de.en.bin", corpus.data / "valid.en-de.en.bin")):  # fmt: skip
+        assert (out / name).read_bytes() == source.read_bytes(), name
+    other = tmp_path / "other"
+    shutil.copytree(second.data, other)
+    lines = (other / "dict.en.txt").read_text(encoding="utf-8").split("\n")
+    (other / "dict.en.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")
+    run(script, other, corpus.data, "--out", tmp_path / "x", ok=False).fault("dict.en.txt", "at symbol 4", "--dict")
+    assert not (tmp_path / "x").exists()

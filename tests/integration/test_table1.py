@@ -1,0 +1,248 @@
+"""The runner of Table 1 at its tiny size on generated data: every row, resuming, what it leaves."""
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import sacrebleu
+import torch
+from preparation import annotation
+
+from harness import ROOT, environment, write_lines
+from toy import Corpus, make_corpus
+
+TABLE1 = ROOT / "examples" / "multi30k" / "table1.py"
+ROWS = ["nmt", "nmt_cc", "mmt", "vtlm_m30k_mmt", "tlm_nmt", "tlm_mmt", "vtlm_nmt", "vtlm_mmt", "vtlm0_mmt"]
+TEXT_ONLY = {"nmt", "nmt_cc", "tlm_nmt", "vtlm_nmt"}
+
+
+@pytest.fixture(scope="module")
+def corpora(run, tmp_path_factory) -> tuple[Corpus, Corpus]:
+    """A small corpus in place of Multi30k and one in place of Conceptual Captions, with the same dictionary.
+
+    An epoch has 7 updates, a tiny training 6: a run that is resumed in a later epoch gets other batches from fairseq.
+    """
+    folder = tmp_path_factory.mktemp("table 1")
+    m30k = make_corpus(run, folder / "m30k", {"train": 50, "valid": 8, "test": 8}, words=12)
+    sizes = {"train": 50, "valid": 5, "test": 5}
+    cc = make_corpus(run, folder / "cc", sizes, words=12, dictionary=m30k.data / "dict.en.txt", seed=9)
+    return m30k, cc
+
+
+def options(corpora, out: Path, *argv) -> list[str]:
+    """Arguments of the runner."""
+    m30k, cc = corpora
+    data = ["--data", m30k.data, "--regions", m30k.regions, "--cc-data", cc.data, "--cc-regions", cc.regions]
+    return [str(a) for a in ("--size", "tiny", "--out", out, *data, "--test-sets", "test", "--threads", "1", *argv)]
+
+
+@pytest.fixture(scope="module")
+def whole(run, corpora, tmp_path_factory):
+    """Every row with one seed, and copies for inference."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    done = run(TABLE1, *options(corpora, out, "--seeds", "1", "--keep", out.parent / "kept"), timeout=600)
+    return out, done
+
+
+def files(out: Path) -> dict[Path, int]:
+    """Times of all files."""
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".lock" and not path.is_symlink()}
+
+
+def table(out: Path) -> dict[tuple[str, str], dict]:
+    """Rows of the JSON table by title and regions."""
+    (content,) = json.loads((out / "table1.json").read_text(encoding="utf-8"))
+    return {(row["system"], row["regions"]): row for row in content["rows"]}
+
+
+def record(out: Path, name: str, seed: int = 1) -> dict:
+    """The ``run.json`` of a row."""
+    return json.loads((out / name / str(seed) / "run.json").read_text(encoding="utf-8"))
+
+
+def test_every_row(whole):
+    """Nine systems; MMT with given, shuffled and hidden regions, NMT once; BLEU is that of the files, by sacreBLEU."""
+    out, done = whole
+    rows = table(out)
+    assert len(rows) == 4 + 5 * 3
+    references = (out / "hyp/test/references.de").read_text(encoding="utf-8").splitlines()
+    assert len(references) == 8
+    for name in ROWS:
+        for regions in ("given",) if name in TEXT_ONLY else ("given", "shuffled", "hidden"):
+            row = rows[record(out, name)["title"], "none" if name in TEXT_ONLY else regions]
+            hypotheses = (out / f"hyp/test/{name}.1.{regions}.de").read_text(encoding="utf-8").splitlines()
+            bleu = sacrebleu.corpus_bleu(hypotheses, [references], tokenize="none", force=True).score
+            assert (row["BLEU"], row["maximum"]) == (pytest.approx(bleu), pytest.approx(bleu))
+            assert (row["seeds"], row["deviation"]) == (1, None)
+    assert "VTLM: pre-trained on Conceptual Captions" in done.output
+    assert "VTLM on Multi30k: pre-trained on Multi30k" in done.output
+    commands = {name: record(out, name)["command"] for name in ROWS}
+    assert [name for name in ROWS if "--pretrained" not in commands[name]] == ["nmt", "nmt_cc", "mmt"]
+
+
+def test_run_json(whole, corpora):
+    """Checksums are those of the files; seed, command, versions, device, wall time; no path of the data."""
+    out, _ = whole
+    found = record(out, "vtlm_mmt")
+    assert {"commit", "device", "versions", "changed_since_commit"} <= found.keys()
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert (found["seed"], found["updates"]["last"]) == (1, 6)
+    assert 0 < found["seconds"] < 300
+    for part, name, path in (("dictionary", "dict.de.txt", corpora[0].data), ("data", "train.images", corpora[0].data),
+                             ("regions", "train.h5", corpora[0].regions)):  # fmt: skip
+        sums = subprocess.run(["sha256sum", path / name], capture_output=True, text=True, check=True).stdout
+        assert found[part][name] == sums.split()[0]
+    assert str(corpora[0].folder) not in json.dumps(found)
+    assert record(out, "nmt")["regions"] is None
+    assert found["pretrained"]["system"] == "vtlm"
+    best = torch.load(out / "vtlm_mmt/1/checkpoint_best.pt", weights_only=True)["extra_state"]["best"]
+    assert table(out)["VTLM -> MMT", "given"]["valid. perplexity"] == pytest.approx(2**best)
+
+
+def test_inference_copies(whole, run, corpora):
+    """Half precision, no optimiser, dictionaries beside it; it decodes as the checkpoint does."""
+    out, _ = whole
+    kept = out.parent / "kept" / "mmt" / "1"
+    assert {path.name for path in kept.iterdir()} == {"checkpoint_best.pt", "dict.de.txt", "dict.en.txt", "run.json"}
+    state = torch.load(kept / "checkpoint_best.pt", weights_only=True)
+    assert state["last_optimizer_state"] is None
+    assert {tensor.dtype for tensor in state["model"].values()} <= {torch.float16}
+    decoded = run.generate(corpora[0].data, kept / "checkpoint_best.pt", "--max-len-b", "3", regions=corpora[0].regions)
+    assert decoded.ids() == list(range(8))
+
+
+def test_second_call_does_nothing_and_more_seeds_add_to_it(whole, run, corpora):
+    """Finished stages stay as they are, also when the data have moved; a second seed gives a deviation."""
+    out, first = whole
+    before = files(out)
+    again = run(TABLE1, *options(corpora, out, "--seeds", "1", "--keep", out.parent / "kept"))
+    assert files(out) == before
+    assert again.output.count("done before") == len(re.findall(r"^\d+/\d+ ", first.output, re.M))
+    assert again.output.split("test, size tiny")[1] == first.output.split("test, size tiny")[1]
+
+    moved = [corpus.copy(out.parent / corpus.folder.name) for corpus in corpora]
+    more = run(TABLE1, *options(moved, out, "--seeds", "1,2", "--rows", "nmt,vtlm_nmt"))
+    assert re.findall(r"^\d+/\d+ +(\w.*?)  .*done in", more.output, re.M) == [
+        "nmt 2", "decode nmt 2, given", "vtlm_nmt 2", "decode vtlm_nmt 2, given",
+    ]  # fmt: skip
+    row = table(out)["VTLM -> NMT", "none"]
+    assert len(table(out)) == 4 + 5 * 3  # what earlier calls have finished is in the table, too
+    scores = [record(out, "vtlm_nmt", seed)["scores"]["test"]["given"]["BLEU"]["value"] for seed in (1, 2)]
+    assert row["deviation"] == pytest.approx(statistics.stdev(scores))
+    assert (row["BLEU"], row["maximum"]) == (pytest.approx(sum(scores) / 2), max(scores))
+
+
+def test_killed_in_a_training_it_resumes_to_the_same_table(whole, corpora, tmp_path):
+    """SIGKILL after a checkpoint of a training that is not finished; the same call ends with the same figures."""
+    out = tmp_path / "out"
+    argv = [sys.executable, str(TABLE1), *options(corpora, out, "--seeds", "1", "--rows", "vtlm_mmt")]
+    left = 0
+    while not left:
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        left = killed_in_training(process, out)
+        if process.poll() is not None and process.returncode == 0:
+            pytest.fail("the trainings ended before they could be killed")
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    log = "".join(path.read_text(encoding="utf-8") for path in (out / "logs").glob("vtlm*.log"))
+    assert log.count("Loaded checkpoint") == 1
+    expected = {key: row for key, row in table(whole[0]).items() if key[0] == "VTLM -> MMT"}
+    assert table(out) == expected
+    for name in ("vtlm_mmt.1.given.de", "vtlm_mmt.1.shuffled.de"):
+        assert (out / "hyp/test" / name).read_bytes() == (whole[0] / "hyp/test" / name).read_bytes()
+    best = "vtlm_mmt/1/checkpoint_best.pt"
+    ours, theirs = (torch.load(folder / best, weights_only=True)["model"] for folder in (out, whole[0]))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def killed_in_training(process: subprocess.Popen, out: Path) -> int:
+    """Kill the runner when an unfinished training has a checkpoint; the number of updates of the newest, or 0."""
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        for name, stage in (("vtlm", "vtlm"), ("vtlm_mmt/1", "vtlm_mmt.1")):
+            begun = (out / "stamps" / f"{stage}.started").exists()
+            saved = list((out / name).glob("checkpoint_*_[24].pt"))
+            if begun and saved:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+                wait_for_children(out)
+                return 0 if (out / "stamps" / f"{stage}.json").exists() else 2
+        time.sleep(0.002)
+    return 0
+
+
+def wait_for_children(out: Path) -> None:
+    """Until the lock of the output folder is free: the command has ended with its runner."""
+    subprocess.run(["flock", "--timeout", "60", out / ".lock", "true"], check=True)
+
+
+def test_faults_of_options(run, corpora, tmp_path):
+    """One line each; nothing is run."""
+    m30k, _ = corpora
+    base = ["--size", "tiny", "--out", tmp_path / "out"]
+    run(TABLE1, *base, ok=False).fault("--data", "--raw")
+    run(TABLE1, *base, "--data", m30k.data, ok=False).fault("--regions")
+    run(TABLE1, *base, "--raw", m30k.raw, ok=False).fault("--image-splits")
+    run(TABLE1, *base, "--data", tmp_path / "nowhere", "--regions", m30k.regions, ok=False).fault("nowhere")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    run(TABLE1, "--out", tmp_path / "other", "--data", m30k.data, ok=False).fault("holds files of something else")
+    unknown = run(TABLE1, *base, "--rows", "nmt,mt", ok=False)
+    assert unknown.status == 2 and "'mt' is none of nmt, nmt_cc" in unknown.last_line
+
+
+def test_without_conceptual_captions(run, corpora, tmp_path):
+    """Pre-training is on Multi30k, and the table says so; rows that need CC are left out with a line."""
+    m30k, _ = corpora
+    argv = ["--size", "tiny", "--out", tmp_path / "out", "--data", m30k.data, "--regions", m30k.regions]
+    done = run(
+        TABLE1, *argv, "--test-sets", "test", "--seeds", "1", "--rows", "nmt_cc,vtlm_m30k_mmt,stock,tlm_nmt_random"
+    )
+    assert "TLM: pre-trained on Multi30k" in done.output
+    assert "nmt_cc is left out: it needs Conceptual Captions (--cc-data)" in done.output
+    assert "vtlm_m30k_mmt is left out" in done.output
+    assert {key[0] for key in table(tmp_path / "out")} == {
+        "NMT, fairseq's own transformer", "TLM -> NMT, cross-attention random",
+    }  # fmt: skip
+    assert len((tmp_path / "out/hyp/test/stock.1.given.de").read_text(encoding="utf-8").split("\n")) == 8 + 1
+    assert "left random" in (tmp_path / "out/logs/tlm_nmt_random.1.log").read_text(encoding="utf-8")
+
+
+def test_raw_data_are_prepared_first(run, tmp_path):
+    """Text and oracle regions from raw files; the table says that they are oracle regions."""
+    sizes = {"train": 24, "val": 8, "test_2016_flickr": 8}
+    number = 100
+    for split, size in sizes.items():
+        ids = range(number, number + size)
+        number += size
+        write_lines(tmp_path / f"splits/{split}.txt", (f"{i}.jpg" for i in ids))
+        write_lines(tmp_path / f"raw/{split}.en", (f"A man sees {i} dogs." for i in ids))
+        write_lines(tmp_path / f"raw/{split}.de", (f"Ein Mann sieht {i} Hunde." for i in ids))
+        for i in ids:
+            captions = [f"[/EN#1/people A man] sees [/EN#2/animals {i} dogs] .", *(4 * ["[/EN#1/people A man] ."])]
+            write_lines(tmp_path / f"entities/Sentences/{i}.txt", captions)
+            boxes = [((0, 0, 50, 50), (1,)), ((10, 10, 90, 90), (2,))]
+            write_lines(tmp_path / f"entities/Annotations/{i}.xml", [annotation(100, 100, boxes)])
+    out = tmp_path / "out"
+    argv = ["--raw", tmp_path / "raw", "--image-splits", tmp_path / "splits", "--entities", tmp_path / "entities"]
+    argv += ["--any-counts", "--vocab-size", "60", "--size", "tiny", "--out", out, "--seeds", "1", "--rows", "mmt"]
+    done = run(TABLE1, *argv)
+    assert "oracle regions: human boxes" in done.output
+    assert "test_2016_flickr, size tiny" in done.output
+    found = record(out, "mmt")
+    assert {"valid.images", "text.json", "bpe.model"} <= found["data"].keys()
+    assert set(found["regions"]) == {"train.h5", "valid.h5", "test_2016_flickr.h5", "translated_captions.tsv"}
+    hypotheses = (out / "hyp/test_2016_flickr/mmt.1.given.de").read_text(encoding="utf-8")
+    assert hypotheses.count("\n") == 8 and "\u2581" not in hypotheses
+    state = files(out)
+    run(TABLE1, *argv)
+    assert files(out) == state
+    run(TABLE1, *argv, "--cc-regions", tmp_path, ok=False).fault("--cc-data")
