@@ -91,14 +91,15 @@ def test_paper_setting(run, tmp_path):
     assert "at most 36 regions, 1536 x float16, 601 classes" in trained.output
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resume_in_mid_epoch_gives_the_same_weights(run, corpus, tmp_path, workers):
-    """PITFALLS 20: stopped at update 4 (six an epoch) and resumed to 15, bit-equal to a run without a stop."""
+@pytest.mark.parametrize(("task", "workers"), [("pretrain", 0), ("pretrain", 2), ("train", 2)])
+def test_resume_in_mid_epoch_gives_the_same_weights(run, corpus, tmp_path, task, workers):
+    """PITFALLS 20: stopped in the first epoch (six updates) and in the second, bit-equal to a run without a stop."""
+    command = getattr(run, task)
     argv = ["--num-workers", workers, "--lr", "3e-3"]
-    run.pretrain(corpus.data, tmp_path / "whole", *argv, "--max-update", "15", regions=corpus.regions)
-    run.pretrain(corpus.data, tmp_path / "parts", *argv, "--max-update", "4", regions=corpus.regions)
-    resumed = run.pretrain(corpus.data, tmp_path / "parts", *argv, "--max-update", "15", regions=corpus.regions)
-    assert [int(update["num_updates"]) for update in resumed.updates()] == list(range(5, 16))
+    command(corpus.data, tmp_path / "whole", *argv, "--max-update", "15", regions=corpus.regions)
+    for stop in (4, 9, 15):
+        resumed = command(corpus.data, tmp_path / "parts", *argv, "--max-update", stop, regions=corpus.regions)
+    assert [int(update["num_updates"]) for update in resumed.updates()] == list(range(10, 16))
     whole, parts = (parameters(tmp_path / name / "checkpoint_last.pt") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():

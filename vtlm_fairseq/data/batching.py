@@ -13,6 +13,15 @@ class CaptionsDataset(FairseqDataset):
 
     regions = None  # LineRegions or None
 
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """Batches are made anew each epoch, from the seed and the epoch.
+
+        fairseq would keep those of the first epoch of the process, and a resumed run would have others than an
+        uninterrupted one.
+        """
+        return False
+
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
         """As fairseq's, without loss.
 
