@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq import optim
 from fairseq.optim.adam import FairseqAdamConfig
+from fairseq.optim.amp_optimizer import AMPOptimizer
 from omegaconf import OmegaConf
 
 from vtlm_fairseq.optim.fused_adam import FusedAdam, FusedAdamConfig
@@ -63,6 +64,31 @@ def test_learning_rate_and_state():
     restored.set_lr(0.0)
     assert restored.get_lr() == 0.0
     torch.testing.assert_close(walk(restored, copy, 1), expected, atol=0, rtol=0)
+
+
+def test_amp_unscales_once_and_skips_overflows():
+    """fairseq's AMPOptimizer with a scaler for the CPU: the step is that of the unscaled gradient."""
+    optimizer, parameter = made(adam_eps=1.0)  # an epsilon that shows the size of gradients
+    plain, reference = made(adam_eps=1.0)
+    common = {"fp16_init_scale": 128, "amp_scale_window": None, "min_loss_scale": 1e-4}
+    amp = AMPOptimizer(OmegaConf.create({"optimizer": {}, "common": common}), None, optimizer)
+    amp._grad_scaler = torch.amp.GradScaler("cpu", init_scale=128)
+    gradient = torch.tensor([0.5, -2.0, 4.0])
+    amp.backward((parameter * gradient).sum())
+    torch.testing.assert_close(parameter.grad, 128 * gradient)
+    amp.clip_grad_norm(0)
+    amp.step()
+    reference.grad = gradient.clone()
+    plain.step()
+    torch.testing.assert_close(parameter.detach(), reference.detach())
+    assert (parameter - torch.tensor([1.0, 2.0, 3.0])).abs().min() > 0.03
+    before = parameter.detach().clone()
+    parameter.grad = None
+    amp.backward((parameter * torch.tensor([1.0, float("inf"), 1.0])).sum())
+    amp.clip_grad_norm(0)
+    amp.step()
+    torch.testing.assert_close(parameter.detach(), before, atol=0, rtol=0)
+    assert amp.scaler.get_scale() == 64
 
 
 def test_fp16_may_flatten_it_but_not_save_memory():

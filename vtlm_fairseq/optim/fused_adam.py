@@ -48,6 +48,18 @@ class FusedAdam(FairseqOptimizer):
             "weight_decay": self.cfg.weight_decay,
         }
 
+    _step_supports_amp_scaling = True  # read by GradScaler; see step
+
+    def step(self, closure=None, scale=1.0, groups=None):
+        """One update; skipped where GradScaler found an overflow.
+
+        fairseq's ``--amp`` unscales the gradients of the inner optimizer and then has the outer one stepped, which
+        GradScaler takes for another that is not unscaled yet: it would divide them by the scale a second time, and
+        small ones would vanish beside epsilon. So only its verdict on overflows is passed on.
+        """
+        self._optimizer.found_inf = getattr(self, "found_inf", None)
+        super().step(closure, scale, groups)
+
     @property
     def supports_flat_params(self) -> bool:
         """Element-wise, so fairseq may train one flat copy (``--fp16``)."""
