@@ -42,6 +42,7 @@ def child(request: dict) -> int:
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
+        sys.stdout.flush()
         print(end.code, file=sys.stderr)
         return 1
     except BaseException:

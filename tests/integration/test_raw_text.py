@@ -75,7 +75,7 @@ def test_translate_equals_generate(run, captions):
     second, path = captions
     generated = run.generate(second.data, path, *SEARCH, "--gen-subset", TEST, "--remove-bpe", "sentencepiece",
                              regions=second.regions)  # fmt: skip
-    expected = generated.hypotheses()
+    expected = [" ".join(line.split()) for line in generated.hypotheses()]  # a lone ▁ leaves two spaces there
     assert len(expected) == 13 and len(set(expected)) > 2
     for batch in (1, 32):
         translated = run.translate(path, *SEARCH, "--regions", second.regions / f"{TEST}.h5", "--batch-size", batch,

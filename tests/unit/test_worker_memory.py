@@ -27,7 +27,7 @@ def write_large_store(path: Path) -> None:
             ("labels", (regions,), "i2"),
             ("scores", (regions,), "f4"),
         ):
-            file.create_dataset(name, shape, dtype)
+            file.create_dataset(name, data=np.zeros(shape, dtype))
         ids = np.array([f"{i:08d}.jpg".encode() for i in range(IMAGES)])
         file.create_dataset("ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
         file.create_dataset("offsets", data=np.arange(IMAGES + 1, dtype=np.int64) * REGIONS)
