@@ -173,7 +173,7 @@ def _members(tar: str, suffixes: Collection[str], notes: list[str]) -> Iterator[
         raise VTLMError(f"{tar}: damaged or cut at byte {end:,}; copy it again")
     if uncertain:
         notes.append(
-            f"{tar}: {len(uncertain):,} members such as {uncertain[0]}, whose ending after the first dot "
+            f"{tar}: {len(uncertain):,} members such as {uncertain[0]!r}, whose ending after the first dot "
             "is that of no image"
         )
 

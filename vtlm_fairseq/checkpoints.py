@@ -2,12 +2,18 @@
 
 import os
 import pickle
+import struct
+from collections.abc import Mapping
 
 import torch
 
 from vtlm_fairseq.errors import VTLMError
 
-_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
+_UNREADABLE = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, AssertionError,
+    MemoryError, struct.error, pickle.UnpicklingError,
+)  # fmt: skip
+TASKS = ("visual_translation_lm", "multimodal_translation")
 
 
 def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
@@ -24,8 +30,13 @@ def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
         raise VTLMError(f"{path}: no such file")
     try:
         state = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
-        if not isinstance(state, dict) or "model" not in state:
+        parameters = state.get("model") if isinstance(state, dict) else None
+        if not isinstance(parameters, dict) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in parameters.items()
+        ):
             raise ValueError("no model in it")
+        if not isinstance(state.get("cfg") or {}, dict) or not isinstance(model_config(state), dict):
+            raise ValueError("no configuration of a model in it")
         return state
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else ""
@@ -38,10 +49,30 @@ def read_model_config(path: str) -> dict:
     Raises:
         VTLMError: unreadable, or of another model.
     """
-    config = model_config(load_checkpoint(path, mmap=True))
-    if "langs" not in config:
-        raise VTLMError(f"{path}: model {config.get('_name')!r} is not one of this package")
+    state = load_checkpoint(path, mmap=True)
+    config, task = model_config(state), (state.get("cfg") or {}).get("task")
+    name = task.get("_name") if isinstance(task, dict) else task
+    if state.get("args") is not None or name not in (None, *TASKS):
+        raise VTLMError(f"{path}: task {name!r} is not one of this package")
+    check_model_name(config, path)
     return config
+
+
+def check_model_name(config: Mapping, path: str) -> None:
+    """Refuse the configuration of a model that is neither of this package nor derived from one of its classes.
+
+    A checkpoint names the class that is built from its configuration, and some of fairseq's evaluate strings of theirs
+    as Python.
+
+    Raises:
+        VTLMError: it is another's.
+    """
+    from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+
+    name = config.get("_name")
+    kind = {**MODEL_REGISTRY, **ARCH_MODEL_REGISTRY}.get(name) if isinstance(name, str) else None
+    if kind is None or not any(base.__module__.startswith("vtlm_fairseq.") for base in kind.__mro__):
+        raise VTLMError(f"{path}: model {name!r} is not one of this package")
 
 
 def model_config(state: dict) -> dict:

@@ -69,7 +69,7 @@ def test_tar_files(tmp_path):
     assert [file.image_id for file in files] == ["a/0001", "a/0002", "0003"]
     assert [file.read() for file in files] == [b"a/0001.jpg", b"a/0002.PNG", b"0003.jpg"]
     assert files[2].path == str(tmp_path / "s-1.tar" / "0003.jpg")
-    assert len(notes) == 1 and "2 members such as v1.5.jpg" in notes[0]
+    assert len(notes) == 1 and "2 members such as 'v1.5.jpg'" in notes[0]
 
 
 def test_a_damaged_tar_file_does_not_pass_for_a_short_one(tmp_path):

@@ -1,6 +1,5 @@
 """What `vtlm-regions convert` reads: numpy files, id lists and image sizes."""
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,7 @@ class NpzImages:
         self._files = sorted(Path(folder).glob("*.npz"))
         if not self._files:
             raise VTLMError(f"--npz {folder}: no .npz file in that folder")
-        features = self._read(self._files[0]).features
-        if features.ndim != 2:
-            raise VTLMError(f"{self._files[0]}: features have shape {features.shape}, must be [R, D]")
-        self.feature_dim, self.has_labels = features.shape[1], True
+        self.feature_dim, self.has_labels = self._read(self._files[0]).features.shape[1], True
 
     def __len__(self) -> int:
         return len(self._files)
@@ -50,8 +46,10 @@ class NpzImages:
                 )
             try:
                 found = {n: arrays[n] if n in arrays else None for n in ("features", "boxes", "labels", "scores")}
-            except (ValueError, OSError, zipfile.BadZipFile) as error:
+            except Exception as error:  # numpy and zipfile raise a dozen types for damaged files
                 raise VTLMError(f"{path}: unreadable ({error}); save plain numbers with numpy.savez") from None
+        if found["features"].ndim != 2:
+            raise VTLMError(f"{path}: features have shape {found['features'].shape}, must be [R, D]")
         return InputImage(path.name.removesuffix(".npz"), str(path), **found)
 
 
@@ -87,7 +85,7 @@ class NpyImages:
 def _load(path: str | Path) -> Any:
     try:
         return np.load(path, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise a dozen types for damaged files
         raise VTLMError(f"{path}: not a numpy file of plain numbers ({error})") from None
 
 

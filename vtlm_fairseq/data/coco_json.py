@@ -90,7 +90,7 @@ class CocoImages:
             raise VTLMError(f"--features {self._folder}: none of {', '.join(p.name for p in candidates)} is there")
         try:
             features = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # numpy raises a dozen types for damaged files
             raise VTLMError(f"{path}: not a .npy file of plain numbers ({error})") from None
         regions = len(self._annotations[image["id"]])
         if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != regions:

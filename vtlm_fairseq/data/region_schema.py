@@ -235,9 +235,17 @@ def _check_storage(path: str, name: str, folder: Path, dataset: h5py.Dataset, *,
             if not isinstance(source, h5py.Dataset):
                 raise VTLMError(f"{path}: {name!r} takes its data from {target}, which has no {source_name}")
             _check_storage(path, name, folder, source, depth=depth + 1)
-            for used in (s.src_space for s in sources if (s.file_name, s.dset_name) == (target, source_name)):
-                if any(last >= size for last, size in zip(used.get_select_bounds()[1], source.shape, strict=True)):
+            for part in sources:
+                if (part.file_name, part.dset_name) == (target, source_name) and not _is_held(part, source):
                     raise VTLMError(f"{path}: {name!r} takes more data from {target} than are there; {_REWRITE}")
+
+
+def _is_held(part: Any, source: h5py.Dataset) -> bool:
+    """Whether a source of a virtual dataset has all the values that are taken from it."""
+    if part.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+        return part.vspace.get_select_npoints() <= math.prod(source.shape)
+    ends = part.src_space.get_select_bounds()[1]
+    return len(ends) == len(source.shape) and all(end < size for end, size in zip(ends, source.shape, strict=True))
 
 
 def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str, Any]) -> StoreHeader:

@@ -1,7 +1,10 @@
 """The full check of a region store: every value of every region, in bounded memory."""
 
+import multiprocessing
+import traceback
 from collections.abc import Callable, Iterable
 from itertools import islice
+from multiprocessing.connection import Connection
 
 import h5py
 import numpy as np
@@ -20,10 +23,13 @@ from vtlm_fairseq.data.region_schema import (
 from vtlm_fairseq.errors import VTLMError
 
 _BLOCK_BYTES = 64 << 20
+_PATIENCE_SECONDS = 300.0  # for the next block, and for the header before the first
 
 
 def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Check all of a store file: schema, finite values, boxes within 0..1 and in order, scores descending.
+
+    The file is read in a child process: HDF5 itself can crash on damaged files, or never come back.
 
     Args:
         path: a store file.
@@ -33,6 +39,41 @@ def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -
         One line a fault (each kind of fault once an image), naming file and image id; empty if there is none. Of the
         schema the first fault is named; values are checked besides, as far as the shapes allow.
     """
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=_send_faults, args=(path, sender), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        while receiver.poll(_PATIENCE_SECONDS):
+            message = receiver.recv()
+            if isinstance(message, list):
+                return message
+            if isinstance(message, str):
+                raise RuntimeError(message)
+            if on_progress is not None:
+                on_progress(*message)
+        how = f"does not come back within {_PATIENCE_SECONDS:g} s"
+    except EOFError:
+        child.join()
+        how = f"crashes (exit status {child.exitcode})"
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+    return [f"{path}: HDF5 {how} while it reads the file; the file is damaged, write or copy it again"]
+
+
+def _send_faults(path: str, sender: Connection) -> None:
+    """In the child: (done, total) after each block, then the list of faults, or a stack trace."""
+    try:
+        sender.send(_find_faults(path, lambda done, total: sender.send((done, total))))
+    except Exception:
+        sender.send(traceback.format_exc())
+
+
+def _find_faults(path: str, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """What `validate` does, in this process."""
     faults: list[str] = []
     try:
         try:

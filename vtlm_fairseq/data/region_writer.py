@@ -132,8 +132,9 @@ class RegionStoreWriter:
         where = f"{self.path}: image {image_id!r}"
         if self._file is None:
             raise RuntimeError("RegionStoreWriter.add outside its with block")
-        if not image_id or "\0" in image_id or "\n" in image_id:
+        if not image_id or set(image_id) & set("\0\n\r"):
             raise VTLMError(f"{where}: an image id is one line of text, not empty")
+        encode_ids([image_id])
         if image_id in self._ids:
             raise VTLMError(f"{where} is given twice; ids must be unique")
         arrays = self._checked(where, features, boxes, labels, scores)

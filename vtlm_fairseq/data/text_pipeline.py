@@ -86,9 +86,12 @@ class TextPipeline:
                 f"{path}: no such file; give a folder made by a preparation script, or text that is prepared already "
                 "with --preprocessed"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise VTLMError(f"{path}: unreadable ({error}); {_REMEDY}") from None
         pipeline = cls._from_json(content, path)
+        unchecked = set(pipeline.files()) - {FILE_NAME, *pipeline.checksums}
+        if unchecked:
+            raise VTLMError(f"{path}: 'sha256' lacks {min(unchecked)!r}; {_REMEDY}")
         for name, checksum in pipeline.checksums.items():
             if _sha256(folder / name) != checksum:
                 raise VTLMError(f"{folder / name}: not the file that {path} was written for (sha256); {_REMEDY}")
@@ -235,7 +238,12 @@ def load_bpe(path: Path) -> tuple[str, Callable[[str], str]]:
         return "sentencepiece", _load_sentencepiece(path, data)
     from subword_nmt.apply_bpe import BPE
 
-    segment = BPE(io.StringIO(codes)).process_line
+    try:
+        bpe = BPE(io.StringIO(codes))
+        bpe.process_line("ab")  # where the version is unknown, it says so only here
+    except (ValueError, IndexError, NotImplementedError, SystemExit):  # it ends the program at a line of another form
+        raise VTLMError(f"{path}: not codes of subword-nmt (two symbols a line); see --bpe-model") from None
+    segment = bpe.process_line
     return "subword_nmt", lambda words: segment(words).strip()
 
 

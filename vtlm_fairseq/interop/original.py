@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import re
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,10 @@ from torch import Tensor
 from vtlm_fairseq.errors import VTLMError
 
 IMAGE_LANGUAGE = "img"
-UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.PickleError)
+UNREADABLE = (
+    OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, OverflowError, AssertionError,
+    MemoryError, struct.error, pickle.PickleError,
+)  # fmt: skip
 DICTIONARY = ("dico_id2word", "dico_counts")
 # options of that code which change the function that the parameters compute, with the only value known here
 ONLY = {"scale_emb": False, "asm": False, "visual_lnorm": False, "context_size": 0}
@@ -89,9 +93,11 @@ def read_original(path: str) -> OriginalCheckpoint:
     if missing:
         raise VTLMError(f"{path}: not a checkpoint of the original code (it lacks {', '.join(missing)})")
     id2word, counts = (content[name] for name in DICTIONARY)
-    if sorted(id2word) != list(range(len(id2word))):
+    if set(id2word) != set(range(len(id2word))):
         raise VTLMError(f"{path}: dico_id2word does not number the words from 0 without a gap")
     words = [id2word[i] for i in range(len(id2word))]
+    if not all(isinstance(word, str) and isinstance(counts.get(word, 0), int | np.integer) for word in words):
+        raise VTLMError(f"{path}: dico_id2word and dico_counts hold other things than words and their numbers")
     checkpoint = OriginalCheckpoint(
         path=path,
         parts={name: _parameters(path, name, content[name]) for name in names},

@@ -18,13 +18,14 @@ from fairseq.file_io import PathManager
 from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
-from vtlm_fairseq.checkpoints import load_checkpoint, model_config, read_model_config
+from vtlm_fairseq.checkpoints import check_model_name, load_checkpoint, model_config, read_model_config
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.cross_attention import shared_keys
 from vtlm_fairseq.models.embeddings import IMAGE
 
@@ -95,6 +96,8 @@ class CaptionsTask:
     has_regions: bool = False
     region_dim: int | None = None
     region_classes: int | None = None
+    loss_watch: LossWatch | None = None
+    loader_watch: LoaderWatch | None = None
 
     @classmethod
     def load_dictionary(cls, filename: str) -> Dictionary:
@@ -102,7 +105,10 @@ class CaptionsTask:
         with exit_on_error():
             if not os.path.isfile(filename):
                 raise VTLMError(f"{filename}: no such dictionary; prepare the data with fairseq-preprocess")
-            dictionary = Dictionary.load(filename)
+            try:
+                dictionary = Dictionary.load(filename)
+            except Exception as error:  # fairseq raises plain Exception, among others
+                raise VTLMError(f"{filename}: no dictionary ({error}); prepare the data again") from None
             if MASK not in dictionary.indices:
                 logger.info("%s has no %s: appended as its last symbol", filename, MASK)
                 dictionary.add_symbol(MASK, n=0)
@@ -158,6 +164,8 @@ class CaptionsTask:
         that contradict it are errors.
         """
         with exit_on_error():
+            if from_checkpoint:
+                check_model_name(cfg, "the checkpoint")
             with open_dict(cfg):
                 if from_checkpoint:
                     self._adopt(cfg)
@@ -242,13 +250,19 @@ class CaptionsTask:
     def build_criterion(self, cfg, from_checkpoint=False):
         """Build the criterion; a field that a checkpoint has and the class has lost is dropped.
 
-        ``fairseq-validate`` calls this without ``from_checkpoint``, so unknown fields would end in an error.
+        ``fairseq-validate`` calls this without ``from_checkpoint``, so unknown fields would end in an error. It takes
+        the configuration from the checkpoint, and ``ctc``, a criterion for speech, evaluates strings in it as Python.
         """
+        if getattr(cfg, "_name", None) == "ctc":
+            raise SystemExit("error: --criterion ctc is for speech; choose another")
         return super().build_criterion(cfg, from_checkpoint=True)
 
     def begin_epoch(self, epoch: int, model) -> None:
         """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
         super().begin_epoch(epoch, model)
+        if self.loss_watch is None:
+            self.loss_watch, self.loader_watch = LossWatch(), LoaderWatch()
+            self.loader_watch.start()
         if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
             return
         folder = utils.split_paths(self.cfg.data)[0]
@@ -382,16 +396,39 @@ class CaptionsTask:
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """As FairseqTask's. It switches CUDA autocast off around the criterion, so ours is opened inside."""
+        self.batch_arrived()
         raise_fault(sample)
 
         def autocast_criterion(model, sample):
             with self.autocast(sample):
                 return criterion(model, sample)
 
-        return super().train_step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
+        step = super().train_step
+        if self.loss_watch is not None and is_nan_rerun():
+            self.loss_watch.report_nan(sample, update_num)
+            try:
+                return step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
+            except StopIteration:  # the trainer's NanDetector finds no tensor in what the encoder returns
+                return None
+        loss, sample_size, logging_output = step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
+        if self.loss_watch is not None and not ignore_grad:
+            self.loss_watch.add(sample, loss, sample_size)
+        return loss, sample_size, logging_output
+
+    def optimizer_step(self, optimizer, model, update_num):
+        """As FairseqTask's; names batches whose loss has jumped."""
+        if self.loss_watch is not None:
+            self.loss_watch.check(update_num)
+        super().optimizer_step(optimizer, model, update_num)
+
+    def batch_arrived(self) -> None:
+        """Tell the watch over the data loader that it delivers."""
+        if self.loader_watch is not None:
+            self.loader_watch.arrived()
 
     def valid_step(self, sample, model, criterion):
         """As the parent task's, under autocast."""
+        self.batch_arrived()
         raise_fault(sample)
         with self.autocast(sample):
             return super().valid_step(sample, model, criterion)

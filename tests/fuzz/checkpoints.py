@@ -1,0 +1,140 @@
+"""Fuzz fairseq checkpoints: cut off, flipped bits in the pickle, foreign classes; nothing in them may run."""
+
+import io
+import os
+import pickle
+import random
+import struct
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import paths  # noqa: F401
+import torch
+from fuzzing import Case, main
+from mutations import damage
+
+from vtlm_fairseq.checkpoints import load_checkpoint, model_config, read_model_config
+
+
+def setup(folder: Path) -> Case:
+    """A small checkpoint in both of torch's formats."""
+    mark = folder / "executed"
+    path = folder / "case.pt"
+    bases = [_save(checkpoint()), _save(checkpoint(), _use_new_zipfile_serialization=False)]
+
+    def case(rng: random.Random) -> None:
+        kind = rng.random()
+        if kind < 0.25:
+            data = rng.choice(bases)
+            data = data[: rng.randrange(len(data))]
+        elif kind < 0.45:
+            data = damage(rng, rng.choice(bases), most=3)
+        elif kind < 0.75:
+            data = with_pickle(bases[0], damage(rng, pickle_of(bases[0]), most=3))
+        elif kind < 0.85:
+            data = with_pickle(bases[0], hostile_pickle(rng, mark))
+        elif kind < 0.92:
+            data = rng.choice((hostile_pickle(rng, mark), pickle.dumps(plain(rng)), b"", b"PK\3\4", b"\x80\x02."))
+        else:
+            data = _save(plain(rng))
+        path.write_bytes(data)
+        try:
+            state = load_checkpoint(str(path), mmap=rng.random() < 0.5)
+            assert isinstance(state, dict) and isinstance(model_config(state), dict), "no dictionary"
+            assert all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in state["model"].items()), (
+                "no model"
+            )
+            read_model_config(str(path))
+        finally:
+            executed = mark.exists()
+            mark.unlink(missing_ok=True)
+            if executed:
+                raise AssertionError("code in a checkpoint was executed")
+
+    return case
+
+
+def checkpoint() -> dict:
+    """What fairseq writes, in small."""
+    parameters = OrderedDict((f"encoder.layers.{i}.weight", torch.arange(6.0).view(2, 3)) for i in range(3))
+    return {
+        "args": None,
+        "cfg": {
+            "_name": None,
+            "task": {"_name": "visual_translation_lm", "data": "data-bin"},
+            "model": {"_name": "vtlm_tiny", "langs": "de,en", "region_dim": 12, "dropout": 0.1},
+        },
+        "model": parameters,
+        "criterion": None,
+        "optimizer_history": [{"criterion_name": "VTLMCriterion", "num_updates": 12, "lr_scheduler_state": {}}],
+        "task_state": {"symbols": ["<s>", "<pad>", "</s>", "<unk>", "w"]},
+        "extra_state": {"train_iterator": {"epoch": 2}, "best": 1.5},
+        "last_optimizer_state": {"state": {0: {"step": 3, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]},
+    }
+
+
+def plain(rng: random.Random):
+    """Something that is no checkpoint, without foreign classes."""
+    state = checkpoint()
+    key = rng.choice(list(state))
+    other = (None, 3, "x", [], {}, {"model": None}, {"model": 3}, {3: torch.zeros(1)}, {"a": 3}, torch.zeros(2), [1, 2])
+    state[key] = rng.choice(other)
+    return rng.choice((state, state, state, [], 3, {"model": {}}, torch.zeros(3), {}))
+
+
+def _save(value, **options) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
+def pickle_of(data: bytes) -> bytes:
+    """The pickle in a zip of torch's."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+
+
+def with_pickle(data: bytes, new: bytes) -> bytes:
+    """The same zip with another pickle, and checksums that fit."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as archive:
+        for name in old.namelist():
+            archive.writestr(name, new if name.endswith("data.pkl") else old.read(name))
+    return buffer.getvalue()
+
+
+def hostile_pickle(rng: random.Random, mark: Path) -> bytes:
+    """A pickle that would make the file ``mark``, by one of the ways to call something."""
+    command = f"touch {mark}"
+    calls = (
+        (os.system, (command,)),
+        (eval, (f"open({str(mark)!r}, 'w')",)),
+        (exec, (f"open({str(mark)!r}, 'w')",)),
+        (open, (str(mark), "w")),
+        (os.mkdir, (str(mark),)),
+        (torch.load, (str(mark),)),
+        (getattr, (os, "system")),
+        (torch.serialization.add_safe_globals, ([os.system],)),
+    )
+    function, arguments = rng.choice(calls)
+
+    class Call:
+        def __reduce__(self):
+            return function, arguments
+
+    try:
+        value = rng.choice((Call(), {"model": Call()}, {**checkpoint_without_tensors(), "extra_state": [Call()]}))
+        data = pickle.dumps(value, protocol=rng.randrange(6))
+    except (TypeError, pickle.PicklingError, AttributeError):
+        data = b"cos\nsystem\n(X" + struct.pack("<I", len(command)) + command.encode() + b"tR."
+    return damage(rng, data, most=1) if rng.random() < 0.2 else data
+
+
+def checkpoint_without_tensors() -> dict:
+    """A checkpoint of plain values."""
+    return {"cfg": {"model": {"langs": "de,en"}}, "model": {}}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(setup, cases=10_000))

@@ -1,0 +1,128 @@
+"""Long runs: loss spikes and NaN gradients name the batch's ids; a loader that stands still is reported."""
+
+import logging
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vtlm_fairseq.health import WARM_UP, LoaderWatch, LossWatch, is_nan_rerun
+
+
+def warnings_of(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "vtlm_fairseq.health"]
+
+
+def feed(watch: LossWatch, losses, *, sample_size=1.0, first: int = 0) -> None:
+    """One update a loss, of batch (2k, 2k + 1)."""
+    for k, loss in enumerate(losses, first):
+        watch.add({"id": torch.tensor([2 * k + 1, 2 * k])}, torch.tensor(loss * sample_size), torch.tensor(sample_size))
+        watch.check(k)
+
+
+def test_a_spike_names_its_batch(caplog):
+    """Three times the mean of the batches before, and 1 nat above."""
+    watch = LossWatch()
+    feed(watch, [2.0] * WARM_UP)
+    feed(watch, [5.9, 2.0], first=100)  # less than three times the mean of about 2
+    assert warnings_of(caplog) == []
+    feed(watch, [6.5, 2.0], first=200)
+    (line,) = warnings_of(caplog)
+    assert line == "update 200: loss 6.5 of a batch (running mean 2.039); ids (line numbers from 0): 400 401"
+
+
+def test_small_losses_and_the_first_batches_are_no_spikes(caplog):
+    watch = LossWatch()
+    feed(watch, [0.01, 9.0, 0.01, *[0.01] * WARM_UP])
+    feed(watch, [1.0], first=500)  # a hundred times the mean of about 0.1, but not 1 above it
+    assert warnings_of(caplog) == []
+
+
+def test_the_loss_is_divided_by_the_sample_size(caplog):
+    watch = LossWatch()
+    feed(watch, [2.0] * WARM_UP, sample_size=10.0)
+    feed(watch, [2.0], sample_size=400.0, first=200)
+    assert warnings_of(caplog) == []
+    feed(watch, [8.0], sample_size=2.0, first=300)
+    assert len(warnings_of(caplog)) == 1
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_named_at_once_and_left_out_of_the_mean(caplog, loss):
+    watch = LossWatch()
+    feed(watch, [2.0, loss, 2.0])
+    (line,) = warnings_of(caplog)
+    assert line.startswith("update 1: ") and line.endswith(" 2 3") and str(loss) in line
+    assert watch._mean == 2.0
+
+
+def test_every_batch_of_an_update_is_judged(caplog):
+    """--update-freq 3: the losses are looked at once, in optimizer_step."""
+    watch = LossWatch()
+    feed(watch, [2.0] * WARM_UP)
+    for ids, loss in (([7, 3], 2.0), ([9, 8], 30.0), ([5, 1], 2.0)):
+        watch.add({"id": torch.tensor(ids)}, torch.tensor(loss), 1)
+    assert warnings_of(caplog) == []
+    watch.check(4321)
+    (line,) = warnings_of(caplog)
+    assert line.startswith("update 4321: loss 30 ") and line.endswith(" 8 9")
+
+
+def test_the_repeated_update_is_known_by_the_error_in_flight():
+    assert not is_nan_rerun()
+    try:
+        raise FloatingPointError("gradients are Nan/Inf")
+    except FloatingPointError:
+        assert is_nan_rerun()
+    assert not is_nan_rerun()
+
+
+def test_a_batch_of_a_spoilt_update_is_named_with_its_loss(caplog):
+    """The loss is that of the update itself; the repetition draws other dropout."""
+    watch = LossWatch()
+    for ids, loss in (([12, 4], 7.5), ([3], 1.0), ([12, 4], 9.5)):
+        watch.add({"id": torch.tensor(ids)}, torch.tensor(loss), 1)
+    watch.report_nan({"id": torch.tensor([12, 4])}, 77)
+    (line,) = warnings_of(caplog)
+    assert line == (
+        "update 77: gradients are not finite; a batch of this update had the loss 9.5 in sum; "
+        "ids (line numbers from 0): 4 12"
+    )
+
+
+class Slow(Dataset):
+    """Items that take a while."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        time.sleep(0.9 * index)
+        return index
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_that_stands_still_is_reported(caplog, workers):
+    watch = LoaderWatch(seconds=0.3)
+    watch.start()
+    with caplog.at_level(logging.WARNING):
+        for _ in DataLoader(Slow(), batch_size=1, num_workers=workers):
+            watch.arrived()
+        seen = len(warnings_of(caplog))
+        time.sleep(0.5)  # busy with something else than the loader
+    watch.stop()
+    lines = warnings_of(caplog)
+    assert 1 <= seen == len(lines)
+    assert lines[0].startswith("no batch from the data loader for 0 s; ")
+    assert ("its 1 workers have the process ids" in lines[0]) == bool(workers)
+
+
+def test_a_slow_loader_that_delivers_is_not_reported(caplog):
+    watch = LoaderWatch(seconds=0.5)
+    watch.start()
+    for _ in DataLoader(np.arange(12), collate_fn=lambda items: time.sleep(0.1)):
+        watch.arrived()
+    watch.stop()
+    assert warnings_of(caplog) == []

@@ -1,0 +1,173 @@
+"""Text files and checkpoints made to mislead: one line each, and nothing in them runs."""
+
+import json
+import os
+import pickle
+from collections import OrderedDict
+
+import pytest
+import torch
+from fairseq.criterions import CRITERION_REGISTRY
+from omegaconf import OmegaConf
+
+from stores import fault
+from tiny import folder as data_folder
+from tiny import translation_task
+from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
+from vtlm_fairseq.data.text_pipeline import TextPipeline, load_bpe
+from vtlm_fairseq.evaluation.hypotheses import read_hypotheses
+from vtlm_fairseq.tasks.captions import CaptionsTask
+
+
+def ends_with(function, *args, **kwargs) -> str:
+    """The one line that ends a command."""
+    with pytest.raises(SystemExit) as caught:
+        function(*args, **kwargs)
+    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
+    return caught.value.code
+
+
+# ---- text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"cat 3\ndog\n", "Incorrect dictionary format"), (b"cat x\n", "Incorrect dictionary format"),
+     (b"cat 3\ncat 2\n", "Duplicate word"), (b"<pad> 3\n", "Duplicate word"), (b"\xff\xfe 3\n", "encoding"),
+     (b"cat " + b"9" * 5000 + b"\n", "Incorrect dictionary format")],
+)  # fmt: skip
+def test_dictionaries_that_fairseq_cannot_read(tmp_path, content, expected):
+    path = tmp_path / "dict.en.txt"
+    path.write_bytes(content)
+    message = ends_with(CaptionsTask.load_dictionary, str(path))
+    assert expected in message and str(path) in message and "prepare the data again" in message
+
+
+def test_text_json_without_a_checksum_or_nested_without_end(tmp_path):
+    for lang in ("en", "de"):
+        (tmp_path / f"dict.{lang}.txt").write_text("x 1\n")
+    TextPipeline("en", "de").save(tmp_path)
+    content = json.loads((tmp_path / "text.json").read_text())
+    del content["sha256"]["dict.de.txt"]
+    (tmp_path / "text.json").write_text(json.dumps(content))
+    assert "'sha256' lacks 'dict.de.txt'" in fault(TextPipeline.load, tmp_path)
+    (tmp_path / "text.json").write_text("[" * 100_000)
+    assert "unreadable" in fault(TextPipeline.load, tmp_path)
+
+
+@pytest.mark.parametrize("version", [": x", ":\0\0", ": 0.2\na b\n ", ": 0.7"])
+def test_codes_that_subword_nmt_cannot_read(tmp_path, version):
+    """It ends the program for some of them."""
+    (tmp_path / "codes").write_text(f"#version{version}\na b\n")
+    assert "--bpe-model" in fault(load_bpe, tmp_path / "codes")
+
+
+def test_the_output_of_generation_does_not_ask_for_memory(tmp_path):
+    """One line with a great id used to make a set of all numbers below it."""
+    path = tmp_path / "out.txt"
+    path.write_text("H-0\t-1.0\ta\nH-99999999999\t-1.0\tb\n")
+    assert "2 hypotheses for 100000000000 sentences; missing: [1, 2, 3, 4, 5, ...]" in fault(read_hypotheses, path)
+    assert read_hypotheses(path, allow_missing=True).ids == [0, 99999999999]
+    path.write_text(f"H-0\t-1.0\ta\nH-{'9' * 5000}\t-1.0\tb\n")  # no number that Python would read: noise
+    assert read_hypotheses(path).texts == ["a"]
+    path.write_text("H-0\tnan\ta\n")
+    assert "H-0 has no score but 'nan'" in fault(read_hypotheses, path)
+
+
+# ---- checkpoints
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def checkpoint(**changes) -> dict:
+    """A checkpoint of this package's, in small."""
+    state = {
+        "args": None,
+        "cfg": {"task": {"_name": "visual_translation_lm"}, "model": {"_name": "vtlm_tiny", "langs": "de,en"}},
+        "model": OrderedDict(weight=torch.zeros(2, 3)),
+    }
+    return {**state, **changes}
+
+
+def saved(path, state) -> str:
+    torch.save(state, path)
+    return str(path)
+
+
+def test_foreign_classes_are_refused_and_nothing_runs(tmp_path):
+    mark = tmp_path / "executed"
+    calls = [Call(os.mkdir, str(mark)), Call(os.system, f"touch {mark}"), Call(eval, f"open({str(mark)!r}, 'w')")]
+    for call in calls:
+        for state in (call, checkpoint(extra_state=call), checkpoint(model={"weight": call})):
+            for new in (True, False):
+                torch.save(state, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+                message = fault(load_checkpoint, str(tmp_path / "x.pt"))
+                assert "x.pt: not a whole fairseq checkpoint (UnpicklingError: Weights only load failed" in message
+        (tmp_path / "x.pt").write_bytes(pickle.dumps(call))
+        assert "not a whole fairseq checkpoint" in fault(load_checkpoint, str(tmp_path / "x.pt"))
+    assert not mark.exists()
+
+
+def test_every_cut_of_a_checkpoint_is_one_line(tmp_path):
+    """Both of torch's formats, read whole and by mapping."""
+    for new in (True, False):
+        torch.save(checkpoint(), tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+        data = (tmp_path / "x.pt").read_bytes()
+        for size in range(0, len(data) - 1, 37):
+            (tmp_path / "x.pt").write_bytes(data[:size])
+            for mmap in (True, False):
+                assert "not a whole fairseq checkpoint" in fault(load_checkpoint, str(tmp_path / "x.pt"), mmap=mmap)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [[], 3, {}, checkpoint(model=None), checkpoint(model={"weight": 3}), checkpoint(model={3: torch.zeros(1)}),
+     checkpoint(cfg=[1]), checkpoint(cfg={"model": 3})],
+)  # fmt: skip
+def test_what_is_no_checkpoint(tmp_path, state):
+    assert "not a whole fairseq checkpoint" in fault(load_checkpoint, saved(tmp_path / "x.pt", state))
+
+
+MARK = "__import__('os').mkdir({!r})"
+
+
+def test_models_that_evaluate_their_configuration_are_not_built(tmp_path):
+    """fairseq's fconv reads a string of its configuration with eval."""
+    mark = tmp_path / "executed"
+    model = {"_name": "fconv", "arch": "fconv", "langs": "de,en", "encoder_layers": MARK.format(str(mark))}
+    task = {"_name": "multimodal_translation"}
+    path = saved(tmp_path / "x.pt", checkpoint(cfg={"task": task, "model": model}))
+    assert "model 'fconv' is not one of this package" in fault(read_model_config, path)
+    data_folder(tmp_path / "bin", {"train": 2})
+    message = ends_with(
+        translation_task(tmp_path / "bin").build_model, OmegaConf.create(model), from_checkpoint=True
+    )  # as fairseq-generate does
+    assert "model 'fconv' is not one of this package" in message
+    assert not mark.exists()
+
+
+def test_checkpoints_of_other_tasks_or_with_old_options_are_not_read(tmp_path):
+    """fairseq would use `args` in place of the configuration."""
+    assert read_model_config(saved(tmp_path / "x.pt", checkpoint()))["langs"] == "de,en"
+    other = {"task": {"_name": "translation"}, "model": checkpoint()["cfg"]["model"]}
+    for changes in ({"cfg": other}, {"cfg": {**other, "task": 3}}, {"cfg": None}, {"args": {"arch": "fconv"}}):
+        path = saved(tmp_path / "x.pt", checkpoint(**changes))
+        assert "is not one of this package" in fault(read_model_config, path)
+
+
+def test_a_criterion_of_a_checkpoint_that_evaluates_strings_is_not_built(tmp_path):
+    """fairseq-validate builds the criterion that the checkpoint names."""
+    assert "ctc" in CRITERION_REGISTRY
+    mark = tmp_path / "executed"
+    data_folder(tmp_path / "bin", {"train": 2})
+    config = OmegaConf.create({"_name": "ctc", "wer_args": MARK.format(str(mark))})
+    assert "--criterion ctc" in ends_with(translation_task(tmp_path / "bin").build_criterion, config)
+    assert not mark.exists()

@@ -1,0 +1,155 @@
+"""Region stores made to mislead: more declared than stored, ids that pass for others, values nobody wrote."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from stores import fault, make_store, random_image
+from vtlm_fairseq.data.region_schema import MAX_ID_BYTES
+from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
+
+STORAGE = [{}, {"chunks": True}, {"chunks": True, "compression": "gzip"}]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A store of three images with six regions each, feature width 8."""
+    make_store(tmp_path / "s.h5", 3)
+    return str(tmp_path / "s.h5")
+
+
+def replace(path: str, name: str, *args, **options) -> None:
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file.create_dataset(name, *args, **options)
+
+
+def refused(path: str) -> str:
+    """The line with which opening ends; `validate` says the same first."""
+    message = fault(RegionStore, [path])
+    assert validate(path)[0] == message
+    return message
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_rows_that_are_declared_and_not_stored(path, storage):
+    """A file of 10 kB must not make anybody read labels for hours, or allocate 8 TB of offsets."""
+    rows = 10**12
+    for name, shape, dtype in (("features", (rows, 8), "f2"), ("boxes", (rows, 4), "f4"), ("labels", (rows,), "i2"),
+                               ("scores", (rows,), "f4")):  # fmt: skip
+        replace(path, name, shape, dtype, **storage)
+    assert f"declares {rows * 8} values, of which only 0 are stored" in refused(path)
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize(("name", "dtype"), [("ids", "S9"), ("offsets", "i8"), ("class_names", h5py.string_dtype())])
+def test_what_is_read_whole_must_be_stored(path, name, dtype, storage):
+    replace(path, name, (10**11,), dtype, **storage)
+    assert f"{name} declares {10**11} values" in refused(path)
+
+
+def test_compressed_stores_are_read(path):
+    with h5py.File(path) as file:
+        features = file["features"][:]
+    replace(path, "features", data=features, chunks=(5, 8), compression="gzip", shuffle=True)
+    assert validate(path) == []
+    np.testing.assert_array_equal(RegionStore([path])[1].features, features[6:12])
+
+
+def virtual(path: str, shape, rows: int, source_shape) -> None:
+    with h5py.File(path, "a") as file:
+        del file["features"]
+        layout, source = h5py.VirtualLayout(shape, "f2"), h5py.VirtualSource("data.h5", "features", source_shape)
+        layout[:rows] = source if rows == source_shape[0] else source[:rows]
+        file.create_virtual_dataset("features", layout)
+
+
+def test_virtual_features_without_a_source_are_refused(path, tmp_path):
+    """HDF5 fills rows without a source with zeros."""
+    make_store(tmp_path / "data.h5", 3)
+    virtual(path, (18, 8), 17, (18, 8))
+    assert "features declares 144 values, of which only 136 are stored" in refused(path)
+    make_store(tmp_path / "data.h5", 2)
+    virtual(path, (18, 8), 18, (18, 8))
+    assert "takes more data from data.h5 than are there" in refused(path)
+    virtual(path, (18, 8), 18, (20, 8))
+    assert "takes more data from data.h5 than are there" in refused(path)
+
+
+def test_ids_that_numpy_takes_for_others_are_not_found(path):
+    """numpy drops zeros at the end of byte strings."""
+    store = RegionStore([path])
+    assert "'img1.jpg\\x00' holds a zero character" in fault(store.rows, ["img0.jpg", "img1.jpg\0"])
+    assert store.rows(["img1.jpg"]).tolist() == [1]
+
+
+def test_one_long_id_does_not_multiply(path):
+    """numpy gives every id the room of the longest."""
+    long = "x" * (MAX_ID_BYTES + 1)
+    assert "more than 4096 bytes" in fault(RegionStore([path]).rows, ["img0.jpg", long])
+    assert "is not Unicode text" in fault(RegionStore([path]).rows, ["\ud800"])
+    replace(path, "ids", data=["a", long, "c"], dtype=h5py.string_dtype())
+    assert "more than 4096 bytes" in refused(path)
+    replace(path, "ids", (3,), f"S{MAX_ID_BYTES + 1}", data=np.array([b"a", b"b", b"c"]))
+    assert f"ids are {MAX_ID_BYTES + 1} bytes" in refused(path)
+
+
+def test_ids_of_variable_length_are_read(path):
+    replace(path, "ids", data=["\u00e4", "b" * 300, "\u2028"], dtype=h5py.string_dtype())
+    store = RegionStore([path])
+    assert validate(path) == [] and store.ids() == ["\u00e4", "b" * 300, "\u2028"]
+    assert store.rows(["\u2028", "\u00e4"]).tolist() == [2, 0]
+
+
+def test_ids_that_no_line_can_name(path):
+    replace(path, "ids", data=np.array([b"a\nb", b"\xff\xfe", b"ok"]).astype(h5py.string_dtype("utf-8", 3)))
+    lines = [f"{path}: image id {name!r} is not one line of UTF-8 text" for name in ("a\nb", "\ufffd\ufffd")]
+    assert validate(path) == lines
+
+
+def test_the_writer_takes_no_such_ids(tmp_path):
+    image = random_image(np.random.default_rng(0), 1)
+    with RegionStoreWriter(tmp_path / "s.h5", feature_dim=8, class_names="abcde", detector="x") as writer:
+        assert "one line of text" in fault(writer.add, "a\rb", **image)
+        assert "more than 4096 bytes" in fault(writer.add, "\u00e4" * (MAX_ID_BYTES // 2 + 1), **image)
+        assert "is not Unicode text" in fault(writer.add, "\udcff", **image)
+        writer.add("\u00e4" * (MAX_ID_BYTES // 2), **image)
+    assert len(RegionStore([str(tmp_path / "s.h5")])) == 1
+
+
+def test_attributes_that_h5py_cannot_read_end_with_one_line(path):
+    with h5py.File(path, "a") as file:
+        space = h5py.h5s.create(h5py.h5s.SCALAR)
+        h5py.h5a.create(file.id, b"odd", h5py.h5t.UNIX_D32LE, space)  # a time, which numpy does not know
+    assert "unreadable" in refused(path)
+
+
+def spoil_heap(path: str, size: int) -> None:
+    """Damage the size of the first string in the heap of strings of variable length (attributes, class names)."""
+    with open(path, "r+b") as file:
+        at = file.read().index(b"GCOL")
+        file.seek(at + 16 + 8)
+        file.write(size.to_bytes(8, "little"))
+
+
+def test_validate_survives_files_from_which_hdf5_does_not_return(path, monkeypatch):
+    """An object that ends within the heap's free space: HDF5 2.0 then steps by 0 bytes."""
+    monkeypatch.setattr("vtlm_fairseq.data.region_validate._PATIENCE_SECONDS", 1.0)
+    spoil_heap(path, 2000)
+    (line,) = validate(path)
+    assert path in line and ("HDF5 does not come back within 1 s" in line or "unreadable" in line)
+
+
+def test_validate_survives_crashes(path, monkeypatch):
+    monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: os.kill(os.getpid(), 11))
+    assert validate(path) == [
+        f"{path}: HDF5 crashes (exit status -11) while it reads the file; the file is damaged, write or copy it again"
+    ]
+
+
+def test_a_fault_of_the_check_itself_is_no_fault_of_the_file(path, monkeypatch):
+    monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: {}["a bug"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        validate(path)

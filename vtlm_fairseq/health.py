@@ -1,0 +1,139 @@
+"""Health of long runs: the batches behind loss spikes and NaN gradients, and a loader that no longer delivers."""
+
+import logging
+import math
+import multiprocessing
+import os
+import sys
+import threading
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 100  # batches before a loss can count as a spike
+SPIKE_FACTOR, SPIKE_MARGIN = 3.0, 1.0
+DECAY = 0.99  # of the running mean, a batch
+WAIT_SECONDS = 300.0
+
+_DATALOADER = os.path.join("torch", "utils", "data", "dataloader.py")
+_BUFFER = os.path.join("fairseq", "data", "iterators.py")
+
+
+class _Step(NamedTuple):
+    ids: Tensor
+    loss: Tensor
+    sample_size: Tensor | float
+
+
+class LossWatch:
+    """Warns of batches whose loss leaves the others' range, with the ids of their examples.
+
+    A batch is named where its loss (in nats, divided by its sample size) is not finite, or is above three times the
+    running mean of the batches before it and at least 1 above that mean. The mean decays by 0.99 a batch; the first 100
+    batches are only averaged. Losses stay on their device until `check`.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[_Step] = []
+        self._mean = 0.0
+        self._count = 0
+
+    def add(self, sample: dict, loss: Tensor, sample_size: Tensor | float) -> None:
+        """Note a batch that was trained on."""
+        self._steps.append(_Step(sample["id"], loss.detach(), sample_size))
+
+    def report_nan(self, sample: dict, update_num: int) -> None:
+        """Name the examples of a batch of an update whose gradients are not finite, with the loss that it had."""
+        losses = [step.loss for step in reversed(self._steps) if torch.equal(step.ids, sample["id"])]
+        logger.error(
+            "update %d: gradients are not finite; a batch of this update had the loss %.4g in sum; %s",
+            update_num, float(losses[0]) if losses else math.nan, name_examples(sample["id"]),
+        )  # fmt: skip
+
+    def check(self, update_num: int) -> None:
+        """Judge the batches noted since the last call. To be called where the trainer waits for the device anyway."""
+        for step in self._steps:
+            loss = float(step.loss) / max(1.0, float(step.sample_size))
+            finite = math.isfinite(loss)
+            spike = self._count >= WARM_UP and loss > max(SPIKE_FACTOR * self._mean, self._mean + SPIKE_MARGIN)
+            if spike or not finite:
+                logger.warning(
+                    "update %d: loss %.4g of a batch (running mean %.4g); %s",
+                    update_num, loss, self._mean, name_examples(step.ids),
+                )  # fmt: skip
+            if finite:
+                self._count += 1
+                self._mean += (loss - self._mean) * max(1 - DECAY, 1 / self._count)
+        self._steps.clear()
+
+
+def is_nan_rerun() -> bool:
+    """Whether fairseq's trainer repeats an update to find out where its gradients became NaN or infinite.
+
+    It calls the task's `train_step` again while it handles the FloatingPointError.
+    """
+    return isinstance(sys.exc_info()[1], FloatingPointError)
+
+
+def name_examples(ids: Tensor) -> str:
+    """Ids of a batch as text; an id counts from 0 through the lines of the split (train, then train1, ...)."""
+    return f"ids (line numbers from 0): {' '.join(map(str, sorted(ids.tolist())))}"
+
+
+class LoaderWatch:
+    """A thread that warns where the main thread has waited for one batch too long, and repeats it.
+
+    Args:
+        seconds: how long is too long.
+    """
+
+    def __init__(self, seconds: float = WAIT_SECONDS) -> None:
+        self._seconds = seconds
+        self._batches = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="loader watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def arrived(self) -> None:
+        """Note that a batch has come."""
+        self._batches += 1
+
+    def _run(self) -> None:
+        polls = 10
+        seen, waited = -1, 0
+        while not self._stop.wait(self._seconds / polls):
+            waited = waited + 1 if _main_thread_waits() and self._batches == seen else 0
+            seen = self._batches
+            if waited and waited % polls == 0:
+                pids = [str(child.pid) for child in multiprocessing.active_children()]
+                workers = (
+                    f"its {len(pids)} workers have the process ids {', '.join(pids)}" if pids else "it has no workers"
+                )
+                logger.warning(
+                    "no batch from the data loader for %.0f s; %s; do the disks of text and regions still answer?",
+                    self._seconds * waited / polls, workers,
+                )  # fmt: skip
+
+
+def _main_thread_waits() -> bool:
+    """Whether the main thread is in torch's data loader, or in fairseq's queue in front of it."""
+    frame = sys._current_frames().get(threading.main_thread().ident)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.endswith(_DATALOADER):
+            return True
+        if code.co_filename.endswith(_BUFFER) and code.co_qualname == "BufferedIterator.__next__":
+            return True
+        frame = frame.f_back
+    return False
