@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+from argparse import Namespace
 from collections.abc import Mapping
 
 import torch
@@ -76,5 +77,6 @@ def check_model_name(config: Mapping, path: str) -> None:
 
 
 def model_config(state: dict) -> dict:
-    """The model configuration in a loaded checkpoint, ``{}`` if there is none."""
-    return (state.get("cfg") or {}).get("model") or {}
+    """The model configuration in a loaded checkpoint, ``{}`` if there is none (fairseq's older models: a Namespace)."""
+    config = (state.get("cfg") or {}).get("model") or {}
+    return vars(config) if isinstance(config, Namespace) else config

@@ -143,9 +143,9 @@ def test_validate_survives_files_from_which_hdf5_does_not_return(path, monkeypat
 
 
 def test_validate_survives_crashes(path, monkeypatch):
-    monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: os.kill(os.getpid(), 11))
+    monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: os.kill(os.getpid(), 9))
     assert validate(path) == [
-        f"{path}: HDF5 crashes (exit status -11) while it reads the file; the file is damaged, write or copy it again"
+        f"{path}: HDF5 crashes (exit status -9) while it reads the file; the file is damaged, write or copy it again"
     ]
 
 
