@@ -1,5 +1,6 @@
 """Health of long runs: the batches behind loss spikes and NaN gradients, and a loader that no longer delivers."""
 
+import atexit
 import logging
 import math
 import multiprocessing
@@ -99,6 +100,7 @@ class LoaderWatch:
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()
+        atexit.register(self.stop)  # a thread that still waits when the interpreter ends may abort the process
 
     def stop(self) -> None:
         """End the thread."""
