@@ -88,10 +88,26 @@ def test_beam_search_with_shared_keys_gives_the_same_hypotheses():
     sample = {"net_input": {"src_tokens": tokens, "src_lengths": torch.full((5,), 6),
                             "features": torch.randn(5, 3, 4), "boxes": torch.rand(5, 3, 4),
                             "region_padding_mask": padding}}  # fmt: skip
-    generator = SequenceGenerator([model], words, beam_size=4, max_len_b=12)
+    said = SequenceGenerator([model], words, beam_size=4, max_len_b=12).generate([model], sample)
+    # a word that some sentences say before others ends them at different steps
+    generator = SequenceGenerator([model], words, beam_size=4, max_len_b=12, eos=int(said[2][0]["tokens"][4]))
     apart = generator.generate([model], sample)
+    sizes = []
+    reorder = model.encoder.reorder_encoder_out
+
+    def counted(encoder_out, new_order):
+        found = reorder(encoder_out, new_order)
+        sizes.append((new_order.numel(), found["encoder_out"][0].size(1), found is encoder_out))
+        return found
+
+    model.encoder.reorder_encoder_out = counted
     with shared_keys([model], 4):
         together = generator.generate([model], sample)
+    # the states are copied once for the beams, and again only where a sentence has ended
+    assert [count for count, _, _ in sizes] == [count for _, count, _ in sizes]
+    assert [same for _, _, same in sizes] == [i > 0 and sizes[i][0] == sizes[i - 1][0] for i in range(len(sizes))]
+    counts = [count for count, _, _ in sizes]
+    assert counts[0] == 20 and counts[-1] < 20 and len(counts) > len(set(counts)), counts
     for one, other in zip(apart, together, strict=True):
         assert [h["tokens"].tolist() for h in one] == [h["tokens"].tolist() for h in other]
         for a, b in zip(one, other, strict=True):

@@ -13,18 +13,22 @@ from torch import Tensor
 from vtlm_fairseq.models.dropout import Dropout
 
 
-class CrossAttention(MultiheadAttention):
+class SharedByBeam:
+    """What is the same for all hypotheses of a sentence while decoding.
+
+    Attributes:
+        beam: hypotheses of a sentence that stand side by side in the batch; 1 but inside :func:`shared_keys`.
+    """
+
+    beam: int = 1
+
+
+class CrossAttention(SharedByBeam, MultiheadAttention):
     """fairseq's cross-attention with the same parameters and the same function.
 
     fairseq calls it with ``static_kv``, which keeps its own implementation off ``scaled_dot_product_attention``, and
     in beam search projects, stores and reads the encoder's states once for each hypothesis.
-
-    Attributes:
-        beam: hypotheses of a sentence that stand side by side in the batch while decoding; they share their keys.
-            1 but inside :func:`shared_keys`.
     """
-
-    beam: int = 1
 
     def forward(
         self,
@@ -136,16 +140,16 @@ class CaptionDecoderLayer(TransformerDecoderLayerBase):
 
 @contextmanager
 def shared_keys(models: Sequence[nn.Module], beam: int) -> Iterator[None]:
-    """Tell the cross-attentions of models that ``beam`` hypotheses of a sentence follow each other in the batch.
+    """Tell encoders and cross-attentions that ``beam`` hypotheses of a sentence follow each other in the batch.
 
     fairseq's own switch for this (``set_beam_size``) stays on after decoding, and the next teacher-forced batch is
     then computed wrongly; this one ends with the block.
     """
-    attentions = [part for model in models for part in model.modules() if isinstance(part, CrossAttention)]
-    for attention in attentions:
-        attention.beam = beam
+    parts = [part for model in models for part in model.modules() if isinstance(part, SharedByBeam)]
+    for part in parts:
+        part.beam = beam
     try:
         yield
     finally:
-        for attention in attentions:
-            attention.beam = 1
+        for part in parts:
+            part.beam = 1

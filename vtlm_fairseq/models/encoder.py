@@ -6,12 +6,13 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor
 
 from vtlm_fairseq.data.text_pipeline import MASK
+from vtlm_fairseq.models.cross_attention import SharedByBeam
 from vtlm_fairseq.models.dropout import Dropout
 from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
 from vtlm_fairseq.models.encoder_layer import CaptionEncoderLayer
 
 
-class MultimodalEncoder(FairseqEncoder):
+class MultimodalEncoder(SharedByBeam, FairseqEncoder):
     """Post-norm Transformer over ``[text ; regions]``.
 
     Args:
@@ -151,6 +152,8 @@ class MultimodalEncoder(FairseqEncoder):
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
         """Select and reorder the batch; ``new_order``: B' (int64)."""
+        if self.beam > 1 and encoder_out["encoder_out"][0].size(1) == new_order.numel():
+            return encoder_out  # the order changes within sentences only, whose hypotheses have the same states
         time_major = {"encoder_out", "encoder_states"}
         return {
             key: [value.index_select(1 if key in time_major else 0, new_order) for value in values]
