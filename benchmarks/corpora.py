@@ -1,12 +1,14 @@
-"""Time for an update, start-up and memory against the size of the corpus (see corpus_size.py)."""
+"""Time for an update, start-up and memory against the size of the corpus.
 
-import subprocess
-import sys
+All corpora have one vocabulary and sentences of one length, so that updates are alike. `corpus_size.py` measures the
+preparation of text besides.
+"""
+
 from pathlib import Path
 from statistics import median
 
-from corpus_size import Measured, train_command
-from generated import Size
+from corpus_size import Measured, image_id, train_command, write_store
+from generated import Size, write_text
 
 from vtlm_fairseq.evaluation.tables import Table
 
@@ -16,7 +18,7 @@ def measure(folder: Path, size: Size, *, repeats: int, updates: int) -> dict:
 
     Args:
         folder: for the generated corpora, which are left there and used again.
-        size: names the corpora.
+        size: of corpora, sentences and vocabulary.
         repeats: turns.
         updates: of a run; at least 4.
 
@@ -25,7 +27,10 @@ def measure(folder: Path, size: Size, *, repeats: int, updates: int) -> dict:
     """
     for pairs in size.corpora:
         if not (folder / f"corpus-{pairs}" / "bin" / "train.images").exists():
-            prepare(folder / f"corpus-{pairs}", pairs, size)
+            out = folder / f"corpus-{pairs}"
+            out.mkdir(parents=True, exist_ok=True)
+            write_store(out / "regions.h5", pairs)
+            write_text(out / "bin", size, pairs=pairs, seed=1, image_id=image_id)
     runs: dict[int, list[Measured]] = {pairs: [] for pairs in size.corpora}
     for _ in range(repeats):
         for pairs, measured in runs.items():
@@ -48,12 +53,3 @@ def measure(folder: Path, size: Size, *, repeats: int, updates: int) -> dict:
     table = Table([*columns, "GB, together"], rows, title="Against corpus size: vtlm_tiny, 64 pairs, 1 worker, CPU")
     table.precision = {"s an update": 4, "of the smallest's": 3, "s to the first update": 1}
     return {"tables": [table], "figures": figures, "seconds": seconds}
-
-
-def prepare(out: Path, pairs: int, size: Size) -> None:
-    """Generate and prepare a corpus."""
-    command = [sys.executable, Path(__file__).with_name("corpus_size.py"), "--out", out, "--pairs", pairs]
-    command += ["--vocab-size", size.bpe_pieces, "--updates", 1]
-    status = subprocess.run([str(part) for part in command], stdout=sys.stderr).returncode
-    if status != 0:
-        raise RuntimeError(f"preparing {pairs} pairs failed, see {out / 'prepare.log'} and {out / 'train.log'}")

@@ -1,6 +1,7 @@
 """Generated data of a given size: dictionary, binarised text and region store. Nothing here can be learnt."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,6 @@ class Size:
         workers: numbers of loader workers that are compared; 1 is among them.
         beam: hypotheses of a sentence in decoding.
         corpora: pairs of the generated corpora.
-        bpe_pieces: of the generated corpora.
     """
 
     dim: int
@@ -47,7 +47,6 @@ class Size:
     workers: tuple[int, ...]
     beam: int
     corpora: tuple[int, ...]
-    bpe_pieces: int
 
     @property
     def word_positions(self) -> int:
@@ -58,11 +57,11 @@ class Size:
 PAPER = Size(
     dim=512, ffn=2048, layers=6, heads=8, words=13, vocabulary=10_000, regions=36, region_dim=1536, classes=601,
     batch=64, squares=(1024, 2048, 4096), workers=(0, 1, 2, 4), beam=8,
-    corpora=(10_000, 100_000, 1_000_000, 3_100_000), bpe_pieces=50_000,
+    corpora=(10_000, 100_000, 1_000_000, 3_100_000),
 )  # fmt: skip
 TINY = Size(
     dim=32, ffn=64, layers=2, heads=4, words=4, vocabulary=104, regions=4, region_dim=16, classes=7,
-    batch=8, squares=(32, 64), workers=(0, 1), beam=2, corpora=(300,), bpe_pieces=400,
+    batch=8, squares=(32, 64), workers=(0, 1), beam=2, corpora=(300,),
 )  # fmt: skip
 SIZES = {"paper": PAPER, "tiny": TINY}
 
@@ -73,7 +72,9 @@ def write_data(folder: Path, size: Size, *, pairs: int, seed: int = 1) -> None:
     write_store(folder / "regions.h5", size, images=pairs, seed=seed)
 
 
-def write_text(folder: Path, size: Size, *, pairs: int, seed: int) -> None:
+def write_text(
+    folder: Path, size: Size, *, pairs: int, seed: int, image_id: Callable[[int], str] = "image{}".format
+) -> None:
     """Write dictionaries, binarised sentences of random words, and ``train.images``."""
     folder.mkdir(parents=True, exist_ok=True)
     dictionary = Dictionary()
@@ -85,10 +86,12 @@ def write_text(folder: Path, size: Size, *, pairs: int, seed: int) -> None:
         dictionary.save(str(folder / f"dict.{lang}.txt"))
         prefix = str(folder / f"train.en-de.{lang}")
         builder = make_builder(f"{prefix}.bin", "mmap", vocab_size=len(dictionary))
-        for line in rng.integers(SPECIAL, len(dictionary) - 1, (pairs, size.words)):
-            builder.add_item(torch.tensor([*line, dictionary.eos()], dtype=torch.int32))
+        lines = np.full((pairs, size.words + 1), dictionary.eos(), np.int32)
+        lines[:, :-1] = rng.integers(SPECIAL, len(dictionary) - 1, (pairs, size.words), np.int32)
+        for line in torch.from_numpy(lines):
+            builder.add_item(line)
         builder.finalize(f"{prefix}.idx")
-    (folder / "train.images").write_text("".join(f"image{i}\n" for i in range(pairs)), encoding="utf-8")
+    (folder / "train.images").write_text("".join(f"{image_id(i)}\n" for i in range(pairs)), encoding="utf-8")
 
 
 def write_store(path: Path, size: Size, *, images: int, seed: int) -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
 from vtlm_fairseq.data.region_schema import open_file
 from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.evaluation.tables import Table
 
 SLICES = 5  # a cold pass reads a part of the file, another one in each turn
@@ -110,7 +111,12 @@ def region_batches(lines: LineRegions, size: Size, workers: int, images: np.ndar
     """Collated regions of images in a random order, without text."""
     order = np.random.default_rng(1).permutation(images).tolist()
     batches = [order[i : i + size.batch] for i in range(0, len(order), size.batch)]
-    return DataLoader(_Lines(lines), batch_sampler=batches, num_workers=workers, collate_fn=collate_regions)
+    return DataLoader(_Lines(lines), batch_sampler=batches, num_workers=workers, collate_fn=_collate)
+
+
+def _collate(regions: list) -> dict:
+    """As the training datasets do it."""
+    return send_small_by_value(collate_regions(regions))
 
 
 def drain(batches: Iterable) -> None:

@@ -1,5 +1,6 @@
 """Pre-training: pairs a second, operations, and the share of the machine's matrix-product rate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from types import MethodType
@@ -75,23 +76,23 @@ def training(data: Path, size: Size, variant: str, device: str) -> Training:
     return run
 
 
-def measure(folder: Path, size: Size, *, device: str, repeats: int, at_least: float) -> dict:
-    """Time all variants and the matrix products in turn.
+def measure(folder: Path, size: Size, *, precisions: Sequence[str], device: str, repeats: int, at_least: float) -> dict:
+    """Time the variants of some precisions and the matrix products in turn.
 
     Returns:
         ``tables``: pairs a second, and products; ``figures``: ratios by name; ``seconds``: every time by name.
     """
     data = folder / "pretraining"
     write_data(data, size, pairs=BATCHES * size.batch)
-    runs = {name: training(data, size, name, device) for name in VARIANTS}
+    runs = {name: training(data, size, name, device) for name, kind in VARIANTS.items() if kind[1] in precisions}
     feed_forward = (size.batch * (size.word_positions + size.regions), size.dim, size.ffn)
     rates = {}
-    for dtype in ("float32", "bf16"):
+    for dtype in precisions:
         rates |= products(dtype, device=device, feed_forward=feed_forward, squares=size.squares)
     functions = {name: run.step for name, run in runs.items()} | {name: product for name, (product, _) in rates.items()}
     seconds = in_turn(functions, repeats=repeats, device=device, at_least=at_least)
     rate = {name: work / median(seconds[name]) for name, (_, work) in rates.items()}
-    best = {dtype: max(value for name, value in rate.items() if f" {dtype} " in name) for dtype in ("float32", "bf16")}
+    best = {dtype: max(value for name, value in rate.items() if f" {dtype} " in name) for dtype in precisions}
     rows, shares = [], {}
     for name, run in runs.items():
         padding = run.task.source_dictionary.pad()
@@ -117,12 +118,13 @@ def measure(folder: Path, size: Size, *, device: str, repeats: int, at_least: fl
         "last layer only where predicted": ("VTLM float32", "VTLM float32, last layer everywhere"),
         "fused_adam against adam": ("VTLM float32", "VTLM float32, fairseq's adam"),
     }.items():
-        figures[f"speed-up: {name}"] = speedup(seconds, fast, slow)
+        if fast in seconds:
+            figures[f"speed-up: {name}"] = speedup(seconds, fast, slow)
     return {"tables": [table, product_table], "figures": figures, "seconds": seconds}
 
 
-def profile(folder: Path, size: Size, *, device: str, rows: int = 20) -> str:
-    """What one update of VTLM spends its time on, float32 and bf16: the top operators, and on a GPU its idle share."""
+def profile(folder: Path, size: Size, *, precisions: Sequence[str], device: str, rows: int = 20) -> str:
+    """What one update of VTLM spends its time on: the top operators, and on a GPU its idle share."""
     data = folder / "profile"
     write_data(data, size, pairs=BATCHES * size.batch)
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -130,7 +132,7 @@ def profile(folder: Path, size: Size, *, device: str, rows: int = 20) -> str:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     key = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     parts = []
-    for name in ("VTLM float32", "VTLM bf16"):
+    for name in (f"VTLM {precision}" for precision in precisions):
         run = training(data, size, name, device)
         for _ in range(3):
             run.step()

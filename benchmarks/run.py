@@ -25,7 +25,9 @@ import torch
 import translation
 from fairseq.logging import metrics
 from generated import SIZES
-from machine import cores, describe
+from machine import DTYPES, cores, describe
+
+from vtlm_fairseq.precision import is_fast
 
 SECTIONS = ("pretrain", "finetune", "decode", "loading", "corpus")
 
@@ -43,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     }
     machine = report["machine"]
     print(f"{machine.get('gpu', machine['cpu'])}; {machine['cores']} cores, {machine['threads']} threads, PyTorch "
-          f"{machine['torch']}, load {machine['load_average'][0]:.2f}, size {args.size}")  # fmt: skip
+          f"{machine['torch']}, load {machine['load_average'][0]:.2f}, size {args.size}, "
+          f"{' and '.join(args.precisions)}")  # fmt: skip
     with quiet(), tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         folder = args.data or Path(temporary)
         for name in args.only:
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.json:
                 write_json(args.json, report)
         if args.profile:
-            print(f"\n{pretraining.profile(folder, size, device=args.device)}")
+            print(f"\n{pretraining.profile(folder, size, precisions=args.precisions, device=args.device)}")
     return 0
 
 
@@ -77,6 +80,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated (default: %(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where models run")
+    parser.add_argument(
+        "--precisions",
+        type=lambda text: text.split(","),
+        help="of pretrain and finetune: float32,bf16 (default: bf16 only where the device has instructions for it)",
+    )
     parser.add_argument("--size", choices=list(SIZES), default="paper", help="tiny: to see that it runs")
     parser.add_argument("--repeats", type=int, default=5, help="times each measurement is made (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="PyTorch's threads (default: all cores)")
@@ -91,6 +99,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in args.only:
         if name not in SECTIONS:
             parser.error(f"--only {name}: not one of {', '.join(SECTIONS)}")
+    if args.precisions is None:
+        args.precisions = [name for name in DTYPES if name == "float32" or is_fast(name, args.device)]
+    if "float32" not in args.precisions or not set(args.precisions) <= set(DTYPES):
+        parser.error(f"--precisions {','.join(args.precisions)}: float32, or float32,bf16")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device")
     for name, smallest in (("repeats", 1), ("threads", 1), ("updates", 4)):
@@ -104,9 +116,9 @@ def run_section(name: str, folder: Path, size, args: argparse.Namespace) -> dict
     metrics.reset()  # fairseq's criteria log values of different kinds under the same names
     timing = {"device": args.device, "repeats": args.repeats}
     if name == "pretrain":
-        return pretraining.measure(folder, size, at_least=args.at_least, **timing)
+        return pretraining.measure(folder, size, precisions=args.precisions, at_least=args.at_least, **timing)
     if name == "finetune":
-        return translation.fine_tuning(folder, size, at_least=args.at_least, **timing)
+        return translation.fine_tuning(folder, size, precisions=args.precisions, at_least=args.at_least, **timing)
     if name == "decode":
         return translation.decoding(folder, size, at_least=args.at_least, **timing)
     if name == "loading":

@@ -1,5 +1,6 @@
 """Fine-tuning and decoding, against stock fairseq's ``transformer`` of the same size on the same text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -13,18 +14,20 @@ BATCHES = 4
 STOCK = "stock transformer"
 
 
-def fine_tuning(folder: Path, size: Size, *, device: str, repeats: int, at_least: float) -> dict:
+def fine_tuning(
+    folder: Path, size: Size, *, precisions: Sequence[str], device: str, repeats: int, at_least: float
+) -> dict:
     """Pairs a second in training; returns as :func:`pretraining.measure`."""
     data = folder / "fine-tuning"
     write_data(data, size, pairs=BATCHES * size.batch)
-    bf16 = ("--autocast", "bf16")
-    runs = {
-        "NMT float32": Training(data, size, "translation", device=device),
-        "MMT float32": Training(data, size, "translation", device=device, regions=True),
-        "NMT bf16": Training(data, size, "translation", device=device, options=bf16),
-        "MMT bf16": Training(data, size, "translation", device=device, regions=True, options=bf16),
-        f"{STOCK} float32, adam": Training(data, size, "stock", device=device, optimizer="adam"),
-    }
+    runs = {}
+    for precision in precisions:
+        options = () if precision == "float32" else ("--autocast", precision)
+        for name, regions in (("NMT", False), ("MMT", True)):
+            runs[f"{name} {precision}"] = Training(
+                data, size, "translation", device=device, regions=regions, options=options
+            )
+    runs[f"{STOCK} float32, adam"] = Training(data, size, "stock", device=device, optimizer="adam")
     functions = {name: run.step for name, run in runs.items()}
     seconds = in_turn(functions, repeats=repeats, device=device, at_least=at_least)
     title = f"Fine-tuning, {size.batch} pairs of twice {size.words} words and {size.regions} regions (MMT)"

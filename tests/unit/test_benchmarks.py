@@ -27,6 +27,7 @@ command = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(command)
 
 SMALL = ["--size", "tiny", "--repeats", "3", "--threads", "1", "--at-least", "0.002", "--updates", "4"]
+SMALL += ["--precisions", "float32,bf16"]
 
 
 @pytest.fixture(scope="module")

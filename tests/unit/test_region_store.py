@@ -1,5 +1,6 @@
 """Region stores: what is written is read back, in any process; each fault is one line that names it."""
 
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -179,7 +180,8 @@ def test_shards(tmp_path):
     assert RegionStore.open(str(tmp_path / "valid.h5"), "train").ids() == ["v"]
 
 
-def test_more_shards_than_files_kept_open(tmp_path):
+def test_more_shards_than_files_kept_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("vtlm_fairseq.data.region_store._MAX_OPEN_FILES", 8)
     stored = {}
     for i in range(20):
         stored.update(make_store(tmp_path / f"train.{i:02}.h5", [f"im{i}"], seed=i))
@@ -188,7 +190,7 @@ def test_more_shards_than_files_kept_open(tmp_path):
     for row in [*range(20), *reversed(range(20))]:
         assert_same(store[row], stored[f"im{row}"])
     if before is not None:
-        assert len(os.listdir("/proc/self/fd")) - before <= 16
+        assert len(os.listdir("/proc/self/fd")) - before <= 16  # two a file
 
 
 def test_folder_without_the_split_names_what_there_is(tmp_path):
@@ -330,8 +332,19 @@ def test_working_directory_may_change(tmp_path, monkeypatch):
     assert_same(store[1], stored["img1.jpg"])
 
 
+def test_readers_neither_take_nor_need_a_lock(tmp_path):
+    """PITFALLS 22: another process may lock the file while it is read, and read it while it is locked."""
+    stored = make_store(tmp_path / "s.h5", 2)
+    reader = RegionStore([str(tmp_path / "s.h5")])
+    assert_same(reader[0], stored["img0.jpg"])
+    with open(tmp_path / "s.h5", "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError if the reader held one
+        reader.close()
+        assert_same(RegionStore([str(tmp_path / "s.h5")])[1], stored["img1.jpg"])
+
+
 def test_two_readers_and_a_writer_that_replaces_the_file(tmp_path):
-    """PITFALLS 22: a reader holds no lock, and keeps the old data of a file that is replaced."""
+    """PITFALLS 22: readers keep the old data of a file that is replaced."""
     path = tmp_path / "s.h5"
     old = make_store(path, 2, seed=1)
     readers = [RegionStore([str(path)]) for _ in range(2)]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from vtlm_fairseq.data.region_store import Regions, RegionStore
+from vtlm_fairseq.data.shared import stack_padded
 from vtlm_fairseq.errors import VTLMError
 
 ORDERS = ("given", "shuffle", "none")
@@ -83,12 +84,20 @@ class LineRegions:
         if self.order == "none":
             return no_regions(self.store.feature_dim, self.store.dtype)
         regions = self.store[row]
-        if not (np.isfinite(regions.features).all() and np.isfinite(regions.boxes).all()):
+        if not (_all_finite(regions.features) and _all_finite(regions.boxes)):
             raise VTLMError(
                 f"{', '.join(self.store.paths)}: image {self.store.image_id(row)!r} holds a feature or box that is "
                 "not finite (NaN or infinite); find all such images with: vtlm-regions validate"
             )
         return regions
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    """Whether no value is infinite or NaN; of float16 by its bits, many times faster than numpy's test."""
+    if values.dtype == np.float16 and values.size:
+        # infinity is 7C00, NaN above it; with the sign bit FC00 and above
+        return bool(values.view(np.int16).max() < 0x7C00 and values.view(np.uint16).max() < 0xFC00)
+    return bool(np.isfinite(values).all())
 
 
 def no_regions(feature_dim: int, dtype) -> Regions:
@@ -109,17 +118,14 @@ def collate_regions(regions: list[Regions]) -> dict[str, torch.Tensor]:
         padding). R is at least 1, so that the region parameters take part in every batch.
     """
     size = max(1, *(len(r.labels) for r in regions))
-    dim, dtype = regions[0].features.shape[1], regions[0].features.dtype
-    features = np.zeros((len(regions), size, dim), dtype=dtype)
     boxes = np.zeros((len(regions), size, 4), dtype=np.float32)
     padding = np.ones((len(regions), size), dtype=bool)
     for i, one in enumerate(regions):
         count = len(one.labels)
-        features[i, :count] = one.features
         boxes[i, :count] = one.boxes
         padding[i, :count] = False
     return {
-        "features": torch.from_numpy(features),
+        "features": stack_padded([one.features for one in regions], size),
         "boxes": torch.from_numpy(boxes),
         "region_padding_mask": torch.from_numpy(padding),
     }

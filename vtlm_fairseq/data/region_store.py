@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from vtlm_fairseq.data.region_guard import check_openable
+from vtlm_fairseq.data.region_rows import Rows
 from vtlm_fairseq.data.region_schema import (
     StoreHeader,
     decode,
@@ -28,7 +30,7 @@ from vtlm_fairseq.errors import VTLMError
 
 __all__ = ["RegionStore", "RegionStoreWriter", "Regions", "find_store_files", "validate"]
 
-_MAX_OPEN_FILES = 16
+_MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
 
 
 class Regions(NamedTuple):
@@ -49,10 +51,10 @@ class Regions(NamedTuple):
 
 class _Handle(NamedTuple):
     file: h5py.File
-    features: h5py.Dataset
-    boxes: h5py.Dataset
-    labels: h5py.Dataset
-    scores: h5py.Dataset
+    features: Rows
+    boxes: Rows
+    labels: Rows
+    scores: Rows
 
 
 class RegionStore:
@@ -111,10 +113,15 @@ class RegionStore:
     def open(cls, regions: str, split: str, max_regions: int | None = 36) -> "RegionStore":
         """Open what `--regions` names: a file, or a folder holding `{split}.h5` or `{split}.*.h5` shards.
 
+        A child process opens the files first: of some damaged ones HDF5 never comes back.
+
         Raises:
-            VTLMError: nothing there for this split (names the splits that exist), or as the constructor.
+            VTLMError: nothing there for this split (names the splits that exist), HDF5 crashes or does not come back,
+                or as the constructor.
         """
-        return cls(find_store_files(regions, split), max_regions)
+        paths = find_store_files(regions, split)
+        check_openable(paths)
+        return cls(paths, max_regions)
 
     def __len__(self) -> int:
         return self.num_images
@@ -230,8 +237,8 @@ class RegionStore:
         if handle is None:
             while len(self._handles) >= _MAX_OPEN_FILES:
                 self._handles.pop(next(iter(self._handles)))
-            file = open_file(self.paths[shard])
-            handle = _Handle(file, file["features"], file["boxes"], file["labels"], file["scores"])
+            file, plain = open_file(self.paths[shard]), open(self.paths[shard], "rb", buffering=0)
+            handle = _Handle(file, *(Rows(file[name], plain) for name in _Handle._fields[1:]))
             self._handles[shard] = handle
         return handle
 

@@ -6,6 +6,7 @@ from fairseq.data import LanguagePairDataset
 
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
 from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
+from vtlm_fairseq.data.shared import send_small_by_value
 
 
 class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
@@ -57,14 +58,14 @@ class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
         """LanguagePairDataset's batch; ``net_input`` also has ``features boxes region_padding_mask``."""
         batch = super().collater(samples, pad_to_length=pad_to_length)
         if not batch or self.regions is None:
-            return batch
+            return send_small_by_value(batch)
         fault = self.first_fault(samples)
         if fault is not None:
             batch[FAULT] = fault
-            return batch
+            return send_small_by_value(batch)
         by_id = {item["id"]: item["regions"] for item in samples}  # fairseq sorts the batch by source length
         batch["net_input"].update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
-        return batch
+        return send_small_by_value(batch)
 
     def num_tokens(self, index: int) -> int:
         """Cost of an example for ``--max-tokens``: the longer of (source words and regions) and target words."""

@@ -15,6 +15,7 @@ from vtlm_fairseq.data.masking import (
     generator,
     mask_words,
 )
+from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.data.text_pipeline import MASK
 
 IGNORE = -1  # region target of a region that is not predicted
@@ -153,7 +154,7 @@ class TranslationLMDataset(CaptionsDataset):
             batch[FAULT] = fault
         elif self.regions is not None:
             self._add_regions(batch, samples)
-        return batch
+        return send_small_by_value(batch)
 
     def _add_regions(self, batch: dict, samples: list[dict]) -> None:
         regions = [s["regions"] for s in samples]

@@ -1,0 +1,69 @@
+"""Rows of a dataset of a region store, read past HDF5 where they lie in the file as they do in memory."""
+
+import os
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+
+class Rows:
+    """Rows of a dataset; ``rows[start:end]`` is what h5py gives for it.
+
+    HDF5 takes about 10 µs a read, four reads an image. Where the dataset is neither compressed nor virtual, its chunks
+    are found once, and a read is one of the operating system's.
+
+    Args:
+        dataset: of an open store file.
+        file: the same file, opened unbuffered in this process.
+    """
+
+    def __init__(self, dataset: h5py.Dataset, file: BinaryIO) -> None:
+        self._dataset = dataset
+        self._file = file
+        self._dtype = dataset.dtype
+        self._shape = dataset.shape[1:]
+        self._row_bytes = dataset.dtype.itemsize * int(np.prod(self._shape, dtype=np.int64))
+        self._rows = max(1, dataset.chunks[0] if dataset.chunks else dataset.shape[0])
+        self._starts = _chunk_starts(dataset)
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        """Rows ``span.start`` to ``span.stop``, which must be within the dataset.
+
+        Raises:
+            OSError: the file ends before.
+        """
+        if self._starts is None:
+            return self._dataset[span]
+        start, end = span.start, span.stop
+        out = np.empty((end - start, *self._shape), self._dtype)
+        left = memoryview(out).cast("B") if out.size else b""
+        while left:
+            chunk, inside = divmod(start, self._rows)
+            count = min(end - start, self._rows - inside)
+            part = left[: count * self._row_bytes]
+            if os.preadv(self._file.fileno(), [part], self._starts[chunk] + inside * self._row_bytes) != len(part):
+                raise OSError("the file is shorter than it says")
+            start, left = start + count, left[len(part) :]
+        return out
+
+
+def _chunk_starts(dataset: h5py.Dataset) -> list[int] | None:
+    """Where each chunk of a dataset begins in the file; None where its rows cannot be read from there as they are."""
+    layout = dataset.id.get_create_plist()
+    simple = not dataset.is_virtual and not dataset.external and layout.get_nfilters() == 0
+    if not simple or not dataset.dtype.isnative or dataset.dtype.hasobject or dataset.file.userblock_size:
+        return None
+    if dataset.chunks is None:
+        start = dataset.id.get_offset()  # None: not allocated, or within the object's header
+        return None if start is None else [start]
+    if dataset.chunks[1:] != dataset.shape[1:]:
+        return None
+    starts = [0] * -(-dataset.shape[0] // dataset.chunks[0])
+
+    def note(chunk: h5py.h5d.StoreInfo) -> None:
+        if chunk.chunk_offset[0] < dataset.shape[0]:
+            starts[chunk.chunk_offset[0] // dataset.chunks[0]] = chunk.byte_offset or 0
+
+    dataset.id.chunk_iter(note)
+    return starts if all(starts) else None
