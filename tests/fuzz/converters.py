@@ -148,7 +148,7 @@ def _npy(rng: random.Random, work: Path, mark: Path) -> list:
             continue
         try:
             array = np.stack([part[name] for part in parts])
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, TypeError):  # TypeError: numbers and dates
             array = np.zeros((images, regions, 3))
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=True)

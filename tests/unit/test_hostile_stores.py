@@ -142,6 +142,25 @@ def test_validate_survives_files_from_which_hdf5_does_not_return(path, monkeypat
     assert path in line and ("HDF5 does not come back within 1 s" in line or "unreadable" in line)
 
 
+def test_training_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
+    """What `--regions` names is opened in a child first; here the second of two shards is damaged."""
+    monkeypatch.setattr("vtlm_fairseq.data.region_guard._PATIENCE_SECONDS", 1.0)
+    for shard in ("train.0.h5", "train.1.h5"):
+        make_store(tmp_path / shard, [shard])
+    assert RegionStore.open(str(tmp_path), "train").num_images == 2
+    spoil_heap(str(tmp_path / "train.1.h5"), 2000)
+    message = fault(RegionStore.open, str(tmp_path), "train")
+    assert message.startswith(f"{tmp_path / 'train.1.h5'}: ")
+    assert "HDF5 does not come back within 1 s" in message or "unreadable" in message
+
+
+def test_a_crash_while_opening_names_the_file(path, monkeypatch):
+    monkeypatch.setattr("vtlm_fairseq.data.region_guard.read_strings", lambda path: os.kill(os.getpid(), 9))
+    assert fault(RegionStore.open, path, "train") == (
+        f"{path}: HDF5 crashes while it opens the file; the file is damaged, write or copy it again"
+    )
+
+
 def test_validate_survives_crashes(path, monkeypatch):
     monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: os.kill(os.getpid(), 9))
     assert validate(path) == [

@@ -133,6 +133,20 @@ def read_header(path: str) -> StoreHeader:
         return _read_header(path, data, attributes)
 
 
+def read_strings(path: str) -> None:
+    """Open a store file and all its datasets, and read attributes, class names and ids.
+
+    Raises:
+        VTLMError: a fault of the schema.
+    """
+    with unreadable(path), open_file(path) as file:
+        _check_attributes(file, path)
+        data = {name: _get_dataset(file, path, name) for name in _RANKS}
+        for name in ("class_names", "ids"):
+            if h5py.check_string_dtype(data[name].dtype) is not None and data[name].dtype.itemsize <= MAX_ID_BYTES:
+                read_ids(data[name])
+
+
 def read_ids(dataset: h5py.Dataset) -> np.ndarray:
     """[N] byte strings of a dataset of ids.
 
@@ -233,7 +247,9 @@ def _check_storage(path: str, name: str, folder: Path, dataset: h5py.Dataset, *,
         with open_file(str(source_path)) as source_file:
             source = source_file.get(source_name)
             if not isinstance(source, h5py.Dataset):
-                raise VTLMError(f"{path}: {name!r} takes its data from {target}, which has no {source_name}")
+                raise VTLMError(
+                    f"{path}: {name!r} takes its data from {target}, which has no dataset {source_name}; {_REWRITE}"
+                )
             _check_storage(path, name, folder, source, depth=depth + 1)
             for part in sources:
                 if (part.file_name, part.dset_name) == (target, source_name) and not _is_held(part, source):

@@ -1,0 +1,78 @@
+"""What CONTRIBUTING.md promises of a version: stores are read as they were written, options keep names and defaults.
+
+Checkpoints: test_golden.py. `options.json` is written anew by ``python tests/unit/test_promises.py`` when options are
+added; one that is lost, or has another default, needs an entry in CHANGELOG.md.
+"""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.models import MODEL_DATACLASS_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
+
+import vtlm_fairseq  # noqa: F401  (registers tasks, models and criterion)
+from vtlm_fairseq.data.region_store import RegionStore, validate
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
+COMMANDS = ("convert", "probe", "regions", "report", "score", "translate")
+PARTS = {
+    "task": (TASK_DATACLASS_REGISTRY, ("visual_translation_lm", "multimodal_translation")),
+    "arch": (MODEL_DATACLASS_REGISTRY, tuple(f"{model}{size}" for model in ("vtlm", "multimodal_transformer")
+                                             for size in ("", "_base", "_tiny"))),
+    "criterion": (CRITERION_DATACLASS_REGISTRY, ("vtlm",)),
+}  # fmt: skip
+
+
+def of_parser(parser: argparse.ArgumentParser, name: str) -> dict[str, str]:
+    """Default of each option and argument, sub-commands included."""
+    found = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command, sub in action.choices.items():
+                found.update(of_parser(sub, f"{name} {command}"))
+        elif not isinstance(action, argparse._HelpAction):
+            for option in action.option_strings or [action.metavar or action.dest]:
+                found[f"{name} {option}"] = str(action.default)
+    return found
+
+
+def options() -> dict[str, str]:
+    """Name and default of every option of this package."""
+    found = {}
+    for kind, (registry, names) in PARTS.items():
+        for name in names:
+            config = registry[name]()
+            for field in config._get_all_attributes():
+                if field != "_name":
+                    found[f"--{kind} {name} --{field.replace('_', '-')}"] = str(config._get_default(field))
+    for command in COMMANDS:
+        module = importlib.import_module(f"vtlm_fairseq.cli.{command}")
+        found.update(of_parser(module.build_parser(), f"vtlm-{command}"))
+    return found
+
+
+def test_options_keep_their_names_and_defaults():
+    then, now = json.loads((GOLDEN / "options.json").read_text(encoding="utf-8")), options()
+    assert len(then) > 350
+    assert {name: now.get(name) for name in then} == then
+
+
+def test_a_store_of_schema_version_1_is_read():
+    """Written by hand with version 0.1.0; the regions of an image are stored best first."""
+    path = str(GOLDEN / "regions.h5")
+    store = RegionStore([path])
+    assert store.ids() == ["a.jpg", "leer", "ü/b"] and store.class_names == ["Mann", "frühstück"]
+    assert (store.feature_dim, store.detector, str(store.dtype)) == (4, "by hand", "float16")
+    first, empty, last = (store[int(row)] for row in store.rows(["a.jpg", "leer", "ü/b"]))
+    assert first.features.tolist() == [[1, 1, 1, 1], [0.5, -1, 2, 0]] and first.labels.tolist() == [0, 1]
+    assert first.scores.tolist() == [0.75, 0.25] and first.boxes[1].tolist() == [0, 0.25, 0.5, 1]
+    assert empty.features.shape == (0, 4)
+    assert last.features.tolist() == [[3, 0, 0, -3]] and last.labels.tolist() == [1]
+    assert validate(path) == []
+
+
+if __name__ == "__main__":
+    (GOLDEN / "options.json").write_text(json.dumps(options(), indent=0, sort_keys=True) + "\n", encoding="utf-8")
