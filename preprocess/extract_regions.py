@@ -153,8 +153,10 @@ def _import_file(path: str) -> None:
 def _read_names(path: str) -> tuple[str, ...]:
     try:
         return tuple(Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise VTLMError(f"--class-names {path}: cannot be read ({error})") from None
+    except OSError as error:
+        raise VTLMError(f"--class-names {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise VTLMError(f"--class-names {path}: not UTF-8 text (byte {error.start}); convert it") from None
 
 
 class _Inputs(Dataset):

@@ -28,7 +28,10 @@ fi
 mkdir -p "$out"
 scratch=$(mktemp -d "$out/.fetch.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
-(cd "$scratch" && npm pack --silent "$package" >/dev/null)
+if ! (cd "$scratch" && npm pack --silent "$package" >/dev/null); then
+    echo "error: npm cannot fetch $package, see above; is the npm registry in reach?" >&2
+    exit 1
+fi
 tar -xzf "$scratch"/*.tgz -C "$scratch" package/objectron_solution_packed_assets.data
 assets=$scratch/package/objectron_solution_packed_assets.data
 # the labels ("???" for the background first) lie before byte 184, the model from there
@@ -37,7 +40,7 @@ head -c 184 "$assets" | tail -n +2 >"$scratch/labels.txt"
 for file in "$model $model_sha256" "labels.txt $labels_sha256"; do
     read -r name sha256 <<<"$file"
     if ! has "$scratch/$name" "$sha256"; then
-        echo "error: $name from $package has another checksum than expected ($sha256)" >&2
+        echo "error: $name from $package has another checksum than expected ($sha256); the download is damaged: run again" >&2
         exit 1
     fi
 done

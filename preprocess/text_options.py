@@ -46,7 +46,7 @@ def make_pipeline(arguments: argparse.Namespace) -> TextPipeline:
         VTLMError: both sides are the same language.
     """
     if arguments.source_lang == arguments.target_lang:
-        raise VTLMError(f"--source-lang and --target-lang are both {arguments.source_lang!r}")
+        raise VTLMError(f"--source-lang and --target-lang are both {arguments.source_lang!r}; name two languages")
     left_out = {
         "lowercase": arguments.keep_case,
         "escape": arguments.no_escape,

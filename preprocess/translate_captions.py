@@ -215,7 +215,10 @@ def read_sentences(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
             continue
         fields = line.split("\t")
         if not 1 <= arguments.column <= len(fields):
-            raise VTLMError(f"{arguments.input} line {number}: {len(fields)} columns between tabs; see --column")
+            raise VTLMError(
+                f"{arguments.input} line {number}: {len(fields)} columns between tabs, no column {arguments.column}; "
+                "see --column"
+            )
         yield line, fields[arguments.column - 1]
 
 

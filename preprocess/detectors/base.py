@@ -145,13 +145,11 @@ def import_package(package: str, *, extra: str, detector: str) -> ModuleType:
     """
     try:
         return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package.split(".")[0]:
-            raise
-        raise VTLMError(
-            f"--detector {detector} needs {error.name}, not installed here: pip install 'vtlm-fairseq[{extra}]'"
-        ) from None
     except (ImportError, RuntimeError, OSError) as error:
+        if getattr(error, "name", None) == package.split(".")[0]:
+            raise VTLMError(
+                f"--detector {detector} needs {error.name}, not installed here: pip install 'vtlm-fairseq[{extra}]'"
+            ) from None
         raise VTLMError(f"--detector {detector}: {package} cannot be imported ({error}); install it again") from None
 
 

@@ -79,4 +79,4 @@ def test_faults_of_tsv(tmp_path):
     assert "counted from 1" in fault(read, path, {"image": "0", "en": "2", "de": "3"})
     assert "--train" in fault(read, tmp_path / "y.tsv")
     (tmp_path / "z.tsv.gz").write_bytes(gzip.compress(b"a\tb\tc\td\n" * 1000)[:-20])
-    assert "z.tsv.gz: unreadable" in fault(read, tmp_path / "z.tsv.gz")
+    assert "z.tsv.gz: cannot be read" in fault(read, tmp_path / "z.tsv.gz")

@@ -78,7 +78,7 @@ def test_sharing_ends_with_the_block_even_after_an_error():
 
 
 def test_beam_search_with_shared_keys_gives_the_same_hypotheses():
-    """Sharing is only a saving: tokens equal, scores equal to 1e-5."""
+    """PITFALLS 14: sharing is only a saving: tokens equal, scores equal to 1e-5."""
     words = dictionary()
     model = translation_model(words, region_dim=4, region_classes=5)
     torch.manual_seed(2)

@@ -50,7 +50,7 @@ def test_text_json_without_a_checksum_or_nested_without_end(tmp_path):
     content = json.loads((tmp_path / "text.json").read_text())
     del content["sha256"]["dict.de.txt"]
     (tmp_path / "text.json").write_text(json.dumps(content))
-    assert "'sha256' lacks 'dict.de.txt'" in fault(TextPipeline.load, tmp_path)
+    assert "'sha256' has no checksum of dict.de.txt" in fault(TextPipeline.load, tmp_path)
     (tmp_path / "text.json").write_text("[" * 100_000)
     assert "unreadable" in fault(TextPipeline.load, tmp_path)
 

@@ -37,7 +37,7 @@ def test_join(texts, kind, post_process, joined):
         (["\u2581ein"], "none", None, "not none"),
         (["ein kleines haus"], None, "sentencepiece", "no mark of sentencepiece sub-words in it"),
         (["\u2581ei@@ \u2581n"], "sentencepiece", None, "marks of subword_nmt sub-words are left"),
-        (["\u2581ein"], None, "wordpiece", "--post-process wordpiece: sentencepiece, subword_nmt or '@@ '"),
+        (["\u2581ein"], None, "wordpiece", "--post-process wordpiece: not one of sentencepiece, subword_nmt, '@@ '"),
     ],
 )
 def test_subwords_are_never_scored_in_silence(texts, kind, post_process, fault):

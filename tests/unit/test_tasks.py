@@ -470,7 +470,7 @@ def test_interactive_input_has_no_regions(data):
 
 
 def test_bleu_counts_are_plain_numbers(data):
-    """numpy arrays would be saved with the checkpoint, which restricted loading then refuses."""
+    """PITFALLS 29: numpy arrays would be saved with the checkpoint, which restricted loading then refuses."""
     task = translation_task(data / "bin", "--eval-bleu")
     log = {"loss": 2.0, "ntokens": 10, "sample_size": 10, "nsentences": 2, "_bleu_sys_len": 9, "_bleu_ref_len": 10}
     log |= {f"_bleu_counts_{i}": np.int64(8 - 2 * i) for i in range(4)}

@@ -11,8 +11,8 @@ from typing import IO
 import numpy as np
 import torch
 
-from vtlm_fairseq.checkpoints import load_checkpoint, model_config
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.checkpoints import load_checkpoint, model_config, num_updates
+from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.conversion import convert
 from vtlm_fairseq.interop.vocabulary import write_dictionaries
@@ -118,7 +118,9 @@ def run_check(args: argparse.Namespace) -> int:
         print(comparison)
         above += [] if comparison.passes else [name]
     if above:
-        raise VTLMError(f"{args.checkpoint}: above the tolerance: {', '.join(above)}")
+        raise VTLMError(
+            f"{args.checkpoint}: other values than {args.reference}, above the tolerance: {', '.join(above)}"
+        )
     return 0
 
 
@@ -134,7 +136,9 @@ def save(path: str, write: Callable[[IO[bytes]], None]) -> None:
             write(file)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        raise VTLMError(f"{path}: cannot be written ({error})") from None
+        if isinstance(error.__context__, OSError):  # torch says how far it came, the system why no further
+            error = error.__context__
+        raise VTLMError(f"{path}: cannot be written ({reason(error)})") from None
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -148,13 +152,13 @@ def run_latest(args: argparse.Namespace) -> int:
     for entry in os.scandir(args.folder):
         if entry.name.endswith(".pt") and entry.name.startswith("checkpoint"):
             try:
-                history = load_checkpoint(entry.path).get("optimizer_history") or [{}]
+                updates = num_updates(load_checkpoint(entry.path))
             except VTLMError as error:
                 print(f"skipped: {error}", file=sys.stderr)
                 continue
-            found.append((history[-1].get("num_updates", 0), entry.stat().st_mtime, entry.path))
+            found.append((updates, entry.stat().st_mtime, entry.path))
     if not found:
-        raise VTLMError(f"{args.folder}: no whole checkpoint*.pt in it")
+        raise VTLMError(f"{args.folder}: no whole checkpoint*.pt in that folder")
     print(max(found)[2])
     return 0
 
@@ -169,7 +173,10 @@ def run_average(args: argparse.Namespace) -> int:
         if state.get("task_state") != result.get("task_state") or any(
             model_config(state).get(name) != model_config(result).get(name) for name in LANGUAGES
         ):
-            raise VTLMError(f"{path}: another dictionary or other languages than {args.checkpoints[0]}")
+            raise VTLMError(
+                f"{path}: another dictionary or other languages than {args.checkpoints[0]}; average checkpoints "
+                "of one model"
+            )
         if model.keys() != sums.keys() or any(model[name].shape != sums[name].shape for name in sums):
             raise VTLMError(f"{path}: other parameters than {args.checkpoints[0]}; average checkpoints of one model")
         for name, tensor in model.items():

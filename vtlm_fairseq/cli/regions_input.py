@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vtlm_fairseq.data.input_image import InputImage
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 
 _PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
 
@@ -86,7 +86,7 @@ def _load(path: str | Path) -> Any:
     try:
         return np.load(path, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # numpy and zipfile raise a dozen types for damaged files
-        raise VTLMError(f"{path}: not a numpy file of plain numbers ({error})") from None
+        raise VTLMError(f"{path}: not a numpy file of plain numbers ({reason(error)})") from None
 
 
 def _load_npy(path: str, option: str) -> np.ndarray:
@@ -114,8 +114,10 @@ def read_lines(path: str, option: str) -> list[str]:
     """
     try:
         text = Path(path).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VTLMError(f"{option} {path}: unreadable ({error})") from None
+    except OSError as error:
+        raise VTLMError(f"{option} {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise VTLMError(f"{option} {path}: not UTF-8 text (byte {error.start}); convert it") from None
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -135,9 +137,13 @@ def read_sizes(path: str) -> dict[str, tuple[float, float]]:
         try:
             image_id, width, height = fields[0], float(fields[1]), float(fields[2])
         except (IndexError, ValueError):
-            raise VTLMError(f"--image-sizes {path}: line {number} is {line!r}, not id, width, height by tabs") from None
+            raise VTLMError(
+                f"--image-sizes {path}: line {number} is {line!r}, not id, width, height (above 0) between tabs"
+            ) from None
         if len(fields) != 3 or not (0 < width < np.inf and 0 < height < np.inf):
-            raise VTLMError(f"--image-sizes {path}: line {number} is {line!r}, not id, width, height by tabs")
+            raise VTLMError(
+                f"--image-sizes {path}: line {number} is {line!r}, not id, width, height (above 0) between tabs"
+            )
         sizes[image_id] = (width, height)
     return sizes
 

@@ -105,7 +105,7 @@ def decode_lines(file: Iterable[bytes], path: str) -> Iterator[str]:
         try:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise VTLMError(f"{path}, line {number}: not UTF-8; convert the file") from None
+            raise VTLMError(f"{path}, line {number}: not UTF-8 text; convert it") from None
 
 
 def split_line(line: str, number: int, needs_image: bool) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from vtlm_fairseq.errors import VTLMError
 
 _START = ("image_id", "image_h", "image_w", "objects_id", "objects_conf")
 _END = ("num_boxes", "boxes", "features")
+_CUT = "the file is cut off or has other columns (--tsv-columns)"
 LAYOUTS: dict[int, tuple[str, ...]] = {
     10: (*_START, "attrs_id", "attrs_conf", *_END),
     8: (*_START, *_END),
@@ -68,14 +69,20 @@ class BottomUpImages:
             image_id = row["image_id"].decode("utf-8")
             width, height = float(row["image_w"]), float(row["image_h"])
         except ValueError:
-            raise VTLMError(f"{where}: image id, width or height is unreadable") from None
+            raise VTLMError(f"{where}: image id, width or height is unreadable; {_CUT}") from None
         if not (0 < width < np.inf and 0 < height < np.inf):
-            raise VTLMError(f"{where}: image {image_id!r} is {width:g} x {height:g} pixels")
+            raise VTLMError(
+                f"{where}: image {image_id!r} is {width:g} x {height:g} pixels, must be above 0; the columns may stand "
+                "in another order, which --tsv-columns tells"
+            )
         boxes = _decode(row["boxes"], "<f4", f"{where}, boxes").reshape(-1, 4)
         regions = _number_of_boxes(row.get("num_boxes"), len(boxes), where)
         features = _decode(row["features"], "<f4", f"{where}, features")
         if regions == 0 or len(features) % regions:
-            raise VTLMError(f"{where}: {len(features)} feature values for {regions} boxes")
+            raise VTLMError(
+                f"{where}: {len(features)} feature values for {regions} boxes, must be as many for each; leave out "
+                "lines without boxes"
+            )
         labels = _column(row, "objects_id", "<i8", regions, where)
         scores = _column(row, "objects_conf", "<f4", regions, where)
         return InputImage(image_id, where, features.reshape(regions, -1), boxes, labels, scores, (width, height))
@@ -85,10 +92,10 @@ def _decode(field: bytes, dtype: str, where: str) -> np.ndarray:
     try:
         data = base64.b64decode(field, validate=True)
     except binascii.Error:
-        raise VTLMError(f"{where}: not base64; the file is cut off or has other columns (--tsv-columns)") from None
+        raise VTLMError(f"{where}: not base64; {_CUT}") from None
     step = 16 if where.endswith("boxes") else np.dtype(dtype).itemsize
     if len(data) % step:
-        raise VTLMError(f"{where}: {len(data)} bytes, no multiple of {step}")
+        raise VTLMError(f"{where}: {len(data)} bytes, no multiple of {step}; {_CUT}")
     return np.frombuffer(data, dtype)
 
 
@@ -105,5 +112,5 @@ def _column(row: dict[str, bytes], name: str, dtype: str, regions: int, where: s
     size = len(row[name]) // 4 * 3 - row[name][-2:].count(b"=")
     values = _decode(row[name], "<i4" if dtype == "<i8" and size == 4 * regions else dtype, f"{where}, {name}")
     if len(values) != regions:
-        raise VTLMError(f"{where}: {len(values)} values in {name} for {regions} boxes")
+        raise VTLMError(f"{where}: {len(values)} values in {name} for {regions} boxes; {_CUT}")
     return values

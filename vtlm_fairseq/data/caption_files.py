@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 
 FORMATS = ("auto", "tsv", "jsonl", "lines")
 IMAGE = "image"
@@ -40,9 +40,9 @@ def stream_lines(path: str | Path) -> Iterator[str]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield text.removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise VTLMError(f"{path} line {number}: not UTF-8") from None
+        raise VTLMError(f"{path} line {number}: not UTF-8 text; convert it") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise VTLMError(f"{path}: unreadable ({error})") from None
+        raise VTLMError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 class CaptionFile:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vtlm_fairseq.data.input_image import InputImage
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 
 
 class CocoImages:
@@ -76,7 +76,7 @@ class CocoImages:
         except (TypeError, ValueError):
             raise VTLMError(f"{where}: a bbox is not x, y, width, height, or a number is none") from None
         if not min(size) > 0 or not np.isfinite(size).all():
-            raise VTLMError(f"{where}: {size[0]:g} x {size[1]:g} pixels")
+            raise VTLMError(f"{where}: size {size[0]:g} x {size[1]:g} pixels, must be above 0")
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([self._labels[a["category_id"]] for a in annotations], dtype=np.int64)
         features = self._features(image) if annotations else np.zeros((0, self.feature_dim), np.float32)
@@ -103,7 +103,7 @@ def _read_json(path: str, option: str) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise VTLMError(f"{option} {path}: not readable JSON ({error})") from None
+        raise VTLMError(f"{option} {path}: not readable JSON ({reason(error)})") from None
 
 
 def _get(content: dict, key: str, path: str | None) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 from xml.etree import ElementTree
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 
 MAX_FILE_BYTES = 1 << 20
 """No file of the collection is near this size; a larger one is refused before it is parsed."""
@@ -97,10 +97,13 @@ class _Archive:
                     if not member.isfile() or name not in wanted:
                         continue
                     if member.size > MAX_FILE_BYTES:
-                        raise VTLMError(f"{path}: {member.name} is larger than {MAX_FILE_BYTES} bytes")
+                        raise VTLMError(
+                            f"{path}: {member.name} is larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k "
+                            "Entities"
+                        )
                     self._files[name] = archive.extractfile(member).read()
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise VTLMError(f"{path}: not a readable archive ({error}); give --entities the folder") from None
+            raise VTLMError(f"{path}: not a readable archive ({reason(error)}); give --entities the folder") from None
 
     def read(self, name: str) -> bytes:
         return self._files[name]
@@ -194,7 +197,7 @@ def read_entities(source: Path, image_ids: list[str]) -> Iterator[ImageEntities]
                 "see --entities and --splits"
             ) from None
         except UnicodeDecodeError:
-            raise VTLMError(f"{source}: {sentences_name} is not UTF-8") from None
+            raise VTLMError(f"{source}: {sentences_name} is not UTF-8 text; unpack it again") from None
         lines = [line for line in sentences.split("\n") if line.strip()]
         captions = tuple(
             parse_caption(line, where=f"{sentences_name} line {number}") for number, line in enumerate(lines, 1)

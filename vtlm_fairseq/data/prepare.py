@@ -77,7 +77,7 @@ def zip_pairs(lines: Mapping[str, Sequence[str]], image_ids: Sequence[str], *, s
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise VTLMError(f"{split}: numbers of lines differ ({found}); mend the raw files or --image-splits")
     if not image_ids:
-        raise VTLMError(f"{split}: no lines")
+        raise VTLMError(f"{split}: no lines, its files are empty; see --raw")
     return map(Pair, image_ids, *lines.values())
 
 
@@ -233,7 +233,7 @@ class _SplitFiles:
                 print(pair.place, pair.image, sep="\t", file=places)
                 self.count += 1
         if not self.count:
-            raise VTLMError(f"{self.split}: no pairs")
+            raise VTLMError(f"{self.split}: no pairs, its file is empty")
 
     def read(self) -> Iterator[Pair]:
         """The preprocessed pairs."""

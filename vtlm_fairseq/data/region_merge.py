@@ -9,6 +9,7 @@ import numpy as np
 
 from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, encode_ids, open_file, read_header
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
+from vtlm_fairseq.data.region_writer import add_dataset, discard, writing
 from vtlm_fairseq.errors import VTLMError
 
 _SMALL_DATASETS = {"boxes": ((4,), "float32"), "labels": ((), "int16"), "scores": ((), "float32")}
@@ -96,14 +97,19 @@ def _write_virtual(store: RegionStore, out: str, attributes: dict[str, object]) 
             f"--out {out}: {outside[0]} lies outside its folder, and a virtual store refers only to files beside or "
             "below it; put --out above the shards, or add --copy"
         )
-    if not os.path.isdir(folder):
-        raise VTLMError(f"--out {out}: folder {folder} does not exist; make it first")
     handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
     os.close(handle)
     try:
-        with h5py.File(temporary, "w", libver=("v110", "v110"), locking=False) as file:
-            _fill_virtual(file, store, sources)
-            file.attrs.update(attributes)
+        with writing(out):
+            file = h5py.File(temporary, "w", libver=("v110", "v110"), locking=False)
+            try:
+                _fill_virtual(file, store, sources)
+                file.attrs.update(attributes)
+                file.flush()
+            except BaseException:
+                discard(file, temporary)
+                raise
+            file.close()
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
@@ -134,12 +140,14 @@ def _fill_virtual(file: h5py.File, store: RegionStore, sources: list[str]) -> No
                     last = min(end, row + _BLOCK)
                     dataset[row:last] = shard[name][row - start : last - start]
         start = end
+    for dataset in small.values():
+        dataset.flush()
     file.create_virtual_dataset("features", layout)
     ids = encode_ids(store.ids())
-    file.create_dataset("ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
+    add_dataset(file, "ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
     counts = store.counts(np.arange(len(store)))
-    file.create_dataset("offsets", data=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    file.create_dataset("class_names", data=store.class_names, dtype=h5py.string_dtype("utf-8"))
+    add_dataset(file, "offsets", data=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    add_dataset(file, "class_names", data=store.class_names, dtype=h5py.string_dtype("utf-8"))
     file.attrs.update(
         schema_version=SCHEMA_VERSION,
         detector=store.detector,

@@ -114,8 +114,10 @@ def find_missing(paths: Iterable[str], images: str) -> list[str]:
                 if known.get(image) is None:
                     missing.setdefault(image, number)
                     lines += 1
-    except (OSError, UnicodeDecodeError) as error:
-        raise VTLMError(f"--images {images}: unreadable ({error})") from None
+    except OSError as error:
+        raise VTLMError(f"--images {images}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise VTLMError(f"--images {images}: not UTF-8 text (byte {error.start}); convert it") from None
     if not missing:
         return []
     first = ", ".join(f"{image!r} (line {number})" for image, number in islice(missing.items(), 5))

@@ -27,7 +27,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 
 SCHEMA_VERSION = 1
 FILE_NAME = "text.json"
@@ -87,11 +87,11 @@ class TextPipeline:
                 "with --preprocessed"
             ) from None
         except (OSError, ValueError, RecursionError) as error:
-            raise VTLMError(f"{path}: unreadable ({error}); {_REMEDY}") from None
+            raise VTLMError(f"{path}: unreadable ({reason(error)}); {_REMEDY}") from None
         pipeline = cls._from_json(content, path)
         unchecked = set(pipeline.files()) - {FILE_NAME, *pipeline.checksums}
         if unchecked:
-            raise VTLMError(f"{path}: 'sha256' lacks {min(unchecked)!r}; {_REMEDY}")
+            raise VTLMError(f"{path}: 'sha256' has no checksum of {min(unchecked)}; {_REMEDY}")
         for name, checksum in pipeline.checksums.items():
             if _sha256(folder / name) != checksum:
                 raise VTLMError(f"{folder / name}: not the file that {path} was written for (sha256); {_REMEDY}")
@@ -107,13 +107,16 @@ class TextPipeline:
             if not isinstance(content.get(key), kind):
                 raise VTLMError(f"{path}: {key!r} is missing or not of type {kind.__name__}; {_REMEDY}")
         if content["schema_version"] != SCHEMA_VERSION:
-            raise VTLMError(f"{path}: schema_version {content['schema_version']}, this version reads {SCHEMA_VERSION}")
+            raise VTLMError(
+                f"{path}: schema_version {content['schema_version']} is not known (this version reads "
+                f"{SCHEMA_VERSION}); install the vtlm-fairseq that wrote it"
+            )
         names = [content["bpe"].get("file"), *content["sha256"]]
         if any(name is not None and (not isinstance(name, str) or Path(name).name != name) for name in names):
             raise VTLMError(f"{path}: a file name leads out of the folder; {_REMEDY}")
         kind = content["bpe"].get("kind")
         if kind not in BPE_KINDS or content["bpe"].get("file") != BPE_FILES[kind]:
-            raise VTLMError(f"{path}: 'bpe' is {content['bpe']}; {_REMEDY}")
+            raise VTLMError(f"{path}: 'bpe' is {content['bpe']}, not a kind and its file; {_REMEDY}")
         try:
             return cls(
                 source_lang=content["source_lang"],

@@ -114,10 +114,15 @@ def score_lines(
     sources = [model.encode(text) for text in lines.source] * 2
     targets = [model.encode_target(text) for text in [*lines.correct, *lines.incorrect]]
     count = len(lines.source)
-    for sides, limit in ((sources, model.max_positions[0] - 1), (targets, model.max_positions[1])):
+    limits = (model.max_positions[0] - 1, model.max_positions[1])
+    files = (("--src", "--src"), ("--correct", "--incorrect"))
+    for sides, limit, options in zip((sources, targets), limits, files, strict=True):
         for number, ids in enumerate(sides):
             if len(ids) > limit:
-                raise VTLMError(f"line {number % count + 1} has {len(ids)} tokens, the model takes {limit}; shorten it")
+                raise VTLMError(
+                    f"{options[number // count]}, line {number % count + 1}: {len(ids)} tokens, the model takes "
+                    f"{limit}; shorten it"
+                )
     regions = model.line_regions(lines.images * 2) if model.needs_images else None
     scores = score_translations(model, sources, targets, regions=regions, batch_size=batch_size)
     unknown = sum(int((target == model.task.target_dictionary.unk()).sum()) for target in targets)

@@ -375,5 +375,5 @@ def _read(path: Path) -> list[str]:
             "made, with text.json and references/"
         ) from None
     except UnicodeDecodeError:
-        raise VTLMError(f"{path}: not UTF-8; prepare the data again") from None
+        raise VTLMError(f"{path}: not UTF-8 text; prepare the data again") from None
     return lines[:-1] if lines[-1] == "" else lines

@@ -69,7 +69,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     except OSError as error:
         raise VTLMError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise VTLMError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise VTLMError(f"{path}: not UTF-8 text (byte {error.start}); convert it") from None
     if lines[-1] == "":
         lines.pop()
     return [line.rstrip() for line in lines]

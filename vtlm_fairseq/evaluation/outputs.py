@@ -148,7 +148,7 @@ def join_subwords(texts: Sequence[str], *, path: str, kind: str | None, post_pro
     shown = subword_kind(texts)
     named = "subword_nmt" if post_process and post_process.strip() == "@@" else post_process
     if named is not None and named not in BPE_KINDS[:2]:
-        raise VTLMError(f"--post-process {post_process}: sentencepiece, subword_nmt or '@@ '")
+        raise VTLMError(f"--post-process {post_process}: not one of sentencepiece, subword_nmt, '@@ '")
     if named and shown is None:
         raise VTLMError(f"{path}: no mark of {named} sub-words in it; leave out --post-process")
     expected = named or kind

@@ -60,7 +60,7 @@ def small_picture(path: Path) -> Picture:
             opened.draft("RGB", (MAX_SIDE, MAX_SIDE))
             picture = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VTLMError(f"{path}: not a readable picture ({type(error).__name__}); see --images") from None
+        raise VTLMError(f"{path}: not a readable picture ({error}); see --images") from None
     for side, quality in ATTEMPTS:
         picture.thumbnail((side, side))
         buffer = io.BytesIO()

@@ -14,7 +14,7 @@ from torch import Tensor
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.interop.conversion import build_model
 from vtlm_fairseq.interop.names import BOX_COLUMNS
 from vtlm_fairseq.interop.original import IMAGE_LANGUAGE
@@ -146,7 +146,9 @@ def check(path: str, reference: str) -> tuple[dict[str, np.ndarray], dict[str, n
     expected = {name: values for name, values in arrays.items() if name in outputs}
     for name, values in expected.items():
         if computed[name].shape != values.shape:
-            raise VTLMError(f"{reference}: {name} is {values.shape}, the model gives {computed[name].shape}")
+            raise VTLMError(
+                f"{reference}: {name} is {values.shape}, the model gives {computed[name].shape}; it is of another model"
+            )
     return expected, {name: computed[name].astype(values.dtype) for name, values in expected.items()}
 
 
@@ -160,8 +162,7 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # numpy and zipfile raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VTLMError(f"--reference {path}: not a readable .npz file ({reason})") from None
+        raise VTLMError(f"--reference {path}: not a readable .npz file ({reason(error)})") from None
 
 
 @dataclass(frozen=True)
