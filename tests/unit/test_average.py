@@ -51,6 +51,16 @@ def test_mean(tmp_path):
         assert result[kept] == first[kept], kept
 
 
+def test_a_checkpoint_with_itself(tmp_path):
+    """PITFALLS 31: bit for bit the same tensors, the same file given three times."""
+    path = str(tmp_path / "a.pt")
+    torch.save(state(scale=0.1), path)
+    assert command.main(["average", path, path, path, "--out", str(tmp_path / "out.pt")]) == 0
+    result = torch.load(tmp_path / "out.pt", weights_only=True)["model"]
+    for name, tensor in state(scale=0.1)["model"].items():
+        assert torch.equal(result[name], tensor), name
+
+
 def test_precision(tmp_path):
     """The sum is kept in float64: a thousandth beside 2^24 is not lost."""
     parts = [state(scale=1), state(scale=1), state(scale=1)]

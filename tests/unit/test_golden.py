@@ -1,5 +1,6 @@
 """Checkpoints that an earlier version of this package saved still load and compute what they did then (PITFALLS 6)."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -43,15 +44,24 @@ def logits(name: str, path: Path) -> list[list[float]]:
 
 @pytest.mark.parametrize("name", list(EXPECTED))
 def test_golden_checkpoint(name):
+    """PITFALLS 6."""
     assert logits(name, GOLDEN / f"{name}.pt") == [pytest.approx(row, abs=1e-5) for row in EXPECTED[name]]
 
 
 @pytest.mark.parametrize(("name", "lost"), [("vtlm", "region_layernorm"), ("mmt", "init_cross_attention")])
 def test_golden_checkpoint_with_other_fields(tmp_path, name, lost):
-    """Fields that another version added, and one that it did not have yet, in model, task and criterion."""
+    """PITFALLS 6: fields that another version added, and one that it did not have, in model, task and criterion."""
     state = torch.load(GOLDEN / f"{name}.pt", weights_only=True)
     for part in ("model", "task", "criterion"):
         state["cfg"][part]["of_another_version"] = 3
     del state["cfg"]["model"][lost], state["cfg"]["task"]["autocast"]
     torch.save(state, tmp_path / "other.pt")
     assert logits(name, tmp_path / "other.pt") == [pytest.approx(row, abs=1e-5) for row in EXPECTED[name]]
+
+
+def test_golden_checkpoint_with_a_namespace(tmp_path):
+    """PITFALLS 29: parts that are configured the old way are saved as a Namespace, which restricted loading reads."""
+    state = torch.load(GOLDEN / "mmt.pt", weights_only=True)
+    state["cfg"]["lr_scheduler"] = Namespace(_name="fixed", lr=[0.1])
+    torch.save(state, tmp_path / "old.pt")
+    assert logits("mmt", tmp_path / "old.pt") == [pytest.approx(row, abs=1e-5) for row in EXPECTED["mmt"]]
