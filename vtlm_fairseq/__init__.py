@@ -4,6 +4,12 @@ Loaded with ``--user-dir vtlm_fairseq`` (from a checkout) or ``--user-dir "$(pyt
 Importing the package registers its tasks, models and criterion with fairseq.
 """
 
+# ruff: noqa: E402, I001
+
+from vtlm_fairseq.stack import check_stack
+
+check_stack()  # before anything that an unsupported version breaks
+
 import argparse
 import logging
 

@@ -1,10 +1,15 @@
 """Read fairseq checkpoints in torch's restricted mode, with one line for what cannot be read."""
 
+import glob
 import os
 import pickle
+import shutil
 import struct
+import zipfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -41,7 +46,8 @@ def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
         return state
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else ""
-        raise VTLMError(f"{path}: not a whole fairseq checkpoint ({type(error).__name__}: {reason})") from None
+        reason = reason if type(error) is ValueError else f"{type(error).__name__}: {reason}"
+        raise VTLMError(f"{path}: not a whole fairseq checkpoint ({reason})") from None
 
 
 def read_model_config(path: str) -> dict:
@@ -80,3 +86,98 @@ def model_config(state: dict) -> dict:
     """The model configuration in a loaded checkpoint, ``{}`` if there is none (fairseq's older models: a Namespace)."""
     config = (state.get("cfg") or {}).get("model") or {}
     return vars(config) if isinstance(config, Namespace) else config
+
+
+@contextmanager
+def advise_latest(path: str) -> Iterator[None]:
+    """Add to the fault of a checkpoint that is cut off which command names a whole one."""
+    try:
+        yield
+    except VTLMError as error:
+        if not os.path.isfile(path) or zipfile.is_zipfile(path):
+            raise
+        folder = os.path.dirname(path) or "."
+        raise VTLMError(f"{error}; if it is cut off, vtlm-convert latest {folder} names the newest whole one") from None
+
+
+def check_whole(path: str) -> None:
+    """Refuse a checkpoint that is cut off, before fairseq reads it.
+
+    torch writes zip files, whose table of contents comes last: only files without one are read.
+
+    Raises:
+        VTLMError: missing (and so are shards of it), cut off, or no file of torch's.
+    """
+    if not glob.glob(f"{glob.escape(path.removesuffix('.pt'))}*"):
+        raise VTLMError(f"{path}: no such file")
+    if os.path.isfile(path) and not zipfile.is_zipfile(path):
+        with advise_latest(path):
+            load_checkpoint(path)
+
+
+def num_updates(state: Mapping) -> int:
+    """Updates that a loaded checkpoint has behind it."""
+    history = state.get("optimizer_history") or [{}]
+    return history[-1].get("num_updates", 0)
+
+
+def complete_best(folder: str, restored: str) -> None:
+    """Make ``checkpoint_best.pt`` again where a kill came before it was whole.
+
+    fairseq writes the best checkpoint as a copy in place. A run that goes on from the file that it is a copy of would
+    keep what is left of it until a better one comes.
+
+    Args:
+        folder: of the checkpoints.
+        restored: the checkpoint that the run goes on from.
+    """
+    state = load_checkpoint(restored, mmap=True)
+    extra, best = state.get("extra_state") or {}, os.path.join(folder, "checkpoint_best.pt")
+    if extra.get("val_loss") is None or extra["val_loss"] != extra.get("best"):
+        return
+    if os.path.isfile(best):
+        try:
+            if num_updates(load_checkpoint(best, mmap=True)) >= num_updates(state):
+                return
+        except VTLMError:
+            pass  # cut off
+    copy_file(restored, best)
+
+
+def check_room(folder: str, least: int, since: float) -> None:
+    """Refuse to begin a checkpoint that cannot become whole, while those before it are.
+
+    Args:
+        folder: of the checkpoints.
+        least: bytes that it takes at least.
+        since: time from which on files of the folder are known to be of its kind; the newest says what it takes.
+
+    Raises:
+        VTLMError: there is not so much room.
+    """
+    written = [found.stat() for found in Path(folder).glob("checkpoint*.pt")]
+    written = [(found.st_mtime, found.st_size) for found in written if found.st_mtime >= since]
+    needed = max(least, max(written)[1] if written else 0)
+    free = shutil.disk_usage(folder).free if os.path.isdir(folder) else needed
+    if free < needed:
+        raise VTLMError(
+            f"--save-dir {folder}: {free / 2**20:,.1f} MiB are free, a checkpoint takes {needed / 2**20:,.1f}; make "
+            "room and give the same command again, which goes on from the newest checkpoint"
+        )
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy by temporary name and rename.
+
+    Raises:
+        VTLMError: it cannot be written.
+    """
+    temporary = f"{target}.tmp{os.getpid()}"
+    try:
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise VTLMError(f"{target}: cannot be written ({error.strerror})") from None
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

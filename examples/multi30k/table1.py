@@ -11,6 +11,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from table1_rows import Size
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # commands.py, forks.py, stages.py
@@ -58,7 +62,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="LIST",
         help="splits to decode (test_2016_flickr); MMT rows decode those that have regions",
     )
-    parser.add_argument("--precision", choices=("bf16", "fp32"), help="default: bf16 for small, else fp32")
+    parser.add_argument(
+        "--precision",
+        choices=("bf16", "fp32"),
+        help="default: fp32; for small bf16, where the device computes it at full speed",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: OMP_NUM_THREADS, else all)")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone; where PyTorch is installed, a CPU build")
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the printed table (default: text)")
@@ -81,6 +89,13 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
+def chosen_precision(args: argparse.Namespace, size: "Size") -> str:
+    """What is asked for, else that of the size; ``bf16`` only where the device computes it at full speed."""
+    from vtlm_fairseq.precision import default_precision
+
+    return args.precision or (default_precision(cpu=args.cpu) if size.precision == "bf16" else size.precision)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     # fairseq, imported with the package, sets the root logger to DEBUG unless it is set up before.
@@ -101,11 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     size, screen = SIZES[args.size], Screen(sys.stderr)
+    precision = chosen_precision(args, size)
     with exit_on_error():
         prepare_folder(args.out)
         checksums = Checksums(args.out)
         data = find_data(args, vocab=args.vocab_size or size.vocab, checksums=checksums)
-        planner = Planner(args.out, data, size, precision=args.precision, keep=args.keep)
+        planner = Planner(args.out, data, size, precision=precision, keep=args.keep)
         plan = planner.plan(args.rows, args.seeds)
         recorder = Recorder(planner, plan, checksums)
         if size.fork:
@@ -119,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             launch=start_fork if size.fork else None,
             record=recorder,
         )
-        screen.say(f"Table 1, size {args.size}, in {args.out}; logs in {args.out / 'logs'}")
+        screen.say(f"Table 1, size {args.size}, {precision}, in {args.out}; logs in {args.out / 'logs'}")
         for line in plan.skipped:
             screen.say(line)
         try:
@@ -128,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             screen.say("\nStopped; the same command goes on with this stage.")
             raise SystemExit(130) from None
         # the table has all rows and seeds that are finished here, of this call and of earlier ones
-        everything = Planner(args.out, data, size, precision=args.precision).plan(list(ROWS), seeds_found(args.out))
+        everything = Planner(args.out, data, size, precision=precision).plan(list(ROWS), seeds_found(args.out))
         done = Runner(args.out, everything.stages, root=ROOT, environment={}, screen=screen).finished()
         shown = replace(only_finished(everything, done), skipped=plan.skipped)
         made = tables(recorder, planner, shown, size=args.size)

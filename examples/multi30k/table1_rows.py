@@ -131,7 +131,7 @@ class Size:
         batch: pairs an update.
         clip: greatest norm of the gradient.
         smoothing: of labels in translation; 0 is plain cross-entropy.
-        precision: ``bf16`` or ``fp32``.
+        precision: ``fp32``, or ``bf16`` where the device is fast in it.
         workers: loader processes.
         phases: by name.
         update_seconds: roughly, to show the time left.

@@ -1,8 +1,10 @@
 """Write a region store, image by image, in bounded memory; the file appears only when it is complete."""
 
 import os
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +16,44 @@ from vtlm_fairseq.errors import VTLMError
 
 _CHUNK_BYTES = 4 << 20
 _BOX_TOLERANCE = 1e-6
+
+
+def discard(file: h5py.File, path: str) -> None:
+    """Close a file under ``path`` that cannot be written.
+
+    HDF5 would try to write what it still holds at every object that goes, and h5py print a stack each time: it gets
+    memory to write to.
+    """
+    with suppress(OSError, RuntimeError, ValueError):
+        descriptor = file.id.get_vfd_handle()
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            spare = os.memfd_create("discarded")
+            os.dup2(spare, descriptor)
+            os.close(spare)
+    with suppress(OSError, RuntimeError):
+        file.close()
+
+
+def add_dataset(file: h5py.File, name: str, **options: Any) -> None:
+    """Make a dataset of given data and write it at once.
+
+    What HDF5 holds back it writes when the dataset is let go of, where h5py drops errors.
+    """
+    dataset = file.create_dataset(name, **options)
+    dataset.flush()
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turn what h5py raises where a file cannot be written, as on a full disk, into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = re.search(r"error message = '([^']*)'", str(error))  # the system's, within HDF5's
+        raise VTLMError(
+            f"{path}: cannot be written ({reason[1] if reason else str(error)[:200]}); make room and give the same "
+            "command again"
+        ) from None
 
 
 class RegionStoreWriter:
@@ -89,7 +129,8 @@ class RegionStoreWriter:
             raise VTLMError(f"{self.path}: cannot write in {folder} ({error.strerror})") from None
         os.close(handle)
         try:
-            self._file = h5py.File(self._temporary, "w", libver=("v110", "v110"), locking=False)
+            with writing(self.path):
+                self._file = h5py.File(self._temporary, "w", libver=("v110", "v110"), locking=False)
         except BaseException:
             os.unlink(self._temporary)
             raise
@@ -100,13 +141,25 @@ class RegionStoreWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                with self._discarded_on_error():
+                    self._finish()
         finally:
             if self._file is not None:
-                self._file.close()
+                discard(self._file, self._temporary)
                 self._file = None
             if os.path.exists(self._temporary):
                 os.unlink(self._temporary)
+
+    @contextmanager
+    def _discarded_on_error(self) -> Iterator[None]:
+        with writing(self.path):
+            try:
+                yield
+            except (OSError, RuntimeError):  # here, where the objects of the file are still open
+                if self._file is not None:
+                    discard(self._file, self._temporary)
+                    self._file = None
+                raise
 
     def add(
         self,
@@ -145,7 +198,8 @@ class RegionStoreWriter:
         self._counts.append(len(order))
         self._buffered += len(order)
         if self._buffered >= self._chunk_rows:
-            self._flush()
+            with self._discarded_on_error():
+                self._flush()
 
     def _checked(self, where: str, features: Any, boxes: Any, labels: Any, scores: Any) -> dict[str, np.ndarray]:
         features, boxes, labels = np.asarray(features), np.asarray(boxes), np.asarray(labels)
@@ -214,6 +268,7 @@ class RegionStoreWriter:
             start = len(dataset)
             dataset.resize(start + len(values), axis=0)
             dataset[start:] = values
+            dataset.flush()  # here it fails on a full disk; when the dataset is let go of, h5py drops the error
             parts.clear()
         self._buffered = 0
 
@@ -225,13 +280,14 @@ class RegionStoreWriter:
         else:
             self._write_small()
         ids = encode_ids(self._ids)
-        self._file.create_dataset("ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
+        add_dataset(self._file, "ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
         offsets = np.zeros(len(self._counts) + 1, dtype=np.int64)
         np.cumsum(self._counts, out=offsets[1:])
-        self._file.create_dataset("offsets", data=offsets)
-        self._file.create_dataset("class_names", data=self.class_names, dtype=h5py.string_dtype("utf-8"))
+        add_dataset(self._file, "offsets", data=offsets)
+        add_dataset(self._file, "class_names", data=self.class_names, dtype=h5py.string_dtype("utf-8"))
         for name, value in self._attributes.items():
             self._file.attrs[name] = value
+        self._file.flush()  # where the disk is full it can still be discarded, which is too late when closing fails
         self._file.close()
         self._file = None
         mask = os.umask(0)
@@ -249,4 +305,4 @@ class RegionStoreWriter:
             "scores": np.empty(0, np.float32),
         }
         for name, parts in self._buffer.items():
-            self._file.create_dataset(name, data=np.concatenate([empty[name], *parts]))
+            add_dataset(self._file, name, data=np.concatenate([empty[name], *parts]))

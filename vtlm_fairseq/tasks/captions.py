@@ -3,7 +3,7 @@
 import itertools
 import logging
 import os
-import shutil
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Optional
@@ -14,11 +14,20 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset, data_utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.distributed import utils as distributed_utils
-from fairseq.file_io import PathManager
 from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
-from vtlm_fairseq.checkpoints import check_model_name, load_checkpoint, model_config, read_model_config
+from vtlm_fairseq.checkpoints import (
+    advise_latest,
+    check_model_name,
+    check_room,
+    check_whole,
+    complete_best,
+    copy_file,
+    load_checkpoint,
+    model_config,
+    read_model_config,
+)
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
@@ -28,6 +37,7 @@ from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.cross_attention import shared_keys
 from vtlm_fairseq.models.embeddings import IMAGE
+from vtlm_fairseq.precision import warn_if_slow
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +94,7 @@ class CaptionsConfig(FairseqDataclass):
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     no_save: bool = II("checkpoint.no_save")
+    path: Optional[str] = II("common_eval.path")
 
 
 class CaptionsTask:
@@ -98,6 +109,8 @@ class CaptionsTask:
     region_classes: int | None = None
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
+    parameter_bytes: int = 0
+    started: float = float("inf")
 
     @classmethod
     def load_dictionary(cls, filename: str) -> Dictionary:
@@ -127,8 +140,16 @@ class CaptionsTask:
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
-        """Infer the language pair, load and compare the dictionaries."""
+        """Infer the language pair, load and compare the dictionaries.
+
+        ``fairseq-generate`` and ``fairseq-interactive`` call this before they read ``--path``, so files that are cut
+        off are refused here.
+        """
         with exit_on_error():
+            # a Namespace of fairseq-train has no such option: the interpolation is then left as it is
+            if not kwargs.get("from_checkpoint") and cfg.path and not cfg.path.startswith("${"):
+                for path in utils.split_paths(cfg.path):
+                    check_whole(path)
             paths = utils.split_paths(cfg.data) if cfg.data else []
             if not paths or not os.path.isdir(paths[0]):
                 raise VTLMError(f"data folder {cfg.data!r} does not exist; prepare it with fairseq-preprocess")
@@ -149,7 +170,13 @@ class CaptionsTask:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        """Saved in every checkpoint: the symbols, so that a foreign dictionary is noticed wherever it comes from."""
+        """Saved in every checkpoint: the symbols, so that a foreign dictionary is noticed wherever it comes from.
+
+        fairseq asks for them when it is about to write; where the disk is full it ends with a stack and, for what it
+        copies in place, a part of a file. So a run for whose next checkpoint there is no room ends here.
+        """
+        with exit_on_error():
+            check_room(self.cfg.save_dir, self.parameter_bytes, self.started)
         return {"symbols": list(self.source_dictionary.symbols)}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -209,7 +236,8 @@ class CaptionsTask:
 
         fairseq's trainer does not call ``load_state_dict`` of the task, so the dictionary is compared here too.
         """
-        state = load_checkpoint(path, mmap=True)
+        with advise_latest(path):
+            state = load_checkpoint(path, mmap=True)
         saved = model_config(state)
         for name in ("source_lang", "target_lang", "langs", "region_dim", "region_classes"):
             if saved.get(name) != cfg[name]:
@@ -229,7 +257,8 @@ class CaptionsTask:
     def default_langs(self) -> str:
         """Languages where ``--langs`` is not given: the restored model's, else source and target, sorted."""
         if restored := self.restored_checkpoint():
-            return read_model_config(restored)["langs"]
+            with advise_latest(restored):
+                return read_model_config(restored)["langs"]
         return ",".join(sorted({self.cfg.source_lang, self.cfg.target_lang}))
 
     def _adopt(self, cfg) -> None:
@@ -260,18 +289,26 @@ class CaptionsTask:
     def begin_epoch(self, epoch: int, model) -> None:
         """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
         super().begin_epoch(epoch, model)
-        if self.loss_watch is None:
+        first = self.loss_watch is None
+        if first:
             self.loss_watch, self.loader_watch = LossWatch(), LoaderWatch()
             self.loader_watch.start()
         if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
             return
+        restored = self.restored_checkpoint() if first else None
+        if first:
+            self.parameter_bytes = sum(values.nbytes for values in model.parameters())
+            self.started = time.time()
         folder = utils.split_paths(self.cfg.data)[0]
         names = [f"dict.{lang}.txt" for lang in (self.cfg.source_lang, self.cfg.target_lang)]
         with exit_on_error():
+            if restored and os.path.dirname(os.path.abspath(restored)) == os.path.abspath(self.cfg.save_dir):
+                complete_best(self.cfg.save_dir, restored)
             if os.path.exists(os.path.join(folder, "text.json")):
                 names += TextPipeline.load(folder).files()
         for name in dict.fromkeys(names):
-            copy_file(os.path.join(folder, name), os.path.join(self.cfg.save_dir, name))
+            with exit_on_error():
+                place_beside(os.path.join(folder, name), self.cfg.save_dir)
 
     # -- data --------------------------------------------------------------------------------------------------
 
@@ -392,6 +429,7 @@ class CaptionsTask:
         if self.cfg.autocast == "none":
             return nullcontext()
         device = sample["net_input"]["src_tokens"].device.type
+        warn_if_slow(self.cfg.autocast, device)
         return torch.autocast(device, torch.bfloat16 if self.cfg.autocast == "bf16" else torch.float16)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
@@ -478,11 +516,9 @@ def part_sizes(pair: LanguagePairDataset, parts: int) -> list[int]:
     return [len(pair)] if parts == 1 else [len(part) for part in pair.src.datasets]
 
 
-def copy_file(source: str, target: str) -> None:
-    """Copy by temporary name and rename, unless the same content is there."""
-    if os.path.realpath(source) == os.path.realpath(target):
-        return
-    PathManager.mkdirs(os.path.dirname(target))
-    temporary = f"{target}.tmp{os.getpid()}"
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+def place_beside(source: str, folder: str) -> None:
+    """Copy a file into the folder of the checkpoints, unless it is there."""
+    target = os.path.join(folder, os.path.basename(source))
+    if os.path.realpath(source) != os.path.realpath(target):
+        os.makedirs(folder, exist_ok=True)
+        copy_file(source, target)

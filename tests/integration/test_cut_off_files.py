@@ -1,0 +1,78 @@
+"""Checkpoints and region stores that are cut off: one line that names the file; tests/faults/cuts.py has more cuts."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from faults.cut_commands import STDIN, unclear, with_checkpoint, with_store
+
+from stores import make_store
+from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
+from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.errors import VTLMError
+
+
+def answers(run, commands, path: Path, size: int):
+    """Cut a file, give it to all commands side by side, and hand out their results by name."""
+    path.write_bytes(path.read_bytes()[:size])
+    results = run.together(list(commands.values()), ok=None, stdin=STDIN)
+    found = dict(zip(commands, results, strict=True))
+    faults = {name: fault for name, result in found.items() if (fault := unclear(name, result, path))}
+    assert not faults, faults
+    return found
+
+
+def test_checkpoint(run, corpus, mmt, tmp_path):
+    """Near its end, where only the table of contents is short; commands that go on say how to find a whole one."""
+    shutil.copytree(mmt.parent, tmp_path / "cut", ignore=shutil.ignore_patterns("checkpoint_best*"))
+    cut = tmp_path / "cut/checkpoint_last.pt"
+    found = answers(run, with_checkpoint(corpus, cut, tmp_path / "out"), cut, cut.stat().st_size - 1)
+    for name in ("resume", "--restore-file", "--finetune-from-model", "fairseq-generate", "fairseq-interactive"):
+        assert f"vtlm-convert latest {cut.parent}" in found[name].last_line
+    assert "no whole checkpoint" in found["vtlm-convert latest"].last_line
+    assert not (tmp_path / "out").exists()
+    # fairseq-validate reads the checkpoint before it asks the task: fairseq's stack, and no result
+    assert run.validate(corpus.data, cut, ok=False).validations() == []
+    shutil.copy(mmt, cut.parent / "checkpoint_1_1.pt")
+    latest = run.convert("latest", cut.parent)
+    assert latest.last_line.endswith("checkpoint_1_1.pt") and f"skipped: {cut}" in latest.output
+
+
+def test_checkpoint_that_is_not_there(run, corpus, tmp_path):
+    """fairseq's own answer would be a stack."""
+    run.generate(corpus.data, tmp_path / "none.pt", regions=corpus.regions, ok=False).fault("none.pt: no such file")
+
+
+def test_region_store(run, corpus, mmt, tmp_path):
+    """In the middle of the features."""
+    store = tmp_path / "cut.h5"
+    shutil.copy(corpus.store("train"), store)
+    answers(run, with_store(corpus, store, mmt, tmp_path / "out"), store, store.stat().st_size // 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.h5"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_checkpoint_at_every_place(tmp_path, zipped):
+    """No cut is accepted, in either of torch's formats."""
+    state = {"cfg": {"model": {"_name": "vtlm_tiny", "langs": "de,en"}}, "model": {"weight": torch.arange(6.0)}}
+    torch.save(state, tmp_path / "whole.pt", _use_new_zipfile_serialization=zipped)
+    data = (tmp_path / "whole.pt").read_bytes()
+    assert torch.equal(load_checkpoint(str(tmp_path / "whole.pt"))["model"]["weight"], torch.arange(6.0))
+    cut = tmp_path / "cut.pt"
+    for size in range(0, len(data), 1 if len(data) < 1000 else 7):
+        cut.write_bytes(data[:size])
+        for read in (load_checkpoint, read_model_config):
+            with pytest.raises(VTLMError, match="not a whole fairseq checkpoint"):
+                read(str(cut))
+
+
+def test_region_store_at_many_places(tmp_path):
+    """No cut is accepted."""
+    make_store(tmp_path / "whole.h5", 5, feature_dim=3)
+    data = (tmp_path / "whole.h5").read_bytes()
+    cut = tmp_path / "cut.h5"
+    for size in [*range(0, len(data), 97), len(data) - 1]:
+        cut.write_bytes(data[:size])
+        with pytest.raises(VTLMError, match=r"cut\.h5: (not an intact HDF5 file|unreadable)"):
+            RegionStore([str(cut)])

@@ -1,0 +1,98 @@
+"""Half precision is chosen only where it is fast, and asking for it elsewhere is answered with one warning."""
+
+import logging
+
+import pytest
+import recipes  # noqa: F401  (puts the examples on the path)
+import torch
+from table1 import chosen_precision, parse_arguments
+from table1_data import Data
+from table1_plan import Planner
+from table1_rows import SIZES
+
+from tiny import folder, pretraining_task
+from vtlm_fairseq import precision
+
+
+def on_a_cpu(monkeypatch, *, fast: bool) -> None:
+    """No GPU, and a CPU with or without AVX-512."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    for name in ("bf16", "fp16"):
+        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", lambda: fast, raising=False)
+    precision.warn_if_slow.cache_clear()
+
+
+def on_a_gpu(monkeypatch, *, fast: bool) -> None:
+    """A GPU that computes bf16, or emulates it, beside a CPU that is slow in it."""
+    on_a_cpu(monkeypatch, fast=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or fast)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_warning_at_the_first_batch(monkeypatch, tmp_path, caplog, fast):
+    """One line for all steps, where the CPU is slow; it names the option and what mends it."""
+    on_a_cpu(monkeypatch, fast=fast)
+    folder(tmp_path / "bin", {"train": 3})
+    task = pretraining_task(tmp_path / "bin", "--autocast", "bf16")
+    sample = {"net_input": {"src_tokens": torch.ones(1, 1)}}
+    with caplog.at_level(logging.WARNING, logger=precision.__name__):
+        for _ in range(2):
+            with task.autocast(sample):
+                assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    lines = [record.getMessage() for record in caplog.records if record.name == precision.__name__]
+    assert len(lines) == (0 if fast else 1)
+    assert all("--autocast bf16" in line and "AVX-512" in line and "leave --autocast out" in line for line in lines)
+
+
+def test_no_warning_without_autocast(monkeypatch, tmp_path, caplog):
+    """Float32 is never slow."""
+    on_a_cpu(monkeypatch, fast=False)
+    folder(tmp_path / "bin", {"train": 3})
+    with pretraining_task(tmp_path / "bin").autocast({"net_input": {"src_tokens": torch.ones(1, 1)}}):
+        pass
+    assert not caplog.records
+
+
+def test_a_build_without_onednn_is_slow(monkeypatch):
+    """There, the question itself cannot be asked."""
+    on_a_cpu(monkeypatch, fast=True)
+    assert precision.is_fast("fp16", "cpu")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not precision.is_fast("bf16", "cpu")
+
+
+def test_gpus(monkeypatch):
+    """bf16 before Ampere is emulated; fp16 is not. The CPU beside a GPU is asked only where the GPU is left alone."""
+    on_a_gpu(monkeypatch, fast=False)
+    assert [precision.is_fast(kind, "cuda") for kind in ("bf16", "fp16")] == [False, True]
+    assert precision.default_precision() == "fp32"
+    on_a_gpu(monkeypatch, fast=True)
+    assert precision.default_precision() == "bf16"
+    assert precision.default_precision(cpu=True) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("argv", "fast", "expected"),
+    [
+        ([], True, "bf16"),
+        ([], False, "fp32"),
+        (["--precision", "bf16"], False, "bf16"),
+        (["--precision", "fp32"], True, "fp32"),
+        (["--size", "paper"], True, "fp32"),
+        (["--size", "tiny"], True, "fp32"),
+    ],
+)
+def test_precision_of_table_1(monkeypatch, argv, fast, expected):
+    """It stands in the command of a training, by which the runner knows what is finished."""
+    on_a_cpu(monkeypatch, fast=fast)
+    args = parse_arguments(argv)
+    size = SIZES[args.size]
+    chosen = chosen_precision(args, size)
+    assert chosen == expected
+    data = Data(pair=("en", "de"), bpe="none", test_sets=("test",), region_sets=frozenset(), stages=(), has_cc=False,
+                has_cc_regions=False, checksums={"data-bin": "0"})  # fmt: skip
+    plan = Planner(args.out, data, size, precision=chosen).plan(["nmt"], [1])
+    (command,) = [stage.command for stage in plan.stages if stage.name == "nmt.1"]
+    assert ("--autocast" in command) == (expected == "bf16")

@@ -1,0 +1,49 @@
+"""Which precisions pay on a device."""
+
+import functools
+import logging
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_FULL_SPEED = {"bf16": "_is_mkldnn_bf16_supported", "fp16": "_is_mkldnn_fp16_supported"}
+
+
+def is_fast(precision: str, device: str) -> bool:
+    """Whether matrix products in half precision run at full speed on a device.
+
+    Elsewhere PyTorch still computes them, on a CPU by a plain loop that is 80 to 250 times slower than float32.
+
+    Args:
+        precision: ``bf16`` or ``fp16``.
+        device: ``cpu`` or ``cuda``; other types are taken to be fast.
+    """
+    if device == "cuda":
+        return precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return True
+    # oneDNN computes them with AVX-512 or AMX, on ARM with its bf16 instructions; a build without oneDNN never does
+    return torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, _FULL_SPEED[precision])()
+
+
+@functools.cache
+def warn_if_slow(precision: str, device: str) -> None:
+    """Warn, once in a process, where ``--autocast`` makes a run slower instead of faster."""
+    if is_fast(precision, device):
+        return
+    if device == "cpu":
+        found = "this CPU lacks the instructions for it (AVX-512 or AMX): 80 to 250 times slower than float32"
+    else:
+        found = "this GPU emulates it: slower than float32"
+    logger.warning("--autocast %s: %s; leave --autocast out here", precision, found)
+
+
+def default_precision(*, cpu: bool = False) -> str:
+    """``bf16`` where the device computes it at full speed, else ``fp32``.
+
+    Args:
+        cpu: leave a GPU alone.
+    """
+    device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+    return "bf16" if is_fast("bf16", device) else "fp32"
