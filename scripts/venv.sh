@@ -11,15 +11,12 @@ vtlm_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 # The modules that the package and the extras given need must all import, at versions that setup.cfg allows.
 _vtlm_ready() {
-    "$1" - "$2" <<'PY' >/dev/null 2>&1
+    "$1" - "$2" "$vtlm_root/vtlm_fairseq/stack.py" <<'PY' >/dev/null 2>&1
+import importlib.util as util
+import runpy
 import sys
 
-assert (3, 11) <= sys.version_info[:2] < (3, 13)
-import importlib.metadata as metadata
-import importlib.util as util
-
-version = tuple(map(int, metadata.version("ve-fairseq").split(".")[:3]))
-assert (0, 12, 3) <= version < (0, 13)
+runpy.run_path(sys.argv[2])["check_stack"]()
 needed = {
     "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm".split(),
     "test": "pytest xdist hypothesis PIL playwright yaml ruff sklearn tensorboard".split(),
