@@ -29,6 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for data and logs; finished runs are kept")
     parser.add_argument("--precision", choices=["bf16", "fp16"], default="bf16", help="(default: %(default)s)")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[1, 2, 3])
+    parser.add_argument(
+        "--half-seeds",
+        type=lambda text: [int(seed) for seed in text.split(",")],
+        help="of the half-precision runs (default: as --seeds)",
+    )
     parser.add_argument("--updates", type=int, default=300, help="(default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
     args = parser.parse_args(argv)
@@ -37,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     found: dict[str, list[float]] = {}
     for precision in ("float32", args.precision):
         options = () if precision == "float32" else ("--autocast", precision)
-        found[precision] = [last_losses(args, seed, precision, options) for seed in args.seeds]
+        seeds = args.seeds if precision == "float32" else args.half_seeds or args.seeds
+        found[precision] = [last_losses(args, seed, precision, options) for seed in seeds]
         print(f"{precision}: " + ", ".join(f"{loss:.4f}" for loss in found[precision]), flush=True)
     mean, deviation = statistics.mean(found["float32"]), statistics.stdev(found["float32"])
     half = statistics.mean(found[args.precision])
