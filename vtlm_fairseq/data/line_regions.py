@@ -96,7 +96,8 @@ def _all_finite(values: np.ndarray) -> bool:
     """Whether no value is infinite or NaN; of float16 by its bits, many times faster than numpy's test."""
     if values.dtype == np.float16 and values.size:
         # infinity is 7C00, NaN above it; with the sign bit FC00 and above
-        return bool(values.view(np.int16).max() < 0x7C00 and values.view(np.uint16).max() < 0xFC00)
+        bits = values.reshape(-1)
+        return bool(bits.view(np.int16).max() < 0x7C00 and bits.view(np.uint16).max() < 0xFC00)
     return bool(np.isfinite(values).all())
 
 
