@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -62,8 +63,7 @@ def measure(folder: Path, size: Size, *, device: str, repeats: int, gigabytes: f
         functions[f"regions, workers: {workers}"] = lambda w=workers: drain(region_batches(lines, size, w, order))
     run.task.load_dataset("train")
     for workers in size.workers:
-        functions[f"pre-training batches, workers: {workers}"] = lambda w=workers: drain_some(
-            part // size.batch,
+        functions[f"pre-training batches, workers: {workers}"] = lambda w=workers: drain(
             run.task.get_batch_iterator(
                 run.task.dataset("train"),
                 max_sentences=size.batch,
@@ -72,6 +72,7 @@ def measure(folder: Path, size: Size, *, device: str, repeats: int, gigabytes: f
                 data_buffer_size=run.cfg.dataset.data_buffer_size,
                 disable_iterator_cache=True,
             ).next_epoch_itr(shuffle=True),
+            part // size.batch,
         )
     seconds = in_turn(functions, repeats=repeats, at_least=0)
     cold = cold_reads(path, lines, size, repeats)
@@ -122,15 +123,9 @@ def _collate(regions: list) -> dict:
     return send_small_by_value(collate_regions(regions))
 
 
-def drain(batches: Iterable) -> None:
-    """Read all batches."""
-    for _ in batches:
-        pass
-
-
-def drain_some(count: int, batches: Iterable) -> None:
-    """Read the first batches of an epoch."""
-    for _, _ in zip(range(count), batches, strict=False):
+def drain(batches: Iterable, count: int | None = None) -> None:
+    """Read all batches, or the first ones."""
+    for _ in islice(batches, count):
         pass
 
 

@@ -135,15 +135,13 @@ def read_sizes(path: str) -> dict[str, tuple[float, float]]:
     for number, line in enumerate(read_lines(path, "--image-sizes"), start=1):
         fields = line.split("\t")
         try:
-            image_id, width, height = fields[0], float(fields[1]), float(fields[2])
-        except (IndexError, ValueError):
+            image_id, width, height = fields[0], *map(float, fields[1:])
+            if not (0 < width < np.inf and 0 < height < np.inf):
+                raise ValueError
+        except ValueError:
             raise VTLMError(
                 f"--image-sizes {path}: line {number} is {line!r}, not id, width, height (above 0) between tabs"
             ) from None
-        if len(fields) != 3 or not (0 < width < np.inf and 0 < height < np.inf):
-            raise VTLMError(
-                f"--image-sizes {path}: line {number} is {line!r}, not id, width, height (above 0) between tabs"
-            )
         sizes[image_id] = (width, height)
     return sizes
 

@@ -57,14 +57,13 @@ class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
     def collater(self, samples: list[dict], pad_to_length=None) -> dict:
         """LanguagePairDataset's batch; ``net_input`` also has ``features boxes region_padding_mask``."""
         batch = super().collater(samples, pad_to_length=pad_to_length)
-        if not batch or self.regions is None:
-            return send_small_by_value(batch)
-        fault = self.first_fault(samples)
-        if fault is not None:
-            batch[FAULT] = fault
-            return send_small_by_value(batch)
-        by_id = {item["id"]: item["regions"] for item in samples}  # fairseq sorts the batch by source length
-        batch["net_input"].update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
+        if batch and self.regions is not None:
+            fault = self.first_fault(samples)
+            if fault is not None:
+                batch[FAULT] = fault
+            else:
+                by_id = {item["id"]: item["regions"] for item in samples}  # fairseq sorts the batch by source length
+                batch["net_input"].update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
         return send_small_by_value(batch)
 
     def num_tokens(self, index: int) -> int:

@@ -295,20 +295,19 @@ class CaptionsTask:
             self.loader_watch.start()
         if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
             return
-        restored = self.restored_checkpoint() if first else None
-        if first:
-            self.parameter_bytes = sum(values.nbytes for values in model.parameters())
-            self.started = time.time()
-        folder = utils.split_paths(self.cfg.data)[0]
+        folder, save_dir = utils.split_paths(self.cfg.data)[0], self.cfg.save_dir
         names = [f"dict.{lang}.txt" for lang in (self.cfg.source_lang, self.cfg.target_lang)]
         with exit_on_error():
-            if restored and os.path.dirname(os.path.abspath(restored)) == os.path.abspath(self.cfg.save_dir):
-                complete_best(self.cfg.save_dir, restored)
+            if first:
+                self.parameter_bytes = sum(values.nbytes for values in model.parameters())
+                self.started = time.time()
+                restored = self.restored_checkpoint()
+                if restored and os.path.dirname(os.path.abspath(restored)) == os.path.abspath(save_dir):
+                    complete_best(save_dir, restored)
             if os.path.exists(os.path.join(folder, "text.json")):
                 names += TextPipeline.load(folder).files()
-        for name in dict.fromkeys(names):
-            with exit_on_error():
-                place_beside(os.path.join(folder, name), self.cfg.save_dir)
+            for name in dict.fromkeys(names):
+                place_beside(os.path.join(folder, name), save_dir)
 
     # -- data --------------------------------------------------------------------------------------------------
 
