@@ -49,7 +49,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     raw.add_argument("--image-splits", type=Path, metavar="DIR", help="train.txt, val.txt, ... of the same repository")
     raw.add_argument("--entities", type=Path, metavar="PATH", help="Flickr30k Entities: folder or .tgz")
     raw.add_argument(
-        "--vocab-size", type=int, help="sentencepiece pieces (10,000; tiny 1,000), unless --cc-data has some"
+        "--vocab-size",
+        type=int,
+        help="sentencepiece pieces (small 4,000, paper 10,000, tiny 1,000), unless --cc-data has some",
     )
     raw.add_argument("--any-counts", action="store_true", help="accept other line counts than Multi30k's")
     cc = parser.add_argument_group("Conceptual Captions (without them pre-training is on Multi30k)")

@@ -49,8 +49,12 @@ class Data:
 
     def needs(self, corpus: str, *, regions: bool) -> tuple[str, ...]:
         """Names of the stages that make a corpus."""
-        wanted = {"m30k": {"prepare", "regions"} if regions else {"prepare"}, "joined": {"joined"}}.get(corpus, set())
+        wanted = {"joined": {"joined"}, "cc": set()}.get(corpus, {"prepare", FOLDERS[corpus][1] if regions else ""})
         return tuple(stage.name for stage in self.stages if stage.name in wanted)
+
+    def has_stage(self, name: str) -> bool:
+        """Whether a stage of this name makes data."""
+        return any(stage.name == name for stage in self.stages)
 
     def facts(self, corpus: str, *, regions: bool) -> tuple[str, ...]:
         """Checksums of the given data that a corpus is made of."""
@@ -58,7 +62,16 @@ class Data:
         return tuple(self.checksums[name] for name in (text, *([store] if regions else [])) if name in self.checksums)
 
 
-FOLDERS = {"m30k": ("data-bin", "regions"), "cc": ("cc-bin", "cc-regions"), "joined": ("joined-bin", "regions")}
+CONTROLS = {"m30k_signal0": ("--signal", "0"), "m30k_noboxes": ("--signal", "0", "--no-boxes")}
+"""Multi30k with oracle regions that say nothing: options of `entities_regions.py`."""
+
+FOLDERS = {
+    "m30k": ("data-bin", "regions"),
+    "cc": ("cc-bin", "cc-regions"),
+    "joined": ("joined-bin", "regions"),
+    "m30k_signal0": ("data-bin", "regions-signal0"),
+    "m30k_noboxes": ("data-bin", "regions-noboxes"),
+}
 """Folder of the text and the region store of each corpus, in the output folder."""
 
 
@@ -116,7 +129,10 @@ def find_data(args: argparse.Namespace, *, vocab: int, checksums: Checksums) -> 
     given += [name for name in ("cc-bin", "cc-regions") if links[name]]
     sums = {name: checksums.digest(args.out / name) for name in given}
     checksums.save()
-    stages = () if args.data else (_prepare(args, vocab), _entities(args))
+    stages = ()
+    if not args.data:
+        controls = (_entities(args, FOLDERS[corpus][1], options) for corpus, options in CONTROLS.items())
+        stages = (_prepare(args, vocab), _entities(args, "regions"), *controls)
     if args.cc_data:
         facts = tuple(sums[name] for name in ("data-bin", "cc-bin") if name in sums)
         stages += (_joined(needs=() if args.data else ("prepare",), facts=facts),)
@@ -223,16 +239,16 @@ def _prepare(args: argparse.Namespace, vocab: int) -> Stage:
     )
 
 
-def _entities(args: argparse.Namespace) -> Stage:
+def _entities(args: argparse.Namespace, store: str, options: tuple[str, ...] = ()) -> Stage:
     return Stage(
-        name="regions",
-        title="make oracle regions",
+        name=store,
+        title=f"make oracle {store}",
         command=(
             str(ROOT / "preprocess" / "entities_regions.py"),
             *("--entities", _entities_link(args), "--raw", "input/raw", "--image-splits", "input/image_splits"),
-            *("--splits", ",".join(REGION_SPLITS), "--out", "regions"),
+            *("--splits", ",".join(REGION_SPLITS), "--out", store, *options),
         ),
-        outputs=("regions",),
+        outputs=(store,),
         seconds=120,
     )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from commands import fairseq, hypothesis_progress, mend_last_checkpoint, update_progress
 from stages import Stage, write_atomically
-from table1_data import FOLDERS, Data
-from table1_rows import DECODINGS, GIVEN, PRETRAININGS, ROWS, Decoding, Phase, Pretraining, Row, Size
+from table1_data import CONTROLS, FOLDERS, Data
+from table1_rows import GIVEN, PRETRAININGS, ROWS, Decoding, Phase, Pretraining, Row, Size, decodings_of
 
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
@@ -122,7 +122,9 @@ class Planner:
         wanted, skipped = [], []
         for row in (ROWS[name] for name in rows):
             pretraining = PRETRAININGS.get(row.pretraining or "")
-            if row.corpus == "joined" and not self.data.has_cc:
+            if row.corpus in CONTROLS and not self.data.has_stage(FOLDERS[row.corpus][1]):
+                skipped.append(f"{row.name} is left out: its regions are made from --entities")
+            elif row.corpus == "joined" and not self.data.has_cc:
                 skipped.append(f"{row.name} is left out: it needs Conceptual Captions (--cc-data)")
             elif pretraining and pretraining.corpus == "m30k" and not self.data.has_cc:
                 skipped.append(f"{row.name} is left out: without --cc-data it is the row vtlm_mmt")
@@ -138,7 +140,9 @@ class Planner:
         return wanted, skipped
 
     def _corpus(self, pretraining: Pretraining) -> str:
-        return "cc" if pretraining.corpus == "cc" and self.data.has_cc else "m30k"
+        if pretraining.corpus == "cc":
+            return "cc" if self.data.has_cc else "m30k"
+        return pretraining.corpus
 
     def _training_of(self, row: Row, seed: int) -> Training:
         start = None
@@ -152,7 +156,7 @@ class Planner:
         if not training.system.regions:
             return [Decoded(training, name, GIVEN) for name in self.data.test_sets]
         sets = [name for name in self.data.test_sets if name in self.data.region_sets]
-        return [Decoded(training, name, decoding) for name in sets for decoding in DECODINGS]
+        return [Decoded(training, name, decoding) for name in sets for decoding in decodings_of(training.system)]
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -239,9 +243,11 @@ class Planner:
         """The stage of a decoding (section 2.4: beam 8); lines go to `Decoded.path`."""
         training = item.training
         row, target = training.system, self.data.pair[1]
+        corpus = "m30k" if row.corpus == "joined" else row.corpus
+        text, store = FOLDERS[corpus]
         task = ("--task", "translation", "--required-batch-size-multiple", "1")
         if not row.stock:
-            task = ("--task", "multimodal_translation", "--regions", "regions" if row.regions else "none")
+            task = ("--task", "multimodal_translation", "--regions", store if row.regions else "none")
         log = self.out / "logs" / f"{item.stage}.log"
 
         def finish() -> None:
@@ -257,14 +263,14 @@ class Planner:
             title=f"decode {row.name} {training.seed}, {item.decoding.name}",
             command=(
                 *fairseq("generate"),
-                *("data-bin", "--path", f"{training.folder}/{BEST}", *task, *item.decoding.flags),
+                *(text, "--path", f"{training.folder}/{BEST}", *task, *item.decoding.flags),
                 *("--source-lang", self.data.pair[0], "--target-lang", target, "--gen-subset", item.test_set),
                 *("--beam", "8", "--lenpen", "1", "--max-len-a", "1.5", "--max-len-b", "10", "--batch-size", "64"),
                 *(*_POST_PROCESS[self.data.bpe], "--log-format", "none"),
             ),
             outputs=(item.path(target),),
-            needs=self.data.needs("m30k", regions=row.regions) + (training.stage,),
-            facts=self.data.facts("m30k", regions=row.regions),
+            needs=self.data.needs(corpus, regions=row.regions) + (training.stage,),
+            facts=self.data.facts(corpus, regions=row.regions),
             progress=hypothesis_progress(1000),
             finish=finish,
             seconds=60 * self.size.update_seconds,

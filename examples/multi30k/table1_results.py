@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from stages import Stage, write_atomically
 from table1_data import FOLDERS, ROOT, Checksums
 from table1_plan import BEST, Decoded, Plan, Planner, Training
-from table1_rows import DECODINGS, GIVEN, PRETRAININGS, ROWS, Row
+from table1_rows import GIVEN, ORDERS, PRETRAININGS, ROWS, Row
 
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.evaluation.hypotheses import read_lines
@@ -160,24 +161,31 @@ COLUMNS = ("system", "regions", "seeds", "valid. perplexity", "BLEU", "deviation
 def _table(recorder: Recorder, planner: Planner, plan: Plan, test_set: str, *, size: str) -> Table:
     rows, signatures = [], {}
     for row in ROWS.values():
-        for decoding in DECODINGS if row.regions else (GIVEN,):
+        for order in ORDERS if row.regions else (GIVEN.name,):
             found = [
                 item
                 for item in plan.decoded.values()
-                if (item.training.system, item.test_set, item.decoding) == (row, test_set, decoding)
+                if (item.training.system, item.test_set, item.decoding.order) == (row, test_set, order)
             ]
             if not found:
                 continue
-            records = [recorder.read(item.training) for item in found]
-            scores = [record["scores"][test_set][decoding.name] for record in records]
-            signatures |= {label: figure["signature"] for score in scores for label, figure in score.items()}
-            bleu = seed_statistics([score[TOKENISED.label]["value"] for score in scores])
-            stripped, _, _ = seed_statistics([score[STRIPPED.label]["value"] for score in scores])
-            perplexity, _, _ = seed_statistics([2 ** record["selection"]["best"] for record in records])
-            regions = decoding.name if row.regions else "none"
-            rows.append([row.title, regions, len(found), perplexity, *bleu, stripped])
+            records = {item.training.seed: recorder.read(item.training) for item in found}
+            scores = [
+                [records[seed]["scores"][test_set][item.decoding.name] for item in found if item.training.seed == seed]
+                for seed in records
+            ]
+            signatures |= {label: figure["signature"] for label, figure in scores[0][0].items()}
+            bleu = seed_statistics([_mean(TOKENISED.label, decoded) for decoded in scores])
+            stripped, _, _ = seed_statistics([_mean(STRIPPED.label, decoded) for decoded in scores])
+            perplexity, _, _ = seed_statistics([2 ** record["selection"]["best"] for record in records.values()])
+            rows.append([row.title, order if row.regions else "none", len(records), perplexity, *bleu, stripped])
     notes = [f"{label}: {signature}" for label, signature in signatures.items()]
     return Table(list(COLUMNS), rows, f"{test_set}, size {size}", notes + _notes(planner, plan))
+
+
+def _mean(label: str, decoded: list[dict]) -> float:
+    """A seed's score: the mean over its decodings, which are several where regions are shuffled more than once."""
+    return fmean(scores[label]["value"] for scores in decoded)
 
 
 def _notes(planner: Planner, plan: Plan) -> list[str]:

@@ -134,11 +134,37 @@ def test_pretrainings_are_shared_and_rows_decode_what_has_regions():
     assert names.count("vtlm") == 1
     assert names.index("vtlm") < names.index("vtlm_nmt.1")
     assert [name for name in names if name.startswith("decode.vtlm_mmt.2")] == [
-        f"decode.vtlm_mmt.2.test_2016_flickr.{order}" for order in ("given", "shuffled", "hidden")
+        f"decode.vtlm_mmt.2.test_2016_flickr.{order}"
+        for order in ("given", "shuffled", "shuffled2", "shuffled3", "shuffled4", "shuffled5", "hidden")
     ]
     assert [name for name in names if name.startswith("decode.vtlm_nmt.2")] == [
         f"decode.vtlm_nmt.2.{name}.given" for name in ("test_2016_flickr", "test_2017_flickr")
     ]
+
+
+def test_controls_take_their_own_regions():
+    """Pre-training, fine-tuning and decoding read the store whose features are noise; without --entities, a line."""
+    stores = {"m30k_signal0": "regions-signal0", "m30k_noboxes": "regions-noboxes"}
+    rows = [row for row in ROWS.values() if row.corpus in stores]
+    assert [row.name for row in rows] == ["vtlm_mmt_signal0", "vtlm_mmt_noboxes"]
+    assert planner().plan([row.name for row in rows], [1]).trainings == {}
+    made = tuple(Stage(name, name, (), (name,)) for name in ("prepare", "regions", *stores.values()))
+    for row in rows:
+        plan = planner(stages=made, checksums={}).plan([row.name], [1])
+        names = [stage.name for stage in plan.stages]
+        assert names[:2] == ["prepare", stores[row.corpus]] and "regions" not in names
+        found = {stage.command[stage.command.index("--regions") + 1] for stage in plan.stages[2:]}
+        assert (len(plan.stages), found) == (2 + 2 + 3, {stores[row.corpus]})
+
+
+def test_five_derangements_of_the_main_row():
+    """The paper's "+shuf" by five derangements with seeds of their own; other rows by one."""
+    stages = planner().plan(["tlm_mmt", "vtlm_mmt"], [1]).stages
+    shuffled = [stage for stage in stages if ".shuffled" in stage.name]
+    assert [stage.name.split(".")[1] for stage in shuffled] == ["tlm_mmt"] + ["vtlm_mmt"] * 5
+    seeds = [s.command[s.command.index("--seed") + 1] for s in shuffled if "--seed" in s.command]
+    assert seeds == ["2", "3", "4", "5"]
+    assert len({stage.outputs for stage in shuffled}) == 6
 
 
 def test_rows_without_their_data_are_left_out_with_a_line():

@@ -1,0 +1,306 @@
+"""Collect what the runner left, test differences, and write the tables of RESULTS.md. See PROTOCOL.md.
+
+    python examples/multi30k/results.py collect OUT [OUT ...]    hypotheses and run.json of finished rows -> results/
+    python examples/multi30k/results.py compare --references DIR paired bootstraps -> results/comparisons.json
+    python examples/multi30k/results.py tables --references DIR  -> the tables in RESULTS.md; --check: only look
+
+`DIR` is `OUT/data-bin/references`.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # commands.py, stages.py
+
+from stages import write_atomically  # noqa: E402
+from table1_rows import ORDERS, PRETRAININGS, ROWS, Row, decodings_of  # noqa: E402
+
+from vtlm_fairseq.errors import VTLMError, exit_on_error  # noqa: E402
+from vtlm_fairseq.evaluation.hypotheses import read_lines  # noqa: E402
+from vtlm_fairseq.evaluation.scores import TOKENISED, paired_bootstrap, seed_statistics  # noqa: E402
+from vtlm_fairseq.evaluation.tables import Table  # noqa: E402
+
+RESULTS = HERE / "results"
+PAGE = HERE / "RESULTS.md"
+TEST_SET = "test_2016_flickr"
+OTHER_SETS = ("test_2017_flickr", "test_2017_mscoco")
+TARGET = "de"
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison of PROTOCOL.md: a system with a baseline.
+
+    Attributes:
+        system, baseline: names of rows.
+        order: of the regions that the baseline is decoded with, where it is the system itself.
+    """
+
+    system: str
+    baseline: str
+    order: str = "given"
+
+    @property
+    def key(self) -> str:
+        """Names it in ``comparisons.json``."""
+        return f"{self.system} - {self.baseline}" + (f", {self.order}" if self.order != "given" else "")
+
+
+COMPARISONS = (
+    Pair("nmt", "stock"),
+    Pair("mmt", "nmt"),
+    Pair("tlm_nmt", "nmt"),
+    Pair("vtlm_nmt", "nmt"),
+    Pair("tlm_mmt", "mmt"),
+    Pair("vtlm_mmt", "mmt"),
+    Pair("vtlm_mmt", "nmt"),
+    Pair("tlm_mmt", "tlm_nmt"),
+    Pair("vtlm_mmt", "vtlm_nmt"),
+    Pair("vtlm_nmt", "tlm_nmt"),
+    Pair("vtlm_mmt", "tlm_mmt"),
+    Pair("vtlm0_mmt", "vtlm_mmt"),
+    Pair("tlm_nmt", "tlm_nmt_random"),
+    Pair("vtlm_mmt", "vtlm_mmt", "shuffled"),
+    Pair("vtlm_mmt", "vtlm_mmt", "hidden"),
+    Pair("vtlm_mmt", "vtlm_mmt_signal0"),
+    Pair("vtlm_mmt", "vtlm_mmt_noboxes"),
+)
+
+
+class Results:
+    """The committed results.
+
+    Args:
+        folder: with ``hyp/TEST_SET/ROW.SEED.DECODING.de``, ``runs/ROW.SEED.json`` and ``comparisons.json``.
+        references: folder with ``TEST_SET.de``, tokenised.
+    """
+
+    def __init__(self, folder: Path, references: Path) -> None:
+        self.folder, self._references = folder, references
+        self._lines: dict[Path, list[str]] = {}
+
+    def seeds(self, row: str, test_set: str = TEST_SET) -> list[int]:
+        """Seeds of a row that are decoded with given regions."""
+        found = (self.folder / "hyp" / test_set).glob(f"{row}.*.given.{TARGET}")
+        return sorted(int(path.name.split(".")[1]) for path in found)
+
+    def run(self, stage: str) -> dict:
+        """The ``run.json`` of a training: ``ROW.SEED``, or a pre-training."""
+        return json.loads((self.folder / "runs" / f"{stage}.json").read_text(encoding="utf-8"))
+
+    def references(self, test_set: str) -> list[str]:
+        """Tokenised references."""
+        return self._read(self._references / f"{test_set}.{TARGET}")
+
+    def hypotheses(self, row: str, seed: int, decoding: str, test_set: str = TEST_SET) -> list[str]:
+        """What a system said."""
+        return self._read(self.folder / "hyp" / test_set / f"{row}.{seed}.{decoding}.{TARGET}")
+
+    def decodings(self, row: str, seed: int, order: str, test_set: str = TEST_SET) -> list[list[str]]:
+        """The hypotheses of a seed with one order of regions; several where there are several derangements."""
+        names = [decoding.name for decoding in decodings_of(ROWS[row]) if decoding.order == order]
+        files = {name: self.folder / "hyp" / test_set / f"{row}.{seed}.{name}.{TARGET}" for name in names}
+        return [self._read(path) for path in files.values() if path.is_file()]
+
+    def bleu(self, row: str, order: str = "given", test_set: str = TEST_SET) -> list[float]:
+        """BLEU of each seed; with several derangements their mean."""
+        references, scores = self.references(test_set), []
+        for seed in self.seeds(row, test_set):
+            decoded = self.decodings(row, seed, order, test_set)
+            if decoded:
+                scores.append(fmean(TOKENISED.score(lines, references).value for lines in decoded))
+        return scores
+
+    def comparisons(self) -> dict[str, list[dict]]:
+        """What `compare` has written: p value and difference of each pair of seeds."""
+        path = self.folder / "comparisons.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def _read(self, path: Path) -> list[str]:
+        if path not in self._lines:
+            if not path.is_file():
+                raise VTLMError(f"{path}: no such file; --references is the folder OUT/data-bin/references")
+            self._lines[path] = read_lines(path)
+        return self._lines[path]
+
+
+def collect(outs: Iterable[Path], folder: Path) -> list[str]:
+    """Copy hypotheses and ``run.json`` of all finished trainings; returns their names."""
+    names = []
+    for out in outs:
+        for record in sorted([*out.glob("*/*/run.json"), *out.glob("*/run.json")]):
+            name = str(record.parent.relative_to(out)).replace("/", ".")
+            if not (out / "stamps" / f"{name}.json").is_file():
+                continue
+            names.append(name)
+            write_atomically(folder / "runs" / f"{name}.json", record.read_text(encoding="utf-8"))
+            for stamp in (out / "stamps").glob(f"decode.{name}.*.json"):
+                _, _, _, test_set, decoding, _ = stamp.name.split(".")
+                copied = folder / "hyp" / test_set / f"{name}.{decoding}.{TARGET}"
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(out / "hyp" / test_set / copied.name, copied)
+    return names
+
+
+def compare(results: Results, pair: Pair) -> list[dict]:
+    """Paired bootstrap of each seed of the system with each of the baseline; of the same seed where both are one."""
+    references, found = results.references(TEST_SET), []
+    for seed in results.seeds(pair.system):
+        hypotheses = results.hypotheses(pair.system, seed, "given")
+        same = pair.system == pair.baseline
+        for other in [seed] if same else results.seeds(pair.baseline):
+            for baseline in results.decodings(pair.baseline, other, pair.order):
+                result = paired_bootstrap(hypotheses, baseline, references)
+                found.append({"seeds": [seed, other], "difference": result.difference, "p": result.p_value})
+    return found
+
+
+def verdict(system: Sequence[float], baseline: Sequence[float], p_values: Sequence[float]) -> str:
+    """What a comparison shows: a difference only where every p is below 0.05 and the seeds' ranges do not overlap."""
+    apart = min(system) > max(baseline) or max(system) < min(baseline)
+    if not apart or max(p_values) >= ALPHA:
+        return "no difference shown"
+    return "higher" if min(system) > max(baseline) else "lower"
+
+
+def regions_of(row: Row) -> tuple[str, ...]:
+    """The orders of regions that a row is decoded with."""
+    return ORDERS if row.regions else ("given",)
+
+
+def main_table(results: Results) -> Table:
+    """All rows with given regions."""
+    rows = []
+    for name, row in ROWS.items():
+        scores = results.bleu(name)
+        if scores:
+            runs = [results.run(f"{name}.{seed}") for seed in results.seeds(name)]
+            perplexity, _, _ = seed_statistics([2 ** run["selection"]["best"] for run in runs])
+            updates = ", ".join(str(run["updates"]["best"]) for run in runs)
+            rows.append([row.title, "oracle" if row.regions else "none", len(scores), perplexity,
+                         *seed_statistics(scores), updates])  # fmt: skip
+    columns = ["system", "regions", "seeds", "perplexity, val (used for selection)", "BLEU", "deviation", "maximum",
+               "updates to the best checkpoint"]  # fmt: skip
+    return Table(columns, rows)
+
+
+def orders_table(results: Results) -> Table:
+    """Multimodal rows with given, shuffled and hidden regions."""
+    rows = []
+    for name, row in ROWS.items():
+        if row.regions and results.seeds(name):
+            cells = [results.bleu(name, order) for order in ORDERS]
+            count = len(results.decodings(name, results.seeds(name)[0], "shuffled"))
+            rows.append([row.title, len(cells[0]), *(fmean(scores) if scores else None for scores in cells), count])
+    return Table(["system", "seeds", *(f"BLEU, {order}" for order in ORDERS), "derangements a seed"], rows)
+
+
+def comparison_table(results: Results) -> Table:
+    """The comparisons of PROTOCOL.md, with what they show."""
+    rows, found = [], results.comparisons()
+    for pair in COMPARISONS:
+        tests = found.get(pair.key)
+        if not tests:
+            continue
+        system, baseline = results.bleu(pair.system), results.bleu(pair.baseline, pair.order)
+        p_values = [test["p"] for test in tests]
+        title = ROWS[pair.baseline].title
+        rows.append([
+            ROWS[pair.system].title,
+            f"itself, regions {pair.order}" if pair.system == pair.baseline else title,
+            fmean(system) - fmean(baseline),
+            f"{sum(p < ALPHA for p in p_values)} of {len(p_values)}",
+            max(p_values),
+            verdict(system, baseline, p_values),
+        ])  # fmt: skip
+    columns = ["system", "compared with", "difference of mean BLEU", "tests with p < 0.05", "largest p", "shown"]
+    return Table(columns, rows, precision={"largest p": 3})
+
+
+def other_sets_table(results: Results) -> Table:
+    """Text-only rows on the test sets that have no regions."""
+    rows = []
+    for name, row in ROWS.items():
+        scores = [results.bleu(name, test_set=test_set) for test_set in OTHER_SETS]
+        if all(scores):
+            means = [part for found in scores for part in seed_statistics(found)[:2]]
+            rows.append([row.title, len(scores[0]), *means])
+    columns = [f"{test_set}{what}" for test_set in OTHER_SETS for what in (", BLEU", ", deviation")]
+    return Table(["system", "seeds", *columns], rows)
+
+
+def pretraining_table(results: Results) -> Table:
+    """Pre-trainings and their accuracy on masked words."""
+    rows = []
+    for name, pretraining in PRETRAININGS.items():
+        if (results.folder / "runs" / f"{name}.json").is_file():
+            run = results.run(name)
+            rows.append([pretraining.title, run["updates"]["last"], run["updates"]["best"], run["selection"]["best"]])
+    return Table(["pre-training", "updates", "best at", "masked words right, %, val (used for selection)"], rows)
+
+
+TABLES = {
+    "main": main_table,
+    "comparisons": comparison_table,
+    "orders": orders_table,
+    "other sets": other_sets_table,
+    "pre-training": pretraining_table,
+}
+
+
+def with_tables(page: str, results: Results) -> str:
+    """The page with its tables made anew, each between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+
+    Raises:
+        VTLMError: the page names a table that there is none of.
+    """
+
+    def made(found: re.Match) -> str:
+        if found[1] not in TABLES:
+            raise VTLMError(f"{PAGE.name}: no table {found[1]!r}; there are {', '.join(TABLES)}")
+        return f"<!-- table: {found[1]} -->\n{TABLES[found[1]](results).render('markdown')}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (.*?) -->\n.*?<!-- end -->", made, page, flags=re.S)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    commands = parser.add_subparsers(dest="command", required=True)
+    collecting = commands.add_parser("collect", help="copy what the runner left")
+    collecting.add_argument("outs", type=Path, nargs="+", metavar="OUT", help="output folders of table1.sh")
+    for name, text in (("compare", "paired bootstraps"), ("tables", "write the tables of RESULTS.md")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--references", type=Path, required=True, metavar="DIR", help="OUT/data-bin/references")
+        if name == "tables":
+            command.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    args = parser.parse_args(argv)
+    with exit_on_error():
+        if args.command == "collect":
+            print("\n".join(collect(args.outs, args.results)))
+            return
+        results = Results(args.results, args.references)
+        if args.command == "compare":
+            found = {pair.key: compare(results, pair) for pair in COMPARISONS}
+            found = {key: tests for key, tests in found.items() if tests}
+            write_atomically(args.results / "comparisons.json", json.dumps(found, indent=1) + "\n")
+            return
+        page = PAGE.read_text(encoding="utf-8")
+        made = with_tables(page, results)
+        if args.check and made != page:
+            raise VTLMError(f"{PAGE.name} is not what the results give; run the command without --check")
+        write_atomically(PAGE, made)
+
+
+if __name__ == "__main__":
+    main()
