@@ -1,0 +1,145 @@
+"""What results_page.py makes of what the runner leaves: statistics by hand, verdicts, the committed tables."""
+
+import json
+import shutil
+
+import pytest
+import recipes  # noqa: F401  (puts the examples on the path)
+import results_page as page
+from preparation import DATA, needs_data
+from results_page import COMPARISONS, PAGE, RESULTS, TEST_SET, Pair, Results, collect, compare, verdict
+from table1_rows import ROWS
+
+from vtlm_fairseq.errors import VTLMError
+
+REFERENCE = ["ein mann fährt ein rotes rad .", "zwei hunde rennen am strand .", "eine frau liest ein buch im park ."]
+WRONG = ["ein mann fährt ein blaues rad .", "zwei hunde rennen am strand .", "eine frau liest ein buch im park ."]
+
+
+def write(path, lines) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def record(best: float, updates: int = 9) -> dict:
+    return {"selection": {"best": best}, "updates": {"best": updates, "last": updates + 1}}
+
+
+@pytest.fixture
+def small(tmp_path) -> Results:
+    """NMT: three seeds, one of them right; VTLM -> MMT: right, wrong by each of five derangements, hidden right."""
+    write(tmp_path / f"references/{TEST_SET}.de", REFERENCE)
+    folder = tmp_path / "results"
+    for seed, lines in ((1, REFERENCE), (2, WRONG), (3, WRONG)):
+        write(folder / f"hyp/{TEST_SET}/nmt.{seed}.given.de", lines)
+        write(folder / f"runs/nmt.{seed}.json", [json.dumps(record(seed))])
+    for decoding in ("given", "hidden", *(f"shuffled{n}" for n in ("", 2, 3, 4, 5))):
+        write(folder / f"hyp/{TEST_SET}/vtlm_mmt.1.{decoding}.de", WRONG if "shuffled" in decoding else REFERENCE)
+    write(folder / "runs/vtlm_mmt.1.json", [json.dumps(record(2.0))])
+    return Results(folder, tmp_path / "references")
+
+
+def cells(table, title: str) -> dict:
+    """A row of a table by its columns."""
+    (row,) = [row for row in table.rows if row[0] == title]
+    return dict(zip(table.columns, row, strict=True))
+
+
+def test_main_table(small):
+    """Mean, deviation with n - 1 and maximum of 100, x, x; perplexities 2, 4 and 8; one seed has no deviation."""
+    right, x, same = small.bleu("nmt")
+    nmt = cells(page.main_table(small), "NMT from scratch")
+    assert (right, same) == (pytest.approx(100), x)
+    assert x < 90
+    assert (nmt["seeds"], nmt["maximum"]) == (3, pytest.approx(100))
+    assert nmt["BLEU"] == pytest.approx((100 + 2 * x) / 3)
+    assert nmt["deviation"] == pytest.approx((100 - x) / 3**0.5)
+    assert nmt["perplexity, val (used for selection)"] == pytest.approx((2 + 4 + 8) / 3)
+    assert nmt["updates to the best checkpoint"] == "9, 9, 9"
+    mmt = cells(page.main_table(small), "VTLM -> MMT")
+    assert (mmt["seeds"], mmt["deviation"], mmt["regions"]) == (1, None, "oracle")
+
+
+def test_orders(small):
+    """Shuffled is the mean over the derangements."""
+    row = cells(page.orders_table(small), "VTLM -> MMT")
+    assert row["BLEU, given"] == row["BLEU, hidden"] == pytest.approx(100)
+    assert row["BLEU, shuffled"] == pytest.approx(small.bleu("nmt")[1])
+    assert row["derangements a seed"] == 5
+
+
+def test_every_pair_of_seeds_is_compared(small):
+    """3 x 1 pairs of two systems; with itself, the same seed with each of five derangements; equal texts have p = 1."""
+    found = compare(small, Pair("nmt", "vtlm_mmt"))
+    assert [test["seeds"] for test in found] == [[1, 1], [2, 1], [3, 1]]
+    assert (found[0]["difference"], found[0]["p"]) == (0, 1)
+    assert found[1]["difference"] < -10
+    assert [test["seeds"] for test in compare(small, Pair("vtlm_mmt", "vtlm_mmt", "shuffled"))] == [[1, 1]] * 5
+    assert compare(small, Pair("vtlm_mmt", "tlm_mmt")) == []
+
+
+@pytest.mark.parametrize(
+    ("system", "baseline", "p_values", "expected"),
+    [
+        ([31.0, 32.0], [30.0, 30.5], [0.01, 0.04], "higher"),
+        ([30.0, 30.5], [31.0, 32.0], [0.01, 0.04], "lower"),
+        ([31.0, 32.0], [30.0, 30.5], [0.01, 0.05], "no difference shown"),  # one pair of seeds is not enough apart
+        ([31.0, 32.0], [30.0, 31.0], [0.01, 0.01], "no difference shown"),  # the ranges touch
+        ([31.0, 32.0], [29.0, 33.0], [0.01, 0.01], "no difference shown"),  # one range holds the other
+    ],
+)
+def test_verdicts(system, baseline, p_values, expected):
+    """The rule of the protocol: every p below 0.05, and the ranges of the seeds apart."""
+    assert verdict(system, baseline, p_values) == expected
+
+
+def test_comparisons_name_rows():
+    """Each is of two rows, or of a row with regions that it can decode."""
+    for pair in COMPARISONS:
+        assert {pair.system, pair.baseline} <= ROWS.keys()
+        assert (pair.system == pair.baseline) == (pair.order != "given")
+    assert len({pair.key for pair in COMPARISONS}) == len(COMPARISONS)
+
+
+def test_collect_takes_what_is_finished(tmp_path):
+    """Hypotheses and records of stages with a stamp; a training in the middle, or a decoding, is left."""
+    out, folder = tmp_path / "out", tmp_path / "results"
+    for name in ("nmt/1", "nmt/2", "tlm"):
+        write(out / name / "run.json", [name])
+    for stamp in ("nmt.1", f"decode.nmt.1.{TEST_SET}.given", "tlm"):
+        write(out / f"stamps/{stamp}.json", ["{}"])
+    for seed in (1, 2):
+        write(out / f"hyp/{TEST_SET}/nmt.{seed}.given.de", [f"seed {seed}"])
+    assert collect([out], folder) == ["nmt.1", "tlm"]
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert found == [f"hyp/{TEST_SET}/nmt.1.given.de", "runs/nmt.1.json", "runs/tlm.json"]
+
+
+def test_tables_of_a_page(small):
+    """Each block is replaced, text around it stays; an unknown name is one line."""
+    text = "before\n<!-- table: main -->\nold\n<!-- end -->\nafter\n"
+    made = page.with_tables(text, small)
+    assert made.startswith("before\n<!-- table: main -->\n| system |") and made.endswith("\n<!-- end -->\nafter\n")
+    assert "old" not in made and page.with_tables(made, small) == made
+    with pytest.raises(VTLMError, match="no table 'mian'; there are main, "):
+        page.with_tables(text.replace("main", "mian"), small)
+
+
+def test_missing_references(small, tmp_path):
+    """The line names the folder to give."""
+    with pytest.raises(VTLMError, match="--references is the folder OUT/data-bin/references"):
+        Results(small.folder, tmp_path / "nowhere").bleu("nmt")
+
+
+@needs_data
+@pytest.mark.skipif(not PAGE.is_file(), reason="no results are committed yet")
+def test_committed_tables(tmp_path):
+    """RESULTS.md holds what the committed hypotheses give with the published references; so does a comparison."""
+    for path in (DATA / "multi30k/tok").glob("*.lc.norm.tok.de"):
+        shutil.copy(path, tmp_path / path.name.replace(".lc.norm.tok", ""))
+    results = Results(RESULTS, tmp_path)
+    text = PAGE.read_text(encoding="utf-8")
+    assert page.with_tables(text, results) == text
+    assert "<!-- table: main -->" in text
+    for pair in COMPARISONS[:1]:
+        assert results.comparisons().get(pair.key, []) == compare(results, pair)
