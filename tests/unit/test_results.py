@@ -125,6 +125,20 @@ def test_tables_of_a_page(small):
         page.with_tables(text.replace("main", "mian"), small)
 
 
+def test_outdated_tables(small, tmp_path, monkeypatch):
+    """--check says so in one line and changes nothing; without it the page is mended, and is in order then."""
+    text = tmp_path / "RESULTS.md"
+    text.write_text("<!-- table: main -->\nold\n<!-- end -->\n", encoding="utf-8")
+    monkeypatch.setattr(page, "PAGE", text)
+    argv = ["--results", str(small.folder), "tables", "--references", str(tmp_path / "references")]
+    with pytest.raises(SystemExit, match="RESULTS.md is not what the results give; run the command without --check"):
+        page.main([*argv, "--check"])
+    assert "old" in text.read_text(encoding="utf-8")
+    page.main(argv)
+    page.main([*argv, "--check"])
+    assert "| NMT from scratch |" in text.read_text(encoding="utf-8")
+
+
 def test_missing_references(small, tmp_path):
     """The line names the folder to give."""
     with pytest.raises(VTLMError, match="--references is the folder OUT/data-bin/references"):

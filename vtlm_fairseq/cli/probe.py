@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vtlm_fairseq.errors import exit_on_error
 
-PROBES = ("last_word", "entity", "attention", "contrastive", "incongruent")
+PROBES = ("last_word", "mrc", "entity", "attention", "contrastive", "incongruent")
 """Modules of `vtlm_fairseq.evaluation`: each has ``add_parser(commands)``, which sets ``run``."""
 
 
