@@ -155,7 +155,8 @@ class Captions:
                 yield pair
             elif split not in FILTERED:
                 raise VTLMError(
-                    f"{pair.place}: {reason} ({pair.image!r}); a test set must be whole: mend it, or --regions"
+                    f"{pair.place}: {reason} ({pair.image!r}); a test set must be whole: mend "
+                    "the line, or see --regions and --image-map"
                 )
             else:
                 first = first or f"{pair.place}: {reason} ({pair.image!r})"

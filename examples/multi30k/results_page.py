@@ -1,8 +1,8 @@
 """Collect what the runner left, test differences, and write the tables of RESULTS.md. See PROTOCOL.md.
 
-    python examples/multi30k/results_page.py collect OUT [OUT ...]    hypotheses and run.json of finished rows -> results/
-    python examples/multi30k/results_page.py compare --references DIR paired bootstraps -> results/comparisons.json
-    python examples/multi30k/results_page.py tables --references DIR  -> the tables in RESULTS.md; --check: only look
+    results_page.py collect OUT [OUT ...]       hypotheses and run.json of finished rows -> results/
+    results_page.py compare --references DIR    paired bootstraps -> results/comparisons.json
+    results_page.py tables --references DIR     the tables in RESULTS.md; --check: only look
 
 `DIR` is `OUT/data-bin/references`.
 """

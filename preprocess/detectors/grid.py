@@ -67,7 +67,9 @@ class GridDetector(Detector):
             return UnreadableImageError(f"features are {width} wide, those of the first file {self.feature_dim}")
         cells = rows * columns
         if cells > self.options.max_regions:
-            return UnreadableImageError(f"{rows} x {columns} cells are more than --max-regions")
+            return UnreadableImageError(
+                f"{rows} x {columns} cells are more than --max-regions {self.options.max_regions}"
+            )
         y, x = (axis.reshape(-1) for axis in np.mgrid[:rows, :columns])
         boxes = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=1)
         return Detection(

@@ -221,7 +221,9 @@ def prepare(out: Path, *, kind: str, seed: int) -> list[str]:
     return [sys.executable, *stages[STAGES[kind]].command]
 
 
-def train(out: Path, command: Sequence[str], *, updates: int, every: int, interval: float) -> tuple[int, list, list]:
+def train(
+    out: Path, command: Sequence[str], *, updates: int, every: int, batch: int | None, interval: float
+) -> tuple[int, list, list]:
     """Train; exit status, samples and what was left behind.
 
     Args:
@@ -229,6 +231,7 @@ def train(out: Path, command: Sequence[str], *, updates: int, every: int, interv
         command: the quickstart's; its options are given again where they differ, the last ones count.
         updates: of the training.
         every: updates from validation to validation, at which a checkpoint is written too.
+        batch: pairs of a batch; None for the quickstart's.
         interval: seconds from sample to sample.
     """
     from commands import environment
@@ -238,6 +241,7 @@ def train(out: Path, command: Sequence[str], *, updates: int, every: int, interv
     argv = [*command, "--save-dir", "soak", "--num-workers", "2", "--max-update", str(updates)]
     argv += ["--total-num-update", str(updates), "--warmup-updates", str(updates // 10), "--log-interval", "5"]
     argv += ["--validate-interval-updates", str(every), "--save-interval-updates", str(every)]
+    argv += ["--batch-size", str(batch)] if batch else []
     before = shared_memory()
     log = out / "logs" / "soak.log"
     with log.open("wb") as sink:
@@ -281,12 +285,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--updates", type=int, default=2000, help="of the training (default: %(default)s)")
     parser.add_argument("--kind", choices=tuple(STAGES), default="pretraining", help="default: %(default)s")
     parser.add_argument("--validate-every", type=int, default=50, metavar="N", help="updates (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pairs (default: the quickstart's)")
     parser.add_argument("--interval", type=float, default=0.5, help="seconds between samples (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of data and training (default: %(default)s)")
     args = parser.parse_args(argv)
     out = args.out.absolute()
     command = prepare(out, kind=args.kind, seed=args.seed)
-    status, samples, left = train(out, command, updates=args.updates, every=args.validate_every, interval=args.interval)
+    status, samples, left = train(
+        out, command, updates=args.updates, every=args.validate_every, batch=args.batch_size, interval=args.interval
+    )
     write_samples(out / "samples.tsv", samples)
     found = series(samples)
     faults = ([f"the training ended with status {status}"] if status else []) + judge(found, left=left)

@@ -75,7 +75,7 @@ def test_faults_of_tsv(tmp_path):
     assert "x.tsv line 2: no image id" in fault(read, path)
     path.write_bytes(b"a\tb\tc\td\na\tb\tc\t\xe4\n")
     assert "x.tsv line 2: not UTF-8" in fault(read, path)
-    assert "--columns says not where de is" in fault(read, path, {"image": "1", "en": "2"})
+    assert "--columns does not say where de is" in fault(read, path, {"image": "1", "en": "2"})
     assert "counted from 1" in fault(read, path, {"image": "0", "en": "2", "de": "3"})
     assert "--train" in fault(read, tmp_path / "y.tsv")
     (tmp_path / "z.tsv.gz").write_bytes(gzip.compress(b"a\tb\tc\td\n" * 1000)[:-20])

@@ -114,6 +114,11 @@ def test_faults(vtlm, tmp_path):
     assert "the model takes 511" in fault(vtlm.fill_mask, "<mask> " * 600)
     assert "checkpoint_best.pt nor checkpoint_last.pt" in fault(VTLM.from_pretrained, tmp_path)
     assert "pre-trained model (vtlm)" in fault(MultimodalTransformer.from_pretrained, vtlm.path)
+    regions = line_regions([2, 3])
+    regions.store.images[1].boxes[2, 0] = float("nan")
+    pairs = [masked(line, vtlm, 0) for line in sentences(2)]
+    text = fault(lambda: list(vtlm.predict(pairs, [None, None], regions=regions)))
+    assert text.startswith("memory.h5: image 'img1.jpg' holds a feature or box that is not finite")
 
 
 def test_a_folder_stands_for_its_best_checkpoint(tmp_path):

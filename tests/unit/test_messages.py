@@ -1,15 +1,18 @@
 """Every message that a user can get is produced by a test: one that is written without a test is found here.
 
-A message is a text of its own in a ``raise``, in ``parser.error`` and ``ArgumentTypeError``, in a warning or error of
-the log, or an ``error:`` line of a bash script. It counts as tested where a test's string holds three of its words in a
-row that no other message holds (what is filled in counts as a word), or where a row ``"module.function", "words"`` of a
-test names its place; :func:`messages.message` checks such a place when the test runs.
+A message is a text of its own in a ``raise``, in an error that is handed back, in ``parser.error``, in a warning or
+error of the log, or an ``error:`` line of a bash script. It counts as tested where a test's string holds three of its
+words in a row that no other message holds (what is filled in counts as a word), or where a row ``"module.function",
+"words"`` of a test names its place; :func:`messages.message` checks such a place when the test runs. That the tests
+reach every message is shown by ``tests/produced_messages.py``, which runs them on a marked copy.
 """
 
 import ast
 import re
+import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("vtlm_fairseq", "preprocess", "examples", "benchmarks", "scripts")
-CALLS = {"error", "warning", "warn"}
+TELLS = re.compile("^(error|warning|warn)$|Error$")
 PLACE = re.compile(r"\w+\.\w+")
 HOLE = "*"
 LETTERS = 10  # fewer tell nothing: "is not a"
@@ -43,12 +46,13 @@ EXCEPTIONS = {
 
 
 class Message(NamedTuple):
-    """A message: file, line, ``module.function``, and its text with holes."""
+    """A message: file, line, ``module.function``, its text with holes, and what is called with it (Python only)."""
 
     file: str
     line: int
     place: str
     text: str
+    called: ast.expr | None
 
 
 def text_of(node: ast.AST) -> str:
@@ -70,10 +74,11 @@ def messages_of(file: str, source: str) -> Iterator[Message]:
             todo.append((node, inside))
             call = node.exc if isinstance(node, ast.Raise) else node
             named = isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1]
-            if named and (isinstance(node, ast.Raise) or named in CALLS):
+            raised = isinstance(node, ast.Raise)
+            if named and (raised or not isinstance(parent, ast.Raise) and TELLS.search(named)):
                 text = " ".join(map(text_of, call.args))
                 if re.search("[a-z]{3}", text):
-                    yield Message(file, call.lineno, f"{Path(file).stem}.{function}", text)
+                    yield Message(file, call.lineno, f"{Path(file).stem}.{function}", text, call.func)
 
 
 def words_of(text: str) -> list[str]:
@@ -204,9 +209,10 @@ def test_what_counts_as_a_message():
     source = (
         "def f():\n    parser.error('must be one')\n    logger.warning('%d pairs are long', 3)\n"
         "    raise\n    raise ValueError(text)\n    raise SystemExit(main())\n    print('no message')\n"
+        "    return my.IdError('has no name')\n    raise KeyError('no zebra')\n"
     )
     texts = sorted(message.text for message in messages_of("a.py", source))
-    assert texts == ["* pairs are long ", "must be one"]
+    assert texts == ["* pairs are long ", "has no name", "must be one", "no zebra"]
 
 
 def test_runs_that_two_messages_share_tell_neither():
@@ -214,3 +220,22 @@ def test_runs_that_two_messages_share_tell_neither():
     same = [m for name in ("a.py", "b.py") for m in messages_of(name, NEW)]
     assert len(untested(same, Said(['"holds no zebra at all; give --zebra"']))) == 2
     assert untested(same, Said(['message("a.f", "holds no zebra")'])) == [same[1]]
+
+
+def test_marks_of_messages_that_are_reached(tmp_path):
+    """The proof's copy: only what is reached leaves a mark, and the code does what it did."""
+    produced = import_module("produced_messages")
+    source = (
+        "def f(text):\n    'é'; warn('zebras are rare')\n    if text:\n"
+        "        raise ValueError(\n            f'{text} zebra')\n    raise KeyError('no zebra')\n"
+    )
+    marked, found = produced.mark_python("a/b.py", source, tmp_path)
+    scope = {"warn": lambda text: None}
+    exec(marked, scope)
+    with pytest.raises(ValueError, match="^one zebra$"):
+        scope["f"]("one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.b.py.2", "a.b.py.4"]
+    assert [produced.mark_of(m, tmp_path).exists() for m in sorted(found, key=lambda m: m.line)] == [True, True, False]
+    script, (error,) = produced.mark_bash("a/c.sh", 'true\n  echo "error: no $x" >&2\n', tmp_path)
+    assert subprocess.run(["bash", "-c", script], capture_output=True, text=True).stderr == "error: no \n"
+    assert (error.line, produced.mark_of(error, tmp_path).exists()) == (2, True)

@@ -134,6 +134,12 @@ def test_grids(here):
         assert words in str(caught.value)
     with pytest.raises(UnreadableImageError, match="5 features make no square grid; leave out the class token"):
         detector.read(saved(np.ones((5, 2))))
+    Path("g.npy").write_bytes(saved(np.ones((1, 3, 2))))
+    detector = grid.GridDetector(detectors.DetectorOptions(max_regions=3))
+    detector.open([images.ImageFile("g", "g.npy")])
+    wide, large = detector.detect([np.ones((1, 1, 4)), np.ones((2, 2, 2))])
+    assert str(wide) == "features are 4 wide, those of the first file 2"
+    assert str(large) == "2 x 2 cells are more than --max-regions 3"
 
 
 def saved(array) -> bytes:

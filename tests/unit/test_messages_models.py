@@ -255,6 +255,9 @@ def test_references(here):
     np.savez("zeros.npz", **dict.fromkeys(names, np.zeros((1, 1))))
     says("reference.check", "zeros.npz: its arrays do not fit the model (", check, path, "zeros.npz")
     state = torch.load(path, weights_only=True)
+    state["task_state"]["symbols"] = ["<s>", "<pad>", "</s>", "<unk>", "a"]
+    words = "x.pt: the checkpoint's dictionary is not that of a converted one"
+    says("reference.__init__", words, check, saved(state), "ref.npz")
     state["task_state"] = {}
     says("reference.__init__", "make one with vtlm-convert checkpoint", check, saved(state), "ref.npz")
 

@@ -233,7 +233,7 @@ class Reduced:
         return self.parts
 
 
-def array_state(shape, data: bytes) -> bytes:
+def array_state(shape, data) -> bytes:
     """A pickle of an array with a shape and bytes of one's own."""
     import numpy._core.multiarray as core
 
@@ -263,7 +263,12 @@ def test_pickles(here, site, words, content):
 
 
 def test_names_in_pickles_take_nothing_else(here):
+    import numpy._core.multiarray as core
+
+    other = pickle.dumps(Reduced(core._reconstruct, (set, (0,), b"b")))
     rows = [
+        ("region_pickle._make_empty", "(an array of a class of its own); nothing in it was run", other),
+        ("region_pickle._array", "(an array that does not hold plain numbers); nothing", array_state((1,), 3)),
         ("region_pickle._encode", "_codecs.encode of something else than bytes", b"c_codecs\nencode\n(I1\ntR."),
         ("region_pickle._make_dtype", "dtype 'O8'", pickle.dumps(np.dtype("O"))),
         ("region_pickle.find_class", "it names os.system", b"cos\nsystem\n(S'x'\ntR."),

@@ -204,6 +204,11 @@ def test_preparation(here, monkeypatch):
             "text.json: exists already; remove it or choose another --out",
             lambda: contextlib.ExitStack().enter_context(new_folder(Path("text.json"))),
         ),
+        (
+            "binarise.new_folder",
+            "text.json/out.tmp: cannot be made (Not a directory); choose another --out",
+            lambda: contextlib.ExitStack().enter_context(new_folder(Path("text.json/out"))),
+        ),
     ]
     for site, words, call in rows:
         says(site, words, call)

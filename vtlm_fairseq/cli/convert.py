@@ -119,7 +119,8 @@ def run_check(args: argparse.Namespace) -> int:
         above += [] if comparison.passes else [name]
     if above:
         raise VTLMError(
-            f"{args.checkpoint}: other values than {args.reference}, above the tolerance: {', '.join(above)}"
+            f"{args.checkpoint}: other values than {args.reference}, which must be of the same model "
+            f"(see --tolerance); above the tolerance: {', '.join(above)}"
         )
     return 0
 

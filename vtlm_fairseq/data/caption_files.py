@@ -83,7 +83,9 @@ class CaptionFile:
         else:
             lacking = [name for name in (IMAGE, source_lang, target_lang) if name not in self._columns]
             if lacking:
-                raise VTLMError(f"--columns says not where {', '.join(lacking)} is; e.g. --columns image=1,en=3,de=4")
+                raise VTLMError(
+                    f"--columns does not say where {', '.join(lacking)} is; e.g. --columns image=1,en=3,de=4"
+                )
 
     def __iter__(self) -> Iterator[Pair]:
         read = {"tsv": self._read_tsv, "jsonl": self._read_jsonl, "lines": self._read_lines}[self._layout]

@@ -54,7 +54,9 @@ class CocoImages:
         for number, annotation in enumerate(annotations):
             image, category = annotation["image_id"], annotation["category_id"]
             if image not in known:
-                raise VTLMError(f"{self._path}: annotation {number} is of image {image!r}, which images lacks")
+                raise VTLMError(
+                    f"{self._path}: annotation {number} is of image {image!r}, which its list of images lacks"
+                )
             if category not in self._labels:
                 raise VTLMError(f"{self._path}: annotation {number} has category_id {category!r}, which is not known")
             found.setdefault(image, []).append(annotation)
@@ -74,7 +76,7 @@ class CocoImages:
             scores = np.array([a.get("score", 1.0) for a in annotations], dtype=np.float32)
             size = float(image["width"]), float(image["height"])
         except (TypeError, ValueError):
-            raise VTLMError(f"{where}: a bbox is not x, y, width, height, or a number is none") from None
+            raise VTLMError(f"{where}: a bbox is not x, y, width, height, or a value is not a number") from None
         if not min(size) > 0 or not np.isfinite(size).all():
             raise VTLMError(f"{where}: size {size[0]:g} x {size[1]:g} pixels, must be above 0")
         boxes[:, 2:] += boxes[:, :2]

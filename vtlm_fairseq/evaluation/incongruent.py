@@ -115,7 +115,9 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
     loaded = load_model(path, data=args.data, split=args.gen_subset, regions=args.regions, cpu=args.cpu)
     dataset, dictionary = loaded.dataset, loaded.task.target_dictionary
     if dataset.tgt is None:
-        raise VTLMError(f"{args.data}: {args.gen_subset} has no references, which BLEU needs")
+        raise VTLMError(
+            f"{args.data}: {args.gen_subset} has no references, which BLEU needs; binarise its target side too"
+        )
     regions = dataset.regions
     bpe = bpe_kind(args.data, [dictionary.string(dataset.tgt[i]) for i in range(len(dataset))])
     bpe_symbol = None if bpe == "none" else bpe

@@ -135,7 +135,7 @@ def check(path: str, reference: str) -> tuple[dict[str, np.ndarray], dict[str, n
         raise VTLMError(f"{reference}: not a whole {kind.name} reference, it lacks {', '.join(missing)}")
     unknown = [name for name in arrays if name not in (*kind.inputs, *kind.region_inputs, *outputs)]
     if unknown:
-        raise VTLMError(f"{reference}: {', '.join(unknown)} cannot be computed from {path}")
+        raise VTLMError(f"{reference}: {', '.join(unknown)} cannot be computed from {path}; it is of another model")
     compute: Callable = pretraining_outputs if isinstance(model, VTLMModel) else translation_outputs
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
     try:

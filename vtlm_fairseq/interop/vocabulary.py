@@ -34,7 +34,9 @@ def make_dictionary(words: list[str], counts: list[int], *, path: str) -> Dictio
         VTLMError: it does not begin with the original's special symbols, or holds a word that ``dict.txt`` cannot.
     """
     if tuple(words[: len(ORIGINAL_START)]) != ORIGINAL_START:
-        raise VTLMError(f"{path}: its vocabulary does not begin with {' '.join(ORIGINAL_START)}")
+        raise VTLMError(
+            f"{path}: its vocabulary does not begin with {' '.join(ORIGINAL_START)}, as the paper's code writes it"
+        )
     dictionary = Dictionary()
     for word, count in zip(words[len(ORIGINAL_START) :], counts[len(ORIGINAL_START) :], strict=True):
         if word in dictionary.indices or word == MASK:
