@@ -23,7 +23,7 @@ from vtlm_fairseq.evaluation.scores import STRIPPED, TOKENISED, seed_statistics
 from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.version import __version__
 
-DISTRIBUTIONS = ("torch", "ve-fairseq", "numpy", "sacrebleu")
+DISTRIBUTIONS = ("ve-fairseq", "numpy", "sacrebleu")
 
 
 class Recorder:
@@ -80,6 +80,7 @@ class Recorder:
             "versions": {
                 "python": platform.python_version(),
                 "vtlm-fairseq": __version__,
+                "torch": torch.__version__,  # with its build
                 **{name: metadata.version(name) for name in DISTRIBUTIONS},
             },
             **_commit(),

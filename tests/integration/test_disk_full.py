@@ -43,7 +43,7 @@ def small_disk(tmp_path):
 
     yield resize
     if mounted:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)  # a worker of the command may still be ending
 
 
 @pytest.mark.parametrize("chunk", [1 << 10, 4 << 20])
