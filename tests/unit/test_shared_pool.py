@@ -214,6 +214,7 @@ def test_copies_are_of_their_own():
         features.to("cpu", copy=True),
     ]
     del features
+    gc.collect()  # pickling in torch 2.6 leaves a cycle with the storage
     assert place in {batch["features"].data_ptr() for batch in batches}
     assert [one.unique().tolist() for one in copies] == [[0]] * 4
 
@@ -237,7 +238,7 @@ def test_a_forked_process_keeps_its_tensors():
     if not child:
         os.close(writer)
         os.read(reader, 1)  # or the other end is gone
-        os._exit(0 if features.unique().tolist() == [0] else 1)
+        os._exit(int(features.numpy().any()))  # PyTorch's threads do not work after a fork
     os.close(reader)
     del features
     assert len({batch["features"].data_ptr() for batch in batches}) <= 5
