@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # commands.py, stages.py
 
 from stages import write_atomically  # noqa: E402
-from table1_rows import ORDERS, PRETRAININGS, ROWS, Row, decodings_of  # noqa: E402
+from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402
 
 from vtlm_fairseq.errors import VTLMError, exit_on_error  # noqa: E402
 from vtlm_fairseq.evaluation.hypotheses import read_lines  # noqa: E402
@@ -170,11 +170,6 @@ def verdict(system: Sequence[float], baseline: Sequence[float], p_values: Sequen
     if not apart or max(p_values) >= ALPHA:
         return "no difference shown"
     return "higher" if min(system) > max(baseline) else "lower"
-
-
-def regions_of(row: Row) -> tuple[str, ...]:
-    """The orders of regions that a row is decoded with."""
-    return ORDERS if row.regions else ("given",)
 
 
 def main_table(results: Results) -> Table:
