@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -80,7 +81,8 @@ class Results:
     """The committed results.
 
     Args:
-        folder: with ``hyp/TEST_SET/ROW.SEED.DECODING.de``, ``runs/ROW.SEED.json`` and ``comparisons.json``.
+        folder: with ``hyp/TEST_SET/ROW.SEED.DECODING.de``, ``runs/ROW.SEED.json``, ``comparisons.json`` and
+            ``probes/NAME.json``, what vtlm-probe printed with ``--format json``.
         references: folder with ``TEST_SET.de``, tokenised.
     """
 
@@ -124,6 +126,12 @@ class Results:
         """What `compare` has written: p value and difference of each pair of seeds."""
         path = self.folder / "comparisons.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def probe(self, name: str) -> Table:
+        """What a probe printed."""
+        found = json.loads((self.folder / "probes" / f"{name}.json").read_text(encoding="utf-8"))
+        rows = [[row[column] for column in found["columns"]] for row in found["rows"]]
+        return Table(found["columns"], rows, notes=found["notes"])
 
     def _read(self, path: Path) -> list[str]:
         if path not in self._lines:
@@ -249,6 +257,7 @@ TABLES = {
     "orders": orders_table,
     "other sets": other_sets_table,
     "pre-training": pretraining_table,
+    **{name: partial(Results.probe, name=name) for name in ("last words", "entities", "attention", "regions")},
 }
 
 

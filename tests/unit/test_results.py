@@ -11,6 +11,7 @@ from results_page import COMPARISONS, PAGE, RESULTS, TEST_SET, Pair, Results, co
 from table1_rows import ROWS
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.tables import Table
 
 REFERENCE = ["ein mann fährt ein rotes rad .", "zwei hunde rennen am strand .", "eine frau liest ein buch im park ."]
 WRONG = ["ein mann fährt ein blaues rad .", "zwei hunde rennen am strand .", "eine frau liest ein buch im park ."]
@@ -123,6 +124,15 @@ def test_tables_of_a_page(small):
     assert "old" not in made and page.with_tables(made, small) == made
     with pytest.raises(VTLMError, match="no table 'mian'; there are main, "):
         page.with_tables(text.replace("main", "mian"), small)
+
+
+def test_probe_tables(small):
+    """What vtlm-probe printed as JSON, rounded, with its notes."""
+    made = Table(["system", "accuracy"], [["TLM", 30.126], ["VTLM", None]], notes=["oracle regions"])
+    write(small.folder / "probes/last words.json", [made.render("json")])
+    text = page.with_tables("<!-- table: last words -->\n<!-- end -->", small)
+    assert text.splitlines()[1:5] == ["| system | accuracy |", "| --- | ---: |", "| TLM | 30.13 |", "| VTLM |  |"]
+    assert text.splitlines()[5:] == ["", "* oracle regions", "<!-- end -->"]
 
 
 def test_outdated_tables(small, tmp_path, monkeypatch):
