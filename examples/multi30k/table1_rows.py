@@ -214,11 +214,11 @@ SIZES = {
         vocab=4_000, width=128, ffn=256, layers=4, heads=4, batch=56, clip="1.0", smoothing=0.1, precision="bf16",
         workers=0, update_seconds=0.4,
         phases={
-            "pretrain": Phase("2e-3", "0.1", 5180, _decay(800, 5180)),
-            "pretrain_m30k": Phase("2e-3", "0.1", 5180, _decay(800, 5180)),
-            "scratch": Phase("2e-3", "0.2", 15_000, _inverse_sqrt(800, patience=3)),
-            "joined": Phase("2e-3", "0.2", 15_000, _inverse_sqrt(800, patience=3)),
-            "finetune": Phase("1e-3", "0.2", 15_000, _inverse_sqrt(400, patience=3)),
+            "pretrain": Phase("2e-3", "0.1", 3108, _decay(400, 3108)),
+            "pretrain_m30k": Phase("2e-3", "0.1", 3108, _decay(400, 3108)),
+            "scratch": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(800, patience=2)),
+            "joined": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(800, patience=2)),
+            "finetune": Phase("1e-3", "0.2", 15_000, _inverse_sqrt(400, patience=2)),
         },
     ),
     # sections 2.3 and 2.4; the recipes (*.yaml) hold the same values with their comments
