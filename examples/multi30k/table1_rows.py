@@ -218,7 +218,7 @@ SIZES = {
             "pretrain_m30k": Phase("2e-3", "0.1", 3108, _decay(400, 3108)),
             "scratch": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(800, patience=2)),
             "joined": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(800, patience=2)),
-            "finetune": Phase("1e-3", "0.2", 15_000, _inverse_sqrt(400, patience=2)),
+            "finetune": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(400, patience=2)),
         },
     ),
     # sections 2.3 and 2.4; the recipes (*.yaml) hold the same values with their comments
