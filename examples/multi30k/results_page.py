@@ -2,7 +2,7 @@
 
     results_page.py collect OUT [OUT ...]       hypotheses and run.json of finished rows -> results/
     results_page.py compare --references DIR    paired bootstraps -> results/comparisons.json
-    results_page.py tables --references DIR     the tables in RESULTS.md; --check: only look
+    results_page.py tables --references DIR     the tables in RESULTS.md and the README; --check: only look
 
 `DIR` is `OUT/data-bin/references`.
 """
@@ -30,7 +30,7 @@ from vtlm_fairseq.evaluation.scores import TOKENISED, paired_bootstrap, seed_sta
 from vtlm_fairseq.evaluation.tables import Table  # noqa: E402
 
 RESULTS = HERE / "results"
-PAGE = HERE / "RESULTS.md"
+PAGES = (HERE / "RESULTS.md", HERE.parent.parent / "README.md")
 TEST_SET = "test_2016_flickr"
 OTHER_SETS = ("test_2017_flickr", "test_2017_mscoco")
 TARGET = "de"
@@ -196,6 +196,22 @@ def main_table(results: Results) -> Table:
     return Table(columns, rows)
 
 
+def summary_table(results: Results) -> Table:
+    """Systems by pre-training and use of regions, for the README: mean BLEU, and its deviation where there is one."""
+    rows = []
+    for title, text_only, multimodal in (
+        ("none", "nmt", "mmt"),
+        ("TLM", "tlm_nmt", "tlm_mmt"),
+        ("VTLM", "vtlm_nmt", "vtlm_mmt"),
+    ):
+        cells = []
+        for scores in map(results.bleu, (text_only, multimodal)):
+            mean, deviation, _ = seed_statistics(scores) if scores else (None, None, None)
+            cells.append(mean if deviation is None else f"{mean:.2f} ± {deviation:.2f}")
+        rows.append([title, *cells])
+    return Table(["pre-training", "NMT", "MMT, oracle regions"], rows)
+
+
 def orders_table(results: Results) -> Table:
     """Multimodal rows with given, shuffled and hidden regions."""
     rows = []
@@ -253,6 +269,7 @@ def pretraining_table(results: Results) -> Table:
 
 TABLES = {
     "main": main_table,
+    "summary": summary_table,
     "comparisons": comparison_table,
     "orders": orders_table,
     "other sets": other_sets_table,
@@ -262,7 +279,7 @@ TABLES = {
 
 
 def with_tables(page: str, results: Results) -> str:
-    """The page with its tables made anew, each between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+    """A page with its tables made anew, each between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 
     Raises:
         VTLMError: the page names a table that there is none of.
@@ -270,7 +287,7 @@ def with_tables(page: str, results: Results) -> str:
 
     def made(found: re.Match) -> str:
         if found[1] not in TABLES:
-            raise VTLMError(f"{PAGE.name}: no table {found[1]!r}; there are {', '.join(TABLES)}")
+            raise VTLMError(f"no table {found[1]!r}; there are {', '.join(TABLES)}")
         return f"<!-- table: {found[1]} -->\n{TABLES[found[1]](results).render('markdown')}\n<!-- end -->"
 
     return re.sub(r"<!-- table: (.*?) -->\n.*?<!-- end -->", made, page, flags=re.S)
@@ -299,11 +316,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = {key: tests for key, tests in found.items() if tests}
             write_atomically(args.results / "comparisons.json", json.dumps(found, indent=1) + "\n")
             return
-        page = PAGE.read_text(encoding="utf-8")
-        made = with_tables(page, results)
-        if args.check and made != page:
-            raise VTLMError(f"{PAGE.name} is not what the results give; run the command without --check")
-        write_atomically(PAGE, made)
+        for path in PAGES:
+            page = path.read_text(encoding="utf-8")
+            made = with_tables(page, results)
+            if args.check and made != page:
+                raise VTLMError(f"{path.name} is not what the results give; run the command without --check")
+            write_atomically(path, made)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 import recipes  # noqa: F401  (puts the examples on the path)
 import results_page as page
 from preparation import DATA, needs_data
-from results_page import COMPARISONS, PAGE, RESULTS, TEST_SET, Pair, Results, collect, compare, verdict
+from results_page import COMPARISONS, PAGES, RESULTS, TEST_SET, Pair, Results, collect, compare, verdict
 from table1_rows import ROWS
 
 from vtlm_fairseq.errors import VTLMError
@@ -59,6 +59,14 @@ def test_main_table(small):
     assert nmt["updates to the best checkpoint"] == "9, 9, 9"
     mmt = cells(page.main_table(small), "VTLM -> MMT")
     assert (mmt["seeds"], mmt["deviation"], mmt["regions"]) == (1, None, "oracle")
+
+
+def test_summary(small):
+    """With a deviation where there are several seeds, without where there is one, empty where there is none."""
+    _, x, _ = small.bleu("nmt")
+    rows = page.summary_table(small).rows
+    assert rows[0] == ["none", f"{(100 + 2 * x) / 3:.2f} ± {(100 - x) / 3**0.5:.2f}", None]
+    assert rows[2] == ["VTLM", None, pytest.approx(100)]
 
 
 def test_orders(small):
@@ -139,7 +147,7 @@ def test_outdated_tables(small, tmp_path, monkeypatch):
     """--check says so in one line and changes nothing; without it the page is mended, and is in order then."""
     text = tmp_path / "RESULTS.md"
     text.write_text("<!-- table: main -->\nold\n<!-- end -->\n", encoding="utf-8")
-    monkeypatch.setattr(page, "PAGE", text)
+    monkeypatch.setattr(page, "PAGES", (text,))
     argv = ["--results", str(small.folder), "tables", "--references", str(tmp_path / "references")]
     with pytest.raises(SystemExit, match="RESULTS.md is not what the results give; run the command without --check"):
         page.main([*argv, "--check"])
@@ -156,14 +164,16 @@ def test_missing_references(small, tmp_path):
 
 
 @needs_data
-@pytest.mark.skipif(not PAGE.is_file(), reason="no results are committed yet")
+@pytest.mark.skipif(not PAGES[0].is_file(), reason="no results are committed yet")
 def test_committed_tables(tmp_path):
-    """RESULTS.md holds what the committed hypotheses give with the published references; so does a comparison."""
+    """RESULTS.md and the README hold what the committed hypotheses give with the published references; so does a
+    comparison."""
     for path in (DATA / "multi30k/tok").glob("*.lc.norm.tok.de"):
         shutil.copy(path, tmp_path / path.name.replace(".lc.norm.tok", ""))
     results = Results(RESULTS, tmp_path)
-    text = PAGE.read_text(encoding="utf-8")
-    assert page.with_tables(text, results) == text
-    assert "<!-- table: main -->" in text
+    for path, table in zip(PAGES, ("main", "summary"), strict=True):
+        text = path.read_text(encoding="utf-8")
+        assert f"<!-- table: {table} -->" in text
+        assert page.with_tables(text, results) == text
     for pair in COMPARISONS[:1]:
         assert results.comparisons().get(pair.key, []) == compare(results, pair)
