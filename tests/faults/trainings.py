@@ -66,7 +66,7 @@ def place(result: Result, folder: Path) -> str:
                 where = meaning
     if where == "saving" and not list(folder.glob("*.tmp")):
         size = max((path.stat().st_size for path in folder.glob("checkpoint*.pt")), default=0)
-        if any(path.stat().st_size < size / 2 for path in folder.glob("checkpoint*.pt")):
+        if any(path.stat().st_size <= size / 2 for path in folder.glob("checkpoint*.pt")):
             return "copying"
     return where
 
