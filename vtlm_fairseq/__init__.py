@@ -12,6 +12,7 @@ check_stack()  # before anything that an unsupported version breaks
 
 import argparse
 import logging
+import warnings
 
 import torch
 
@@ -20,6 +21,9 @@ from vtlm_fairseq.version import __version__
 # fairseq checkpoints of components configured the old way hold one argparse.Namespace. Allowing that class lets
 # torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
 torch.serialization.add_safe_globals([argparse.Namespace])
+
+# fairseq still uses it; from torch 2.14 on every command of this package would begin with the warning.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 # Importing fairseq sets the root logger to DEBUG and advertises optional packages at INFO; h5py would then log its
 # type conversions.
