@@ -22,16 +22,16 @@ from vtlm_fairseq.version import __version__
 # torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
-# fairseq still uses it; from torch 2.14 on every command of this package would begin with the warning.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-
 # Importing fairseq sets the root logger to DEBUG and advertises optional packages at INFO; h5py would then log its
 # type conversions.
 logging.getLogger("h5py").setLevel(logging.INFO)
 _disabled = logging.root.manager.disable
 logging.disable(logging.INFO)
 try:
-    from vtlm_fairseq import criterions, models, optim, tasks
+    with warnings.catch_warnings():
+        # fairseq still uses it; from torch 2.14 on every command of this package would begin with the warning
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+        from vtlm_fairseq import criterions, models, optim, tasks
 finally:
     logging.disable(_disabled)
 

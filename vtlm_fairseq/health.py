@@ -1,4 +1,4 @@
-"""Health of long runs: the batches behind loss spikes and NaN gradients, and a loader that no longer delivers."""
+"""Health of long runs: batches behind loss spikes and NaN gradients, a loader that no longer delivers, a clean end."""
 
 import atexit
 import logging
@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from typing import NamedTuple
 
 import torch
+from fairseq.data.iterators import BackgroundConsumer
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -18,6 +20,7 @@ WARM_UP = 100  # batches before a loss can count as a spike
 SPIKE_FACTOR, SPIKE_MARGIN = 3.0, 1.0
 DECAY = 0.99  # of the running mean, a batch
 WAIT_SECONDS = 300.0
+EXIT_SECONDS = 10.0
 
 _DATALOADER = os.path.join("torch", "utils", "data", "dataloader.py")
 _BUFFER = os.path.join("fairseq", "data", "iterators.py")
@@ -139,3 +142,24 @@ def _main_thread_waits() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+@atexit.register
+def settle_readers(seconds: float = EXIT_SECONDS) -> None:
+    """Wait until no thread of fairseq reads batches ahead, at most so long.
+
+    They are daemons, and may be inside torch when the interpreter ends (a training that stopped in mid-epoch, a loader
+    that still ends its workers); Python then ends the thread there, which aborts the whole process.
+    """
+    deadline = time.monotonic() + seconds
+    while any(map(_reads, threading.enumerate())) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _reads(thread: threading.Thread) -> bool:
+    """Whether the thread reads ahead, and does not just wait for room in its queue."""
+    if not isinstance(thread, BackgroundConsumer):
+        return False
+    frame = sys._current_frames().get(thread.ident)
+    names = [of.f_code.co_qualname for of in (frame, frame and frame.f_back) if of]
+    return names != ["Condition.wait", "Queue.put"]

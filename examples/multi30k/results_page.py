@@ -278,8 +278,13 @@ TABLES = {
 }
 
 
-def with_tables(page: str, results: Results) -> str:
+def with_tables(page: str, results: Results, *, name: str) -> str:
     """A page with its tables made anew, each between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+
+    Args:
+        page: its text.
+        results: what the tables are made of.
+        name: of the page, for the error.
 
     Raises:
         VTLMError: the page names a table that there is none of.
@@ -287,7 +292,7 @@ def with_tables(page: str, results: Results) -> str:
 
     def made(found: re.Match) -> str:
         if found[1] not in TABLES:
-            raise VTLMError(f"no table {found[1]!r}; there are {', '.join(TABLES)}")
+            raise VTLMError(f"{name}: no table {found[1]!r}; there are {', '.join(TABLES)}")
         return f"<!-- table: {found[1]} -->\n{TABLES[found[1]](results).render('markdown')}\n<!-- end -->"
 
     return re.sub(r"<!-- table: (.*?) -->\n.*?<!-- end -->", made, page, flags=re.S)
@@ -318,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         for path in PAGES:
             page = path.read_text(encoding="utf-8")
-            made = with_tables(page, results)
+            made = with_tables(page, results, name=path.name)
             if args.check and made != page:
                 raise VTLMError(f"{path.name} is not what the results give; run the command without --check")
             write_atomically(path, made)

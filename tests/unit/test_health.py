@@ -1,14 +1,17 @@
 """Long runs: loss spikes and NaN gradients name the batch's ids; a loader that stands still is reported."""
 
 import logging
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from fairseq.data.iterators import BufferedIterator
 from torch.utils.data import DataLoader, Dataset
 
-from vtlm_fairseq.health import WARM_UP, LoaderWatch, LossWatch, is_nan_rerun
+from harness import shell
+from vtlm_fairseq.health import WARM_UP, LoaderWatch, LossWatch, is_nan_rerun, settle_readers
 
 
 def warnings_of(caplog) -> list[str]:
@@ -126,3 +129,52 @@ def test_a_slow_loader_that_delivers_is_not_reported(caplog):
         watch.arrived()
     watch.stop()
     assert warnings_of(caplog) == []
+
+
+class Stuck:
+    """Nothing comes."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self):
+        time.sleep(60)
+        yield 1
+
+
+STOPS_WHILE_FAIRSEQ_READS = """
+import atexit, time
+atexit.register(lambda: print("read", batches._consumer.count))  # registered first, called last
+
+import vtlm_fairseq
+from fairseq.data.iterators import BufferedIterator
+
+class Source:
+    def __len__(self):
+        return 100
+    def __iter__(self):
+        while True:
+            time.sleep(0.05)
+            yield 1
+
+batches = BufferedIterator(10, Source())
+next(batches)
+"""
+
+
+def test_an_end_while_fairseq_reads_ahead(tmp_path):
+    """The interpreter waits for the thread; else it may end it inside torch, which aborts the process (status -6)."""
+    ended = shell(sys.executable, "-c", STOPS_WHILE_FAIRSEQ_READS, cwd=tmp_path)
+    assert (ended.status, ended.last_line) == (0, "read 11"), ended.output
+
+
+def test_readers_settle():
+    """A reader settles when its queue is full, or at the end of its source; one that stands still is given up."""
+    full, ended, stuck = BufferedIterator(2, range(9)), BufferedIterator(2, [1]), BufferedIterator(2, Stuck())
+    next(full), next(ended)
+    settle_readers()
+    assert full._queue.full() and full._consumer.is_alive() and not ended._consumer.is_alive()
+    stuck._create_consumer()
+    before = time.monotonic()
+    settle_readers(seconds=0.3)
+    assert 0.3 <= time.monotonic() - before < 5

@@ -127,18 +127,18 @@ def test_collect_takes_what_is_finished(tmp_path):
 def test_tables_of_a_page(small):
     """Each block is replaced, text around it stays; an unknown name is one line."""
     text = "before\n<!-- table: main -->\nold\n<!-- end -->\nafter\n"
-    made = page.with_tables(text, small)
+    made = page.with_tables(text, small, name="A.md")
     assert made.startswith("before\n<!-- table: main -->\n| system |") and made.endswith("\n<!-- end -->\nafter\n")
-    assert "old" not in made and page.with_tables(made, small) == made
-    with pytest.raises(VTLMError, match="no table 'mian'; there are main, "):
-        page.with_tables(text.replace("main", "mian"), small)
+    assert "old" not in made and page.with_tables(made, small, name="A.md") == made
+    with pytest.raises(VTLMError, match="A.md: no table 'mian'; there are main, "):
+        page.with_tables(text.replace("main", "mian"), small, name="A.md")
 
 
 def test_probe_tables(small):
     """What vtlm-probe printed as JSON, rounded, with its notes."""
     made = Table(["system", "accuracy"], [["TLM", 30.126], ["VTLM", None]], notes=["oracle regions"])
     write(small.folder / "probes/last words.json", [made.render("json")])
-    text = page.with_tables("<!-- table: last words -->\n<!-- end -->", small)
+    text = page.with_tables("<!-- table: last words -->\n<!-- end -->", small, name="A.md")
     assert text.splitlines()[1:5] == ["| system | accuracy |", "| --- | ---: |", "| TLM | 30.13 |", "| VTLM |  |"]
     assert text.splitlines()[5:] == ["", "* oracle regions", "<!-- end -->"]
 
@@ -174,6 +174,6 @@ def test_committed_tables(tmp_path):
     for path, table in zip(PAGES, ("main", "summary"), strict=True):
         text = path.read_text(encoding="utf-8")
         assert f"<!-- table: {table} -->" in text
-        assert page.with_tables(text, results) == text
+        assert page.with_tables(text, results, name="A.md") == text
     for pair in COMPARISONS[:1]:
         assert results.comparisons().get(pair.key, []) == compare(results, pair)
