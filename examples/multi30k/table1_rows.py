@@ -146,7 +146,7 @@ class Phase:
 
     Attributes:
         lr: learning rate, the highest where it is warmed up.
-        dropout: of all layers.
+        dropout: of all layers; of attention weights it is 0.1.
         updates: at most so many.
         flags: optimiser's betas, schedule, patience.
         save_updates: save so often besides the ends of epochs, in updates; None: not.
@@ -216,9 +216,9 @@ SIZES = {
         phases={
             "pretrain": Phase("2e-3", "0.1", 3108, _decay(400, 3108)),
             "pretrain_m30k": Phase("2e-3", "0.1", 3108, _decay(400, 3108)),
-            "scratch": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(800, patience=2)),
-            "joined": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(800, patience=2)),
-            "finetune": Phase("4e-3", "0.2", 15_000, _inverse_sqrt(400, patience=2)),
+            "scratch": Phase("4e-3", "0", 15_000, _inverse_sqrt(800, patience=1)),
+            "joined": Phase("4e-3", "0", 15_000, _inverse_sqrt(800, patience=1)),
+            "finetune": Phase("4e-3", "0", 15_000, _inverse_sqrt(400, patience=1)),
         },
     ),
     # sections 2.3 and 2.4; the recipes (*.yaml) hold the same values with their comments
