@@ -43,12 +43,10 @@ def test_path_of_the_installed_package(corpus, tmp_path):
 
 def test_spawned_workers(corpus, tmp_path):
     """PITFALLS 2: workers that are spawned find the package, from a relative --user-dir."""
-    # a whole epoch: fairseq's thread that reads ahead must have ended when the interpreter does
     argv = pretraining(corpus.data, "ckpt", "--no-save", "--disable-validation", "--max-update", "6", "--num-workers",
                        "1", regions=corpus.regions, user_dir=os.path.relpath(USER_DIR, tmp_path))  # fmt: skip
     code = "import multiprocessing as m; m.set_start_method('spawn'); from fairseq_cli.train import cli_main as f; f()"
-    # the stacks would show what aborts the process at its end, as has been seen under load
-    trained = shell(sys.executable, "-X", "faulthandler", "-c", code, *argv, cwd=tmp_path)
+    trained = shell(sys.executable, "-c", code, *argv, cwd=tmp_path)
     assert trained.status == 0, trained.output[-4000:]
     assert len(trained.updates()) == 6
 
