@@ -274,7 +274,10 @@ TABLES = {
     "orders": orders_table,
     "other sets": other_sets_table,
     "pre-training": pretraining_table,
-    **{name: partial(Results.probe, name=name) for name in ("last words", "entities", "attention", "regions")},
+    **{
+        name: partial(Results.probe, name=name)
+        for name in ("last words", "last words, mark kept", "entities", "attention", "regions")
+    },
 }
 
 
