@@ -173,7 +173,12 @@ def compare(results: Results, pair: Pair) -> list[dict]:
 
 
 def verdict(system: Sequence[float], baseline: Sequence[float], p_values: Sequence[float]) -> str:
-    """What a comparison shows: a difference only where every p is below 0.05 and the seeds' ranges do not overlap."""
+    """What a comparison shows: a difference only where every p is below 0.05 and the seeds' ranges do not overlap.
+
+    With one seed on a side nothing is judged: its range is not known.
+    """
+    if min(len(system), len(baseline)) == 1:
+        return "not judged: one seed"
     apart = min(system) > max(baseline) or max(system) < min(baseline)
     if not apart or max(p_values) >= ALPHA:
         return "no difference shown"

@@ -95,10 +95,12 @@ def test_every_pair_of_seeds_is_compared(small):
         ([31.0, 32.0], [30.0, 30.5], [0.01, 0.05], "no difference shown"),  # one pair of seeds is not enough apart
         ([31.0, 32.0], [30.0, 31.0], [0.01, 0.01], "no difference shown"),  # the ranges touch
         ([31.0, 32.0], [29.0, 33.0], [0.01, 0.01], "no difference shown"),  # one range holds the other
+        ([31.0, 32.0, 33.0], [30.0], [0.01, 0.01, 0.01], "not judged: one seed"),
+        ([31.0], [29.0, 30.0], [0.01, 0.01], "not judged: one seed"),
     ],
 )
 def test_verdicts(system, baseline, p_values, expected):
-    """The rule of the protocol: every p below 0.05, and the ranges of the seeds apart."""
+    """The rule of the protocol: every p below 0.05, and the ranges of the seeds apart; with one seed, none is known."""
     assert verdict(system, baseline, p_values) == expected
 
 
