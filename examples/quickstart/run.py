@@ -1,6 +1,6 @@
 """The quickstart: make a small data set, pre-train VTLM, fine-tune MMT and NMT, decode, and show what the image does.
 
-Takes about five minutes on two cores, eight with --probes. Everything is written under --out; a second call goes on
+Takes five to eight minutes on a CPU, three more with --probes. Everything is written under --out; a second call goes on
 where the first one stopped.
 """
 
