@@ -9,6 +9,7 @@
 
 import argparse
 import json
+import logging
 import re
 import shutil
 import sys
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+
+from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # commands.py, stages.py
@@ -319,13 +322,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name == "tables":
             command.add_argument("--check", action="store_true", help="only say whether they are up to date")
     args = parser.parse_args(argv)
+    logging.getLogger().setLevel(logging.WARNING)  # importing fairseq sets it to DEBUG
     with exit_on_error():
         if args.command == "collect":
             print("\n".join(collect(args.outs, args.results)))
             return
         results = Results(args.results, args.references)
         if args.command == "compare":
-            found = {pair.key: compare(results, pair) for pair in COMPARISONS}
+            found = {pair.key: compare(results, pair) for pair in tqdm(COMPARISONS, unit="comparison")}
             found = {key: tests for key, tests in found.items() if tests}
             write_atomically(args.results / "comparisons.json", json.dumps(found, indent=1) + "\n")
             return
