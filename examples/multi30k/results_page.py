@@ -36,6 +36,7 @@ RESULTS = HERE / "results"
 PAGES = (HERE / "RESULTS.md", HERE.parent.parent / "README.md")
 TEST_SET = "test_2016_flickr"
 OTHER_SETS = ("test_2017_flickr", "test_2017_mscoco")
+VAL = "val (used for selection)"
 TARGET = "de"
 ALPHA = 0.05
 
@@ -199,7 +200,7 @@ def main_table(results: Results) -> Table:
             updates = ", ".join(str(run["updates"]["best"]) for run in runs)
             rows.append([row.title, "oracle" if row.regions else "none", len(scores), perplexity,
                          *seed_statistics(scores), updates])  # fmt: skip
-    columns = ["system", "regions", "seeds", "perplexity, val (used for selection)", "BLEU", "deviation", "maximum",
+    columns = ["system", "regions", "seeds", f"perplexity, {VAL}", "BLEU", "deviation", "maximum",
                "updates to the best checkpoint"]  # fmt: skip
     return Table(columns, rows)
 
@@ -265,6 +266,28 @@ def other_sets_table(results: Results) -> Table:
     return Table(["system", "seeds", *columns], rows)
 
 
+def fairseq_table(results: Results) -> Table:
+    """NMT from scratch beside fairseq's own transformer on each set; length: words said per word of the references."""
+    rows = []
+    for test_set in (TEST_SET, *OTHER_SETS, "valid"):
+        if not (results.seeds("nmt", test_set) and results.seeds("stock", test_set)):
+            continue
+        references, means, cells = results.references(test_set), [], []
+        for name in ("nmt", "stock"):
+            mean, deviation, _ = seed_statistics(results.bleu(name, test_set=test_set))
+            said = [results.hypotheses(name, seed, "given", test_set) for seed in results.seeds(name, test_set)]
+            means.append(mean)
+            cells += [mean, deviation, fmean(words(lines) for lines in said) / words(references)]
+        rows.append([VAL if test_set == "valid" else test_set, *cells, means[0] - means[1]])
+    columns = [f"{name}{what}" for name in ("ours", "fairseq's") for what in (", BLEU", ", deviation", ", length")]
+    return Table(["set", *columns, "difference"], rows)
+
+
+def words(lines: Iterable[str]) -> int:
+    """Number of words."""
+    return sum(len(line.split()) for line in lines)
+
+
 def pretraining_table(results: Results) -> Table:
     """Pre-trainings and their accuracy on masked words."""
     rows = []
@@ -272,7 +295,7 @@ def pretraining_table(results: Results) -> Table:
         if (results.folder / "runs" / f"{name}.json").is_file():
             run = results.run(name)
             rows.append([pretraining.title, run["updates"]["last"], run["updates"]["best"], run["selection"]["best"]])
-    return Table(["pre-training", "updates", "best at", "masked words right, %, val (used for selection)"], rows)
+    return Table(["pre-training", "updates", "best at", f"masked words right, %, {VAL}"], rows)
 
 
 TABLES = {
@@ -281,6 +304,7 @@ TABLES = {
     "comparisons": comparison_table,
     "orders": orders_table,
     "other sets": other_sets_table,
+    "fairseq": fairseq_table,
     "pre-training": pretraining_table,
     **{
         name: partial(Results.probe, name=name)

@@ -77,6 +77,22 @@ def test_orders(small):
     assert row["derangements a seed"] == 5
 
 
+def test_beside_fairseq(small):
+    """On the sets that both have decoded; of two seeds one says all 21 words, the other 19."""
+    for seed, lines in ((1, REFERENCE), (2, [*REFERENCE[:2], "eine frau liest ein buch im"])):
+        write(small.folder / f"hyp/valid/nmt.{seed}.given.de", lines)
+    write(small.folder / "hyp/valid/stock.1.given.de", REFERENCE)
+    write(small.folder.parent / "references/valid.de", REFERENCE)
+    (row,) = page.fairseq_table(small).rows
+    first, second = small.bleu("nmt", test_set="valid")
+    assert first == pytest.approx(100) and second < 100
+    title, *numbers = row
+    assert title == "val (used for selection)"
+    ours = [(100 + second) / 2, (100 - second) / 2**0.5, (21 + 19) / 2 / 21]
+    assert numbers[3:] == [pytest.approx(100), None, 1, pytest.approx((second - 100) / 2)]
+    assert numbers[:3] == pytest.approx(ours)
+
+
 def test_every_pair_of_seeds_is_compared(small):
     """3 x 1 pairs of two systems; with itself, the same seed with each of five derangements; equal texts have p = 1."""
     found = compare(small, Pair("nmt", "vtlm_mmt"))
