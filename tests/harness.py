@@ -80,7 +80,7 @@ def numbers(record: dict) -> dict:
 
 
 class CommandLines:
-    """Runs fairseq's and our commands through one :mod:`cli_server`."""
+    """Runs fairseq's and our commands through one :mod:`cli_server`, on the CPU also where there is a GPU."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -91,7 +91,7 @@ class CommandLines:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment(),
+            env={**environment(), "CUDA_VISIBLE_DEVICES": ""},
         )
 
     def __call__(self, module: str, *argv, ok: bool | None = True, **options) -> Result:

@@ -48,3 +48,13 @@ def test_loss_falls(gpu_corpus, tmp_path, precision, optimizer):
         scales = [update["loss_scale"] for update in trained.updates()]
         assert min(scales) >= 1
     assert trained.validations()[-1]["loss"] < 0.8 * losses[0]
+
+
+def test_on_the_cpu(gpu_corpus, tmp_path, monkeypatch):
+    """``--cpu`` beside the GPU: with ``--clip-norm`` one line says how, and so it trains."""
+    refused = train(gpu_corpus, tmp_path, "--optimizer", "adam", "--cpu", "--max-update", "2")
+    refused.fault("--cpu with --clip-norm", "CUDA_VISIBLE_DEVICES=")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    trained = train(gpu_corpus, tmp_path, "--optimizer", "adam", "--cpu", "--max-update", "2")
+    assert trained.status == 0, trained.output[-4000:]
+    assert [update["num_updates"] for update in trained.updates()] == [1, 2]

@@ -564,6 +564,28 @@ def test_hub(here, monkeypatch):
     says("hub.fill_mask", "no <mask> in the text; write it in place of a word", vtlm.fill_mask, "a")
 
 
+# ---- a GPU that is not used
+
+
+def test_clipping_on_the_cpu_beside_a_gpu(tmp_path, monkeypatch):
+    """fairseq cannot clip there; without a GPU, without clipping or on the GPU all is well."""
+    data, model = folder(tmp_path, {"train": 5, "valid": 3}).path, torch.nn.Linear(2, 2)
+    clipped = translation_task(data, "--clip-norm", "5", "--no-save")
+    clipped.begin_epoch(1, model)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    translation_task(data, "--no-save").begin_epoch(1, model)
+    translation_task(data, "--clip-norm", "5", "--no-save").check_clipping(
+        SimpleNamespace(parameters=lambda: [SimpleNamespace(is_cuda=True)])
+    )
+    says(
+        "captions.check_clipping",
+        "--cpu with --clip-norm does not work where fairseq sees a GPU; hide it with CUDA_VISIBLE_DEVICES=",
+        translation_task(data, "--clip-norm", "5", "--no-save").begin_epoch,
+        1,
+        model,
+    )
+
+
 # ---- warnings
 
 

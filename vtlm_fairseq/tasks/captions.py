@@ -90,6 +90,7 @@ class CaptionsConfig(FairseqDataclass):
     required_seq_len_multiple: int = II("dataset.required_seq_len_multiple")
     seed: int = II("common.seed")
     amp: bool = II("common.amp")
+    clip_norm: float = II("optimization.clip_norm")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
@@ -291,6 +292,7 @@ class CaptionsTask:
         super().begin_epoch(epoch, model)
         first = self.loss_watch is None
         if first:
+            self.check_clipping(model)
             self.loss_watch, self.loader_watch = LossWatch(), LoaderWatch()
             self.loader_watch.start()
         if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
@@ -308,6 +310,15 @@ class CaptionsTask:
                 names += TextPipeline.load(folder).files()
             for name in dict.fromkeys(names):
                 place_beside(os.path.join(folder, name), save_dir)
+
+    def check_clipping(self, model) -> None:
+        """Refuse ``--cpu`` with ``--clip-norm`` beside a GPU, before the first update fails."""
+        # fairseq 0.12.3 takes the norm on the GPU where PyTorch sees one, and cannot scale gradients of the CPU by it
+        if torch.cuda.is_available() and self.cfg.clip_norm > 0 and not any(p.is_cuda for p in model.parameters()):
+            with exit_on_error():
+                raise VTLMError(
+                    "--cpu with --clip-norm does not work where fairseq sees a GPU; hide it with CUDA_VISIBLE_DEVICES="
+                )
 
     # -- data --------------------------------------------------------------------------------------------------
 
