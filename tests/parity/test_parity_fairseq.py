@@ -4,13 +4,19 @@ The two differ in how they are initialised, in the epsilon of LayerNorm, and in 
 an output bias, a ``</s>`` before the source sentence.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import recipes  # noqa: F401  (puts the examples on the path)
 import torch
 from fairseq import options, tasks
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from table1_data import Data
+from table1_plan import Planner
+from table1_rows import SIZES
 
 import tiny
 
@@ -18,14 +24,11 @@ OURS_ALONE = ("embed_positions.languages.weight", "output_projection.bias")
 
 
 def stock_config(data):
-    """fairseq's own task and architecture, with the options that the row `stock` has for what is common with ours."""
-    line = [str(data), "--task", "translation", "--arch", "transformer", "--cpu", "--activation-fn", "gelu"]
-    line += ["--source-lang", "en", "--target-lang", "de", "--dropout", "0", "--required-batch-size-multiple", "1"]
-    line += ["--layernorm-embedding", "--encoder-learned-pos", "--decoder-learned-pos"]
-    line += ["--share-decoder-input-output-embed", "--no-scale-embedding"]
-    for side in ("encoder", "decoder"):
-        line += [f"--{side}-embed-dim", "32", f"--{side}-ffn-embed-dim", "64"]
-        line += [f"--{side}-layers", "2", f"--{side}-attention-heads", "4"]
+    """fairseq's own task and architecture as the row `stock` has them, small, without dropout."""
+    size = replace(SIZES["tiny"], width=32, ffn=64, layers=2, heads=4)
+    planner = Planner(Path("nowhere"), Data(("en", "de"), "none", (), frozenset(), (), False, False, {}), size)
+    _, *line = planner.training_options(planner.plan(["stock"], [1]).trainings["stock.1"])
+    line = [str(data), *line, "--cpu", "--dropout", "0", "--attention-dropout", "0"]
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), line))
 
 
