@@ -10,6 +10,7 @@
 import argparse
 import json
 import logging
+import math
 import re
 import shutil
 import sys
@@ -85,8 +86,8 @@ class Results:
     """The committed results.
 
     Args:
-        folder: with ``hyp/TEST_SET/ROW.SEED.DECODING.de``, ``runs/ROW.SEED.json``, ``comparisons.json`` and
-            ``probes/NAME.json``, what vtlm-probe printed with ``--format json``.
+        folder: with ``hyp/TEST_SET/ROW.SEED.DECODING.de``, ``runs/ROW.SEED.json``, ``comparisons.json``,
+            ``probes/NAME.json``, what vtlm-probe printed with ``--format json``, and ``rerun``, a folder like this.
         references: folder with ``TEST_SET.de``, tokenised.
     """
 
@@ -130,6 +131,10 @@ class Results:
         """What `compare` has written: p value and difference of each pair of seeds."""
         path = self.folder / "comparisons.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def rerun(self) -> "Results":
+        """The rows that were run once more."""
+        return Results(self.folder / "rerun", self._references)
 
     def probe(self, name: str) -> Table:
         """What a probe printed."""
@@ -267,20 +272,32 @@ def other_sets_table(results: Results) -> Table:
 
 
 def fairseq_table(results: Results) -> Table:
-    """NMT from scratch beside fairseq's own transformer on each set; length: words said per word of the references."""
+    """NMT from scratch beside fairseq's own transformer on each set, with and without BLEU's brevity penalty.
+
+    Length: words said per word of the references.
+    """
     rows = []
     for test_set in (TEST_SET, *OTHER_SETS, "valid"):
         if not (results.seeds("nmt", test_set) and results.seeds("stock", test_set)):
             continue
-        references, means, cells = results.references(test_set), [], []
+        references, means, unpenalised, cells = results.references(test_set), [], [], []
         for name in ("nmt", "stock"):
-            mean, deviation, _ = seed_statistics(results.bleu(name, test_set=test_set))
+            scores = results.bleu(name, test_set=test_set)
             said = [results.hypotheses(name, seed, "given", test_set) for seed in results.seeds(name, test_set)]
+            lengths = [words(lines) / words(references) for lines in said]
+            mean, deviation, _ = seed_statistics(scores)
             means.append(mean)
-            cells += [mean, deviation, fmean(words(lines) for lines in said) / words(references)]
-        rows.append([VAL if test_set == "valid" else test_set, *cells, means[0] - means[1]])
+            unpenalised.append(fmean(map(without_penalty, scores, lengths)))
+            cells += [mean, deviation, fmean(lengths)]
+        differences = [means[0] - means[1], unpenalised[0] - unpenalised[1]]
+        rows.append([VAL if test_set == "valid" else test_set, *cells, *differences])
     columns = [f"{name}{what}" for name in ("ours", "fairseq's") for what in (", BLEU", ", deviation", ", length")]
-    return Table(["set", *columns, "difference"], rows)
+    return Table(["set", *columns, "difference", "without brevity penalty"], rows)
+
+
+def without_penalty(bleu: float, length: float) -> float:
+    """BLEU without its brevity penalty, from it and the words said per word of the references."""
+    return bleu / math.exp(min(0.0, 1 - 1 / length))
 
 
 def words(lines: Iterable[str]) -> int:
@@ -298,6 +315,42 @@ def pretraining_table(results: Results) -> Table:
     return Table(["pre-training", "updates", "best at", f"masked words right, %, {VAL}"], rows)
 
 
+def machines_table(results: Results) -> Table:
+    """What each training ran on."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name in [*PRETRAININGS, *ROWS]:
+        stages = [name] if name in PRETRAININGS else [f"{name}.{seed}" for seed in results.seeds(name)]
+        for stage in stages:
+            if (results.folder / "runs" / f"{stage}.json").is_file():
+                run = results.run(stage)
+                machine = found.setdefault((run["device"], run["versions"]["torch"]), {})
+                machine.setdefault(name, []).extend(stage.split(".")[1:])
+    rows = [
+        [*machine, "; ".join(f"{name} {', '.join(seeds)}".rstrip() for name, seeds in trainings.items())]
+        for machine, trainings in sorted(found.items())
+    ]
+    return Table(["machine", "PyTorch", "trainings and their seeds"], rows)
+
+
+def rerun_table(results: Results) -> Table:
+    """Text-only rows that were run once more from nothing, beside their first run."""
+    again, rows, sets = results.rerun(), [], (TEST_SET, *OTHER_SETS)
+    for path in sorted(again.folder.glob("runs/*.json")):
+        name, seed = path.name.split(".")[:2]
+        said = {found: found.hypotheses(name, int(seed), "given") for found in (results, again)}
+        same = sum(first == second for first, second in zip(*said.values(), strict=True))
+        for title, found in (("first", results), ("again", again)):
+            run = found.run(f"{name}.{seed}")
+            scores = [
+                TOKENISED.score(found.hypotheses(name, int(seed), "given", test_set), found.references(test_set)).value
+                for test_set in sets
+            ]
+            rows.append([f"{ROWS[name].title}, seed {seed}", title, run["device"], run["versions"]["torch"],
+                         2 ** run["selection"]["best"], *scores, same])  # fmt: skip
+    columns = ["system", "run", "machine", "PyTorch", f"perplexity, {VAL}", *(f"BLEU, {name}" for name in sets)]
+    return Table([*columns, f"same sentences, {TEST_SET}"], rows)
+
+
 TABLES = {
     "main": main_table,
     "summary": summary_table,
@@ -306,6 +359,8 @@ TABLES = {
     "other sets": other_sets_table,
     "fairseq": fairseq_table,
     "pre-training": pretraining_table,
+    "machines": machines_table,
+    "rerun": rerun_table,
     **{
         name: partial(Results.probe, name=name)
         for name in ("last words", "last words, mark kept", "entities", "attention", "regions")

@@ -1,6 +1,7 @@
 """What results_page.py makes of what the runner leaves: statistics by hand, verdicts, the committed tables."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -22,8 +23,13 @@ def write(path, lines) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def record(best: float, updates: int = 9) -> dict:
-    return {"selection": {"best": best}, "updates": {"best": updates, "last": updates + 1}}
+def record(best: float, updates: int = 9, *, device: str = "CPU: x", torch: str = "2.13") -> dict:
+    return {
+        "device": device,
+        "versions": {"torch": torch},
+        "selection": {"best": best},
+        "updates": {"best": updates, "last": updates + 1},
+    }
 
 
 @pytest.fixture
@@ -89,8 +95,37 @@ def test_beside_fairseq(small):
     title, *numbers = row
     assert title == "val (used for selection)"
     ours = [(100 + second) / 2, (100 - second) / 2**0.5, (21 + 19) / 2 / 21]
-    assert numbers[3:] == [pytest.approx(100), None, 1, pytest.approx((second - 100) / 2)]
+    unpenalised = second / math.exp(1 - 21 / 19)
+    differences = [pytest.approx((second - 100) / 2), pytest.approx((unpenalised - 100) / 2)]
+    assert numbers[3:] == [pytest.approx(100), None, 1, *differences]
+    assert unpenalised == pytest.approx(100)  # what it says is right
     assert numbers[:3] == pytest.approx(ours)
+
+
+def test_machines(small):
+    """One line for each device with each PyTorch; a pre-training has no seed to be told apart by."""
+    write(small.folder / f"hyp/{TEST_SET}/nmt.4.given.de", REFERENCE)
+    write(small.folder / "runs/nmt.4.json", [json.dumps(record(1, device="H100", torch="2.11"))])
+    write(small.folder / "runs/vtlm.json", [json.dumps(record(1))])
+    assert page.machines_table(small).rows == [
+        ["CPU: x", "2.13", "vtlm; nmt 1, 2, 3; vtlm_mmt 1"],
+        ["H100", "2.11", "nmt 4"],
+    ]
+
+
+def test_rerun(small):
+    """First and second run of a row, on all test sets, and how many of the three sentences are the same."""
+    again = small.folder / "rerun"
+    for test_set in page.OTHER_SETS:
+        write(small.folder.parent / f"references/{test_set}.de", REFERENCE)
+        write(small.folder / f"hyp/{test_set}/nmt.1.given.de", REFERENCE)
+        write(again / f"hyp/{test_set}/nmt.1.given.de", WRONG)
+    write(again / f"hyp/{TEST_SET}/nmt.1.given.de", WRONG)
+    write(again / "runs/nmt.1.json", [json.dumps(record(2, device="H100", torch="2.11"))])
+    wrong = pytest.approx(small.bleu("nmt")[1])
+    first, second = page.rerun_table(small).rows
+    assert first == ["NMT from scratch, seed 1", "first", "CPU: x", "2.13", 2, *[pytest.approx(100)] * 3, 2]
+    assert second == ["NMT from scratch, seed 1", "again", "H100", "2.11", 4, *[wrong] * 3, 2]
 
 
 def test_every_pair_of_seeds_is_compared(small):
