@@ -104,6 +104,10 @@ class Results:
         """The ``run.json`` of a training: ``ROW.SEED``, or a pre-training."""
         return json.loads((self.folder / "runs" / f"{stage}.json").read_text(encoding="utf-8"))
 
+    def pretrainings(self) -> list[str]:
+        """Names of the pre-trainings that have ended."""
+        return [name for name in PRETRAININGS if (self.folder / "runs" / f"{name}.json").is_file()]
+
     def references(self, test_set: str) -> list[str]:
         """Tokenised references."""
         return self._read(self._references / f"{test_set}.{TARGET}")
@@ -308,23 +312,20 @@ def words(lines: Iterable[str]) -> int:
 def pretraining_table(results: Results) -> Table:
     """Pre-trainings and their accuracy on masked words."""
     rows = []
-    for name, pretraining in PRETRAININGS.items():
-        if (results.folder / "runs" / f"{name}.json").is_file():
-            run = results.run(name)
-            rows.append([pretraining.title, run["updates"]["last"], run["updates"]["best"], run["selection"]["best"]])
+    for name in results.pretrainings():
+        run, title = results.run(name), PRETRAININGS[name].title
+        rows.append([title, run["updates"]["last"], run["updates"]["best"], run["selection"]["best"]])
     return Table(["pre-training", "updates", "best at", f"masked words right, %, {VAL}"], rows)
 
 
 def machines_table(results: Results) -> Table:
     """What each training ran on."""
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for name in [*PRETRAININGS, *ROWS]:
-        stages = [name] if name in PRETRAININGS else [f"{name}.{seed}" for seed in results.seeds(name)]
-        for stage in stages:
-            if (results.folder / "runs" / f"{stage}.json").is_file():
-                run = results.run(stage)
-                machine = found.setdefault((run["device"], run["versions"]["torch"]), {})
-                machine.setdefault(name, []).extend(stage.split(".")[1:])
+    for stage in [*results.pretrainings(), *(f"{row}.{seed}" for row in ROWS for seed in results.seeds(row))]:
+        name, *seed = stage.split(".")
+        run = results.run(stage)
+        machine = found.setdefault((run["device"], run["versions"]["torch"]), {})
+        machine.setdefault(name, []).extend(seed)
     rows = [
         [*machine, "; ".join(f"{name} {', '.join(seeds)}".rstrip() for name, seeds in trainings.items())]
         for machine, trainings in sorted(found.items())
