@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,13 @@ oracle_features = importlib.import_module("oracle_features")
 oracle_labels = importlib.import_module("oracle_labels")
 prepare_multi30k = importlib.import_module("prepare_multi30k")
 
-DATA = Path(os.environ.get("VTLM_TEST_DATA", "no-test-data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="VTLM_TEST_DATA does not name the folder of real data (Multi30k, Flickr30k Entities)"
-)
+DATA = Path(os.environ.get("VTLM_TEST_DATA") or "no-test-data")
+
+
+def needs_data(test: Callable) -> Callable:
+    """Mark a test that reads the real data, and skip it where there are none."""
+    reason = "VTLM_TEST_DATA does not name the folder of real data (Multi30k, Flickr30k Entities)"
+    return pytest.mark.data(pytest.mark.skipif(not DATA.is_dir(), reason=reason)(test))
 
 
 def write(path: Path, text: str) -> Path:

@@ -158,7 +158,6 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
     assert not list(tmp_path.glob("bin*"))
 
 
-@pytest.mark.data
 @needs_data
 def test_multi30k_through_prepare_captions(run, tmp_path):
     """The published tokenised files come out of the general preparation too: test sets of both languages."""

@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 
 import pytest
+from preparation import DATA, needs_data
 from sacrebleu.metrics import BLEU
 
 from harness import CommandLines, Result, write_lines
@@ -126,12 +126,10 @@ def test_contrastive_faults(run, corpus, mmt, vtlm, tmp_path):
           ok=False).fault("--src 26", "--correct 1")  # fmt: skip
 
 
-@pytest.mark.data
+@needs_data
 def test_commute_with_a_text_only_model(run, tmp_path):
     """CoMMuTE en-de as it is, raw text, the last line without a newline: exactly 50 % for an untrained NMT."""
-    if "VTLM_TEST_DATA" not in os.environ:
-        pytest.skip("VTLM_TEST_DATA, the folder of real data, is not set")
-    commute = Path(os.environ["VTLM_TEST_DATA"]) / "commute/en-de"
+    commute = DATA / "commute/en-de"
     data = tmp_path / "bin"
     data.mkdir()
     pipeline = TextPipeline(source_lang="en", target_lang="de", bpe="sentencepiece", folder=data)

@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import json
-import os
 import random
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from meteor_jar import find_jar
+from preparation import DATA, needs_data
 
 from harness import write_lines
 from vtlm_fairseq.data.text_pipeline import TextPipeline
@@ -323,10 +323,10 @@ def test_beam_8_hypotheses_rescored(run, corpus, mmt, tmp_path):
     assert scores(result)["BLEU"] == pytest.approx(100)
 
 
-@pytest.mark.skipif("VTLM_TEST_DATA" not in os.environ, reason="needs VTLM_TEST_DATA")
+@needs_data
 def test_multi30k_references_detokenised(run):
     """The published tokenised German, as a hypothesis, comes back as the raw files but for a few spaces."""
-    data = Path(os.environ["VTLM_TEST_DATA"]) / "multi30k"
+    data = DATA / "multi30k"
     argv = ["--system", "reference", data / "tok/{set}.lc.norm.tok.de", "--steps", ",".join(STEPS), "--lang", "de"]
     for name in ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco"):
         argv += ["--set", name, data / f"tok/{name}.lc.norm.tok.de", data / f"raw/{name}.de"]

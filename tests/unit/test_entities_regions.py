@@ -338,7 +338,6 @@ def corpus():
     )
 
 
-@pytest.mark.data
 @needs_data
 @pytest.mark.parametrize(("split", "boxes"), [("train", 208_283), ("val", 7_389), ("test_2016_flickr", 7_330)])
 def test_labels_agree_with_the_reference(corpus, split, boxes):
@@ -363,7 +362,6 @@ def test_labels_agree_with_the_reference(corpus, split, boxes):
     assert same / len(reference["label_loo"]) >= 0.995
 
 
-@pytest.mark.data
 @needs_data
 def test_default_noise_leaves_seventy_percent(corpus):
     images = [(item.image.image_id, item.boxes) for item in corpus.labelled("val")]
@@ -371,7 +369,6 @@ def test_default_noise_leaves_seventy_percent(corpus):
     assert oracle_features.accuracy(make, images) == pytest.approx(0.70, abs=0.01)
 
 
-@pytest.mark.data
 @needs_data
 def test_real_translated_captions_enter_nothing(tmp_path):
     """In a copy of 1,000 images all that the translated captions say and mark is replaced: all arrays stay equal."""

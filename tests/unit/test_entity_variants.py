@@ -206,7 +206,6 @@ def flickr_test(tmp_path_factory):
     return folder
 
 
-@pytest.mark.data
 @needs_data
 @pytest.mark.parametrize(
     ("choice", "masks"), [(Choice(), 3259), (Choice(boxed_only=True), 2836), (Choice(what="colour"), 481)]

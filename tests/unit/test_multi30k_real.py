@@ -26,7 +26,6 @@ def decoded(folder, split: str, lang: str) -> list[str]:
 # ---- real data
 
 
-@pytest.mark.data
 @needs_data
 def test_reproduces_the_tokenised_files_through_the_binarised_data(tmp_path):
     """Prepared with train cut to 3,000 lines; val and test sets whole. Words are compared, then decoded data."""
@@ -53,7 +52,6 @@ def test_reproduces_the_tokenised_files_through_the_binarised_data(tmp_path):
     assert read_lines(out / "valid.images")[:2] == ["1018148011", "1029450589"]
 
 
-@pytest.mark.data
 @needs_data
 def test_counts_of_the_real_files():
     for split, count in multi30k.COUNTS.items():

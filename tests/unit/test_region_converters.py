@@ -189,7 +189,6 @@ def test_faults_of_pickles(tmp_path):
     assert "labels run from 599 to 600" in fails(*argv, "--num-classes", 600)
 
 
-@pytest.mark.data
 @needs_data
 def test_the_authors_sample_files(tmp_path):
     """Spot values, read from the files by numpy alone."""
@@ -286,7 +285,6 @@ def test_bottom_up_labels_need_class_names(tmp_path):
     assert "no such file" in fails("convert", "--bottom-up-tsv", tmp_path / "y.tsv", "--out", tmp_path / "s.h5")
 
 
-@pytest.mark.data
 @needs_data
 def test_bottom_up_sample_file(tmp_path):
     """Spot values of the fourth image, decoded by hand from its line."""
