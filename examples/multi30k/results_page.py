@@ -4,7 +4,7 @@
     results_page.py compare --references DIR    paired bootstraps -> results/comparisons.json
     results_page.py tables --references DIR     the tables in RESULTS.md and the README; --check: only look
 
-`DIR` is `OUT/data-bin/references`.
+`DIR` is `OUT/data-bin/references`. Tables are of seeds 1, 2 and 3, that beside fairseq's transformer of 4, 5, 6 too.
 """
 
 import argparse
@@ -40,6 +40,8 @@ OTHER_SETS = ("test_2017_flickr", "test_2017_mscoco")
 VAL = "val (used for selection)"
 TARGET = "de"
 ALPHA = 0.05
+SEEDS = (1, 2, 3)  # of every row
+ADDED_SEEDS = (4, 5, 6)  # of the rows that one comparison is made of
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ class Pair:
     Attributes:
         system, baseline: names of rows.
         order: of the regions that the baseline is decoded with, where it is the system itself.
+        seeds: of both.
     """
 
     system: str
     baseline: str
     order: str = "given"
+    seeds: tuple[int, ...] = SEEDS
 
     @property
     def key(self) -> str:
@@ -62,7 +66,7 @@ class Pair:
 
 
 COMPARISONS = (
-    Pair("nmt", "stock"),
+    Pair("nmt", "stock", seeds=SEEDS + ADDED_SEEDS),
     Pair("mmt", "nmt"),
     Pair("tlm_nmt", "nmt"),
     Pair("vtlm_nmt", "nmt"),
@@ -89,16 +93,21 @@ class Results:
         folder: with ``hyp/TEST_SET/ROW.SEED.DECODING.de``, ``runs/ROW.SEED.json``, ``comparisons.json``,
             ``probes/NAME.json``, what vtlm-probe printed with ``--format json``, and ``rerun``, a folder like this.
         references: folder with ``TEST_SET.de``, tokenised.
+        seeds: the others are left out.
     """
 
-    def __init__(self, folder: Path, references: Path) -> None:
-        self.folder, self._references = folder, references
+    def __init__(self, folder: Path, references: Path, seeds: Sequence[int] = SEEDS) -> None:
+        self.folder, self._references, self._seeds = folder, references, seeds
         self._lines: dict[Path, list[str]] = {}
+
+    def of(self, seeds: Sequence[int]) -> "Results":
+        """The same of other seeds."""
+        return Results(self.folder, self._references, seeds)
 
     def seeds(self, row: str, test_set: str = TEST_SET) -> list[int]:
         """Seeds of a row that are decoded with given regions."""
-        found = (self.folder / "hyp" / test_set).glob(f"{row}.*.given.{TARGET}")
-        return sorted(int(path.name.split(".")[1]) for path in found)
+        folder = self.folder / "hyp" / test_set
+        return [seed for seed in self._seeds if (folder / f"{row}.{seed}.given.{TARGET}").is_file()]
 
     def run(self, stage: str) -> dict:
         """The ``run.json`` of a training: ``ROW.SEED``, or a pre-training."""
@@ -174,6 +183,7 @@ def collect(outs: Iterable[Path], folder: Path) -> list[str]:
 
 def compare(results: Results, pair: Pair) -> list[dict]:
     """Paired bootstrap of each seed of the system with each of the baseline; of the same seed where both are one."""
+    results = results.of(pair.seeds)
     references, found = results.references(TEST_SET), []
     for seed in results.seeds(pair.system):
         hypotheses = results.hypotheses(pair.system, seed, "given")
@@ -245,10 +255,10 @@ def comparison_table(results: Results) -> Table:
     """The comparisons of PROTOCOL.md, with what they show."""
     rows, found = [], results.comparisons()
     for pair in COMPARISONS:
-        tests = found.get(pair.key)
+        tests, compared = found.get(pair.key), results.of(pair.seeds)
         if not tests:
             continue
-        system, baseline = results.bleu(pair.system), results.bleu(pair.baseline, pair.order)
+        system, baseline = compared.bleu(pair.system), compared.bleu(pair.baseline, pair.order)
         p_values = [test["p"] for test in tests]
         title = ROWS[pair.baseline].title
         rows.append([
@@ -278,25 +288,29 @@ def other_sets_table(results: Results) -> Table:
 def fairseq_table(results: Results) -> Table:
     """NMT from scratch beside fairseq's own transformer on each set, with and without BLEU's brevity penalty.
 
-    Length: words said per word of the references.
+    Of all seeds, of the first three, which asked for more, and of those added. Length: words said per word of the
+    references.
     """
     rows = []
     for test_set in (TEST_SET, *OTHER_SETS, "valid"):
-        if not (results.seeds("nmt", test_set) and results.seeds("stock", test_set)):
-            continue
-        references, means, unpenalised, cells = results.references(test_set), [], [], []
-        for name in ("nmt", "stock"):
-            scores = results.bleu(name, test_set=test_set)
-            said = [results.hypotheses(name, seed, "given", test_set) for seed in results.seeds(name, test_set)]
-            lengths = [words(lines) / words(references) for lines in said]
-            mean, deviation, _ = seed_statistics(scores)
-            means.append(mean)
-            unpenalised.append(fmean(map(without_penalty, scores, lengths)))
-            cells += [mean, deviation, fmean(lengths)]
-        differences = [means[0] - means[1], unpenalised[0] - unpenalised[1]]
-        rows.append([VAL if test_set == "valid" else test_set, *cells, *differences])
+        for seeds in (SEEDS + ADDED_SEEDS, SEEDS, ADDED_SEEDS):
+            found, means, unpenalised, cells = results.of(seeds), [], [], []
+            if not (found.seeds("nmt", test_set) and found.seeds("stock", test_set)):
+                continue
+            references = found.references(test_set)
+            for name in ("nmt", "stock"):
+                scores = found.bleu(name, test_set=test_set)
+                said = [found.hypotheses(name, seed, "given", test_set) for seed in found.seeds(name, test_set)]
+                lengths = [words(lines) / words(references) for lines in said]
+                mean, deviation, _ = seed_statistics(scores)
+                means.append(mean)
+                unpenalised.append(fmean(map(without_penalty, scores, lengths)))
+                cells += [mean, deviation, fmean(lengths)]
+            differences = [means[0] - means[1], unpenalised[0] - unpenalised[1]]
+            named = f"{seeds[0]} to {seeds[-1]}"
+            rows.append([VAL if test_set == "valid" else test_set, named, *cells, *differences])
     columns = [f"{name}{what}" for name in ("ours", "fairseq's") for what in (", BLEU", ", deviation", ", length")]
-    return Table(["set", *columns, "difference", "without brevity penalty"], rows)
+    return Table(["set", "seeds", *columns, "difference", "without brevity penalty"], rows)
 
 
 def without_penalty(bleu: float, length: float) -> float:
@@ -320,6 +334,7 @@ def pretraining_table(results: Results) -> Table:
 
 def machines_table(results: Results) -> Table:
     """What each training ran on."""
+    results = results.of(SEEDS + ADDED_SEEDS)
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for stage in [*results.pretrainings(), *(f"{row}.{seed}" for row in ROWS for seed in results.seeds(row))]:
         name, *seed = stage.split(".")

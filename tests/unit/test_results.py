@@ -84,22 +84,49 @@ def test_orders(small):
 
 
 def test_beside_fairseq(small):
-    """On the sets that both have decoded; of two seeds one says all 21 words, the other 19."""
-    for seed, lines in ((1, REFERENCE), (2, [*REFERENCE[:2], "eine frau liest ein buch im"])):
+    """On the sets that both have decoded, in three lines: six seeds, the first three, those added. One of ours says 19
+    of the 21 words, and has all of them right; of fairseq's the one that was added does."""
+    short = [*REFERENCE[:2], "eine frau liest ein buch im"]
+    for seed, lines in ((1, REFERENCE), (2, short), (5, REFERENCE)):
         write(small.folder / f"hyp/valid/nmt.{seed}.given.de", lines)
-    write(small.folder / "hyp/valid/stock.1.given.de", REFERENCE)
+    for seed, lines in ((1, REFERENCE), (4, short)):
+        write(small.folder / f"hyp/valid/stock.{seed}.given.de", lines)
     write(small.folder.parent / "references/valid.de", REFERENCE)
-    (row,) = page.fairseq_table(small).rows
-    first, second = small.bleu("nmt", test_set="valid")
-    assert first == pytest.approx(100) and second < 100
-    title, *numbers = row
-    assert title == "val (used for selection)"
-    ours = [(100 + second) / 2, (100 - second) / 2**0.5, (21 + 19) / 2 / 21]
-    unpenalised = second / math.exp(1 - 21 / 19)
-    differences = [pytest.approx((second - 100) / 2), pytest.approx((unpenalised - 100) / 2)]
-    assert numbers[3:] == [pytest.approx(100), None, 1, *differences]
-    assert unpenalised == pytest.approx(100)  # what it says is right
-    assert numbers[:3] == pytest.approx(ours)
+    table = page.fairseq_table(small)
+    every, first, added = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    right, x = small.bleu("nmt", test_set="valid")
+    assert right == pytest.approx(100) and x == pytest.approx(100 * math.exp(1 - 21 / 19))
+    assert {row["set"] for row in (every, first, added)} == {"val (used for selection)"}
+    assert [row["seeds"] for row in (every, first, added)] == ["1 to 6", "1 to 3", "4 to 6"]
+    ours, theirs = "ours, ", "fairseq's, "
+    assert first[ours + "BLEU"] == pytest.approx((100 + x) / 2)
+    assert first[ours + "deviation"] == pytest.approx((100 - x) / 2**0.5)
+    assert first[ours + "length"] == pytest.approx((21 + 19) / 2 / 21)
+    assert [first[theirs + name] for name in ("BLEU", "deviation", "length")] == [pytest.approx(100), None, 1]
+    assert first["difference"] == pytest.approx((x - 100) / 2)
+    assert [added[name + "BLEU"] for name in (ours, theirs)] == pytest.approx([100, x])
+    assert added[theirs + "length"] == pytest.approx(19 / 21)
+    assert [every[name + "BLEU"] for name in (ours, theirs)] == pytest.approx([(200 + x) / 3, (100 + x) / 2])
+    assert every["difference"] == pytest.approx((200 + x) / 3 - (100 + x) / 2)
+    assert [row["without brevity penalty"] for row in (every, first, added)] == pytest.approx([0, 0, 0])
+
+
+def test_added_seeds_are_of_one_comparison(small):
+    """They enter the one that asked for them, and no other comparison and no other row."""
+    for name in ("nmt", "stock"):
+        for seed in page.ADDED_SEEDS:
+            write(small.folder / f"hyp/{TEST_SET}/{name}.{seed}.given.de", WRONG)
+    beside_fairseq = COMPARISONS[0]
+    assert (beside_fairseq.system, beside_fairseq.baseline) == ("nmt", "stock")
+    assert len(compare(small, beside_fairseq)) == 6 * 3
+    assert len(compare(small, Pair("nmt", "vtlm_mmt"))) == 3
+    assert cells(page.main_table(small), "NMT from scratch")["seeds"] == 3
+    tests = {beside_fairseq.key: compare(small, beside_fairseq)}
+    write(small.folder / "comparisons.json", [json.dumps(tests)])
+    (row,) = page.comparison_table(small).rows
+    right, x, _ = small.bleu("nmt")
+    assert row[2] == pytest.approx((right - x) / 6)
+    assert row[3].endswith(" of 18")
 
 
 def test_machines(small):
