@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ TARGET = "de"
 ALPHA = 0.05
 SEEDS = (1, 2, 3)  # of every row
 ADDED_SEEDS = (4, 5, 6)  # of the rows that one comparison is made of
+ALL_SEEDS = SEEDS + ADDED_SEEDS
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Pair:
 
 
 COMPARISONS = (
-    Pair("nmt", "stock", seeds=SEEDS + ADDED_SEEDS),
+    Pair("nmt", "stock", seeds=ALL_SEEDS),
     Pair("mmt", "nmt"),
     Pair("tlm_nmt", "nmt"),
     Pair("vtlm_nmt", "nmt"),
@@ -101,8 +103,10 @@ class Results:
         self._lines: dict[Path, list[str]] = {}
 
     def of(self, seeds: Sequence[int]) -> "Results":
-        """The same of other seeds."""
-        return Results(self.folder, self._references, seeds)
+        """The same of other seeds; what is read is shared."""
+        found = copy(self)
+        found._seeds = seeds
+        return found
 
     def seeds(self, row: str, test_set: str = TEST_SET) -> list[int]:
         """Seeds of a row that are decoded with given regions."""
@@ -133,9 +137,9 @@ class Results:
 
     def bleu(self, row: str, order: str = "given", test_set: str = TEST_SET) -> list[float]:
         """BLEU of each seed; with several derangements their mean."""
-        references, scores = self.references(test_set), []
+        scores = []
         for seed in self.seeds(row, test_set):
-            decoded = self.decodings(row, seed, order, test_set)
+            decoded, references = self.decodings(row, seed, order, test_set), self.references(test_set)
             if decoded:
                 scores.append(fmean(TOKENISED.score(lines, references).value for lines in decoded))
         return scores
@@ -291,17 +295,16 @@ def fairseq_table(results: Results) -> Table:
     Of all seeds, of the first three, which asked for more, and of those added. Length: words said per word of the
     references.
     """
-    rows = []
+    results, rows = results.of(ALL_SEEDS), []
     for test_set in (TEST_SET, *OTHER_SETS, "valid"):
-        for seeds in (SEEDS + ADDED_SEEDS, SEEDS, ADDED_SEEDS):
-            found, means, unpenalised, cells = results.of(seeds), [], [], []
-            if not (found.seeds("nmt", test_set) and found.seeds("stock", test_set)):
+        measured = [bleu_and_length(results, name, test_set) for name in ("nmt", "stock")]
+        for seeds in (ALL_SEEDS, SEEDS, ADDED_SEEDS):
+            chosen = [[found[seed] for seed in seeds if seed in found] for found in measured]
+            if not all(chosen):
                 continue
-            references = found.references(test_set)
-            for name in ("nmt", "stock"):
-                scores = found.bleu(name, test_set=test_set)
-                said = [found.hypotheses(name, seed, "given", test_set) for seed in found.seeds(name, test_set)]
-                lengths = [words(lines) / words(references) for lines in said]
+            means, unpenalised, cells = [], [], []
+            for found in chosen:
+                scores, lengths = zip(*found, strict=True)
                 mean, deviation, _ = seed_statistics(scores)
                 means.append(mean)
                 unpenalised.append(fmean(map(without_penalty, scores, lengths)))
@@ -311,6 +314,15 @@ def fairseq_table(results: Results) -> Table:
             rows.append([VAL if test_set == "valid" else test_set, named, *cells, *differences])
     columns = [f"{name}{what}" for name in ("ours", "fairseq's") for what in (", BLEU", ", deviation", ", length")]
     return Table(["set", "seeds", *columns, "difference", "without brevity penalty"], rows)
+
+
+def bleu_and_length(results: Results, row: str, test_set: str) -> dict[int, tuple[float, float]]:
+    """BLEU of each seed of a row, and words said per word of the references."""
+    found = {}
+    for seed, score in zip(results.seeds(row, test_set), results.bleu(row, test_set=test_set), strict=True):
+        said, references = results.hypotheses(row, seed, "given", test_set), results.references(test_set)
+        found[seed] = score, words(said) / words(references)
+    return found
 
 
 def without_penalty(bleu: float, length: float) -> float:
@@ -334,7 +346,7 @@ def pretraining_table(results: Results) -> Table:
 
 def machines_table(results: Results) -> Table:
     """What each training ran on."""
-    results = results.of(SEEDS + ADDED_SEEDS)
+    results = results.of(ALL_SEEDS)
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for stage in [*results.pretrainings(), *(f"{row}.{seed}" for row in ROWS for seed in results.seeds(row))]:
         name, *seed = stage.split(".")
@@ -352,15 +364,13 @@ def rerun_table(results: Results) -> Table:
     """Text-only rows that were run once more from nothing, beside their first run."""
     again, rows, sets = results.rerun(), [], (TEST_SET, *OTHER_SETS)
     for path in sorted(again.folder.glob("runs/*.json")):
-        name, seed = path.name.split(".")[:2]
-        said = {found: found.hypotheses(name, int(seed), "given") for found in (results, again)}
-        same = sum(first == second for first, second in zip(*said.values(), strict=True))
-        for title, found in (("first", results), ("again", again)):
-            run = found.run(f"{name}.{seed}")
-            scores = [
-                TOKENISED.score(found.hypotheses(name, int(seed), "given", test_set), found.references(test_set)).value
-                for test_set in sets
-            ]
+        name, seed = path.stem.split(".")
+        runs = {title: found.of([int(seed)]) for title, found in (("first", results), ("again", again))}
+        said = [found.hypotheses(name, int(seed), "given") for found in runs.values()]
+        same = sum(first == second for first, second in zip(*said, strict=True))
+        for title, found in runs.items():
+            run = found.run(path.stem)
+            scores = [fmean(found.bleu(name, test_set=test_set)) for test_set in sets]
             rows.append([f"{ROWS[name].title}, seed {seed}", title, run["device"], run["versions"]["torch"],
                          2 ** run["selection"]["best"], *scores, same])  # fmt: skip
     columns = ["system", "run", "machine", "PyTorch", f"perplexity, {VAL}", *(f"BLEU, {name}" for name in sets)]
