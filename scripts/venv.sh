@@ -18,7 +18,7 @@ import sys
 
 runpy.run_path(sys.argv[2])["check_stack"]()
 needed = {
-    "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm".split(),
+    "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm filelock".split(),
     "test": "pytest xdist hypothesis PIL playwright yaml ruff sklearn tensorboard".split(),
     "plots": ["matplotlib"],
     "extract": ["ai_edge_litert", "PIL"],
