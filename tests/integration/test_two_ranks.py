@@ -1,5 +1,6 @@
 """Training over two gloo ranks on the CPU, against one rank with twice the update frequency."""
 
+import shutil
 import socket
 
 import pytest
@@ -101,3 +102,36 @@ def test_torchrun_script(run, corpus, tmp_path):
     assert ours == pytest.approx(theirs, rel=1e-4)
     refused = shell("bash", ROOT / "examples/scaling/torchrun.sh", corpus.data, "--cpu", cwd=tmp_path)
     assert refused.status == 2 and "torchrun.sh N DATA" in refused.output
+
+
+def test_goes_on(run, corpus, tmp_path):
+    """On two ranks, stopped in mid-epoch: resumed, restored with --reset-*, and fine-tuned, with the same line.
+
+    Resumed, with dropout and --update-freq 2, the run ends with the weights of one that never stopped, bit for bit.
+    Restored with all state reset and fine-tuned are the same by fairseq's definition, and are what one rank makes of it.
+    """
+    argv = ["--update-freq", "2", "--max-update", "6", "--save-interval-updates", "3", "--lr", "1e-3"]
+
+    def line(save_dir, *more):
+        return pretraining(corpus.data, tmp_path / save_dir, *argv, *more, regions=corpus.regions)
+
+    two_ranks(run, line("whole"))
+    half = tmp_path / "whole" / "checkpoint_2_3.pt"
+    (tmp_path / "resumed").mkdir()
+    shutil.copy(half, tmp_path / "resumed" / "checkpoint_last.pt")
+    resumed = two_ranks(run, line("resumed"))
+    assert [update["num_updates"] for update in resumed.updates()] == [4, 5, 6]
+    ours, theirs = weights(tmp_path / "resumed"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+    argv = [*EXACT, "--max-update", "3", "--disable-validation"]
+    reset = [f"--reset-{state}" for state in ("optimizer", "lr-scheduler", "meters", "dataloader")]
+    two_ranks(run, line("restored", "--restore-file", half, *reset))
+    two_ranks(run, line("tuned", "--finetune-from-model", half))
+    run("fairseq_cli.train", *line("one", "--finetune-from-model", half, "--update-freq", "2"))
+    restored, tuned, one = (weights(tmp_path / name) for name in ("restored", "tuned", "one"))
+    before = torch.load(half, weights_only=True)["model"]
+    for name, tensor in tuned.items():
+        assert torch.equal(restored[name], tensor)
+        assert torch.allclose(one[name], tensor, atol=1e-5)
+    assert max((tensor - before[name]).abs().max() for name, tensor in tuned.items()) > 1e-3

@@ -38,6 +38,7 @@ from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.cross_attention import shared_keys
 from vtlm_fairseq.models.embeddings import IMAGE
 from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.tasks.runs import start_run
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,7 @@ class CaptionsTask:
                 if from_checkpoint:
                     self._adopt(cfg)
                 else:
+                    start_run(self.cfg)
                     self._describe(cfg)
             if self.cfg.autocast == "fp16" and not from_checkpoint and not self.cfg.amp:
                 raise VTLMError(
