@@ -108,7 +108,7 @@ def test_goes_on(run, corpus, tmp_path):
     """On two ranks, stopped in mid-epoch: resumed, restored with --reset-*, and fine-tuned, with the same line.
 
     Resumed, with dropout and --update-freq 2, the run ends with the weights of one that never stopped, bit for bit.
-    Restored with all state reset and fine-tuned are the same by fairseq's definition, and are what one rank makes of it.
+    Restored with all state reset and fine-tuned are the same by fairseq's definition, and as on one rank.
     """
     argv = ["--update-freq", "2", "--max-update", "6", "--save-interval-updates", "3", "--lr", "1e-3"]
 
