@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from fairseq.data.iterators import BackgroundConsumer
@@ -94,6 +94,8 @@ class LoaderWatch:
         seconds: how long is too long.
     """
 
+    _running: ClassVar["LoaderWatch | None"] = None
+
     def __init__(self, seconds: float = WAIT_SECONDS) -> None:
         self._seconds = seconds
         self._batches = 0
@@ -101,7 +103,10 @@ class LoaderWatch:
         self._thread = threading.Thread(target=self._run, name="loader watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch; the watch over an earlier training of this process ends, which would wait in vain."""
+        if LoaderWatch._running is not None:
+            LoaderWatch._running.stop()
+        LoaderWatch._running = self
         self._thread.start()
         atexit.register(self.stop)  # a thread that still waits when the interpreter ends may abort the process
 
@@ -109,6 +114,7 @@ class LoaderWatch:
         """End the thread."""
         self._stop.set()
         self._thread.join()
+        atexit.unregister(self.stop)
 
     def arrived(self) -> None:
         """Note that a batch has come."""

@@ -38,7 +38,7 @@ from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.cross_attention import shared_keys
 from vtlm_fairseq.models.embeddings import IMAGE
 from vtlm_fairseq.precision import warn_if_slow
-from vtlm_fairseq.tasks.runs import start_run
+from vtlm_fairseq.tasks.runs import keep_log, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -292,6 +292,7 @@ class CaptionsTask:
     def begin_epoch(self, epoch: int, model) -> None:
         """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
         super().begin_epoch(epoch, model)
+        keep_log(self.cfg)
         first = self.loss_watch is None
         if first:
             self.check_clipping(model)
