@@ -8,6 +8,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import FairseqEncoderDecoderModel, register_model
 from torch import Tensor
 
+from vtlm_fairseq.compatibility import check_task
 from vtlm_fairseq.models.config import EncoderConfig
 from vtlm_fairseq.models.decoder import CaptionDecoder
 from vtlm_fairseq.models.embeddings import initialise
@@ -66,6 +67,7 @@ class MultimodalTransformer(FairseqEncoderDecoderModel):
     @classmethod
     def build_model(cls, cfg, task):
         """Build from a complete configuration (the task's ``build_model`` fills in languages and region sizes)."""
+        check_task(task, cls)
 
         def embedding(dictionary) -> nn.Embedding:
             return nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())

@@ -7,6 +7,7 @@ import torch.nn as nn
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
+from vtlm_fairseq.compatibility import check_task
 from vtlm_fairseq.models.config import EncoderConfig
 from vtlm_fairseq.models.embeddings import initialise
 from vtlm_fairseq.models.encoder import MultimodalEncoder
@@ -55,6 +56,7 @@ class VTLMModel(BaseFairseqModel):
     @classmethod
     def build_model(cls, cfg, task):
         """Build from a complete configuration (the task's ``build_model`` fills in languages and region sizes)."""
+        check_task(task, cls)
         dictionary = task.source_dictionary
         embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
         model = cls(MultimodalEncoder(cfg, dictionary, embed_tokens), region_classes=cfg.region_classes)

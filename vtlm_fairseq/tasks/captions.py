@@ -105,6 +105,7 @@ class CaptionsTask:
     ``langs``, ``has_regions``, ``region_dim`` and ``region_classes`` are the model's, known once it is built.
     """
 
+    model_class: type
     langs: str | None = None
     has_regions: bool = False
     region_dim: int | None = None
@@ -434,6 +435,11 @@ class CaptionsTask:
         """As FairseqTask's, with one line instead of a stack where an example does not fit ``--max-tokens``."""
         with exit_on_error():
             return super().get_batch_iterator(*args, **kwargs)
+
+    def eval_lm_dataloader(self, *args, **kwargs):
+        """What fairseq-eval-lm asks for; no model of this package is a language model."""
+        with exit_on_error():
+            raise VTLMError("fairseq-eval-lm is for language models; use fairseq-validate, or vtlm-probe mrc")
 
     # -- steps -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.models.transfer import PretrainedEncoder
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
 
@@ -45,6 +46,7 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
     """Translation with ``--regions`` (MMT) or without (NMT), from scratch or from a pre-trained encoder."""
 
     cfg: MultimodalTranslationConfig
+    model_class = MultimodalTransformer
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build a model; for training with ``--pretrained``, fill it and print the transfer report.

@@ -9,6 +9,7 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.models.vtlm import VTLMModel
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
 
 
@@ -45,6 +46,7 @@ class VisualTranslationLMTask(CaptionsTask, FairseqTask):
     """TLM (``--regions none``) and VTLM."""
 
     cfg: VisualTranslationLMConfig
+    model_class = VTLMModel
 
     def __init__(self, cfg: VisualTranslationLMConfig, src_dict, tgt_dict):
         super().__init__(cfg)
