@@ -26,6 +26,7 @@ from oracle_labels import LabelledBox, collect_classes, label_boxes, other_capti
 from tqdm import tqdm
 
 from vtlm_fairseq.data.flickr30k_entities import Caption, ImageEntities, find_translated, read_entities
+from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 
@@ -209,6 +210,8 @@ def build(arguments: argparse.Namespace) -> None:
     splits = [split for split in arguments.splits.split(",") if split]
     if not splits or len(set(splits)) != len(splits):
         raise VTLMError(f"--splits {arguments.splits!r}: give each split once, separated by commas")
+    for split in splits:
+        check_name(split, "--splits: split")
     if arguments.feature_dim < 1 or arguments.noise < 0 or arguments.seed < 0:
         raise VTLMError("--feature-dim must be at least 1, --noise and --seed not negative")
     paths = {split: arguments.out / f"{fairseq_name(split)}.h5" for split in splits}

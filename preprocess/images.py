@@ -38,6 +38,8 @@ class ImageFile(NamedTuple):
             OSError: it cannot be read.
         """
         if not self.tar:
+            if not os.path.isfile(self.path) and os.path.exists(self.path):  # a pipe would keep the run waiting
+                raise OSError(None, "a pipe, a device or a folder holds no image")
             return Path(self.path).read_bytes()
         with open(self.tar, "rb") as file:
             file.seek(self.offset)
@@ -157,7 +159,7 @@ def _members(tar: str, suffixes: Collection[str], notes: list[str]) -> Iterator[
                     continue
                 key, _, suffix = name.partition(".")
                 if f".{suffix.lower()}" in suffixes:
-                    path = os.path.join(tar, member.name)
+                    path = f"{tar}/{member.name}"
                     yield ImageFile(os.path.join(folder, key), path, tar, member.offset_data, member.size)
                 elif os.path.splitext(name)[1].lower() in suffixes:
                     uncertain.append(member.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from vtlm_fairseq.data.caption_files import stream_lines
+from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.errors import VTLMError
 
 COUNTS = {
@@ -53,7 +54,7 @@ def read_image_ids(image_splits: Path, split: str) -> list[str]:
         name = PurePosixPath(line.split("#")[0].strip()).name
         if not name:
             raise VTLMError(f"{path} line {number}: no image name")
-        ids.append(PurePosixPath(name).stem)
+        ids.append(check_name(PurePosixPath(name).stem, f"{path} line {number}: image"))
     return ids
 
 

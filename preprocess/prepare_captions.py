@@ -20,6 +20,7 @@ from text_options import add_text_options, check_vocabulary, make_pipeline
 from vtlm_fairseq.data.binarise import new_folder
 from vtlm_fairseq.data.caption_files import FORMATS, CaptionFile, Pair
 from vtlm_fairseq.data.image_ids import HeldOut, ImageMap, KnownIds, region_counts, strip_extension
+from vtlm_fairseq.data.names import name_fault
 from vtlm_fairseq.data.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
 from vtlm_fairseq.data.region_store import find_store_files
 from vtlm_fairseq.errors import VTLMError, exit_on_error
@@ -96,7 +97,7 @@ class Captions:
             files["valid"] = self._open(arguments.valid, "--valid")
         for test in arguments.test:
             name, equals, path = test.partition("=")
-            if not equals or not name.isidentifier() or name in (*FILTERED, *files):
+            if not equals or not name.isidentifier() or name_fault(name) or name in (*FILTERED, *files):
                 raise VTLMError(f"--test {test}: must be NAME=FILE, with a name of its own such as test_2016")
             files[name] = self._open(path, "--test")
         if arguments.valid_size is not None and arguments.regions and os.path.isdir(arguments.regions):

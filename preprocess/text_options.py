@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vtlm_fairseq.data.names import check_languages
 from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline
 from vtlm_fairseq.errors import VTLMError
 
@@ -45,6 +46,7 @@ def make_pipeline(arguments: argparse.Namespace) -> TextPipeline:
     Raises:
         VTLMError: both sides are the same language.
     """
+    check_languages((arguments.source_lang, arguments.target_lang), "--source-lang, --target-lang")
     if arguments.source_lang == arguments.target_lang:
         raise VTLMError(f"--source-lang and --target-lang are both {arguments.source_lang!r}; name two languages")
     left_out = {

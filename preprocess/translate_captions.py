@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.data.caption_files import stream_lines
+from vtlm_fairseq.data.names import check_language
 from vtlm_fairseq.data.text_pipeline import load_bpe
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 
@@ -76,6 +77,7 @@ class TextTranslator:
         for path in paths:
             load_checkpoint(path, mmap=True)  # one line for what torch's restricted mode refuses
         for lang in (arguments.source_lang, arguments.target_lang):
+            check_language(lang, f"--model {folder}")
             if not (folder / f"dict.{lang}.txt").is_file():
                 raise VTLMError(f"{folder / f'dict.{lang}.txt'}: no such file; see --model, -s and -t")
         overrides = {"data": str(folder), "source_lang": arguments.source_lang, "target_lang": arguments.target_lang}

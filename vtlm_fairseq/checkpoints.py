@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from vtlm_fairseq.data.names import check_languages
 from vtlm_fairseq.errors import VTLMError
 
 _UNREADABLE = (
@@ -62,6 +63,9 @@ def read_model_config(path: str) -> dict:
     if state.get("args") is not None or name not in (None, *TASKS):
         raise VTLMError(f"{path}: task {name!r} is not one of this package")
     check_model_name(config, path)
+    langs = config.get("langs")
+    names = langs.split(",") if isinstance(langs, str) else [langs]
+    check_languages((*names, config.get("source_lang"), config.get("target_lang")), path)
     return config
 
 

@@ -80,6 +80,14 @@ def test_unreadable_files_are_listed(grids, tmp_path, capsys):
     assert "complete already, errors in " in capsys.readouterr().out
 
 
+def test_a_pipe_among_the_images_does_not_stop_the_run(grids, tmp_path):
+    """Nothing comes out of it: the run waited for ever."""
+    os.mkfifo(grids / "pipe.npy")
+    extract(grids, tmp_path / "s.h5", status=3)
+    (line,) = (tmp_path / "s.h5.errors.tsv").read_text().splitlines()
+    assert line.split("\t") == ["pipe", str(grids / "pipe.npy"), "a pipe, a device or a folder holds no image"]
+
+
 def test_a_mended_file_is_read_when_begun_anew(grids, tmp_path):
     sound = (grids / "img0001.npy").read_bytes()
     (grids / "img0001.npy").write_bytes(b"")

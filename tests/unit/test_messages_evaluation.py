@@ -409,8 +409,8 @@ def test_reports(here, monkeypatch):
         ),
         ("report_pictures.load_pictures", "--images none: no such folder", lambda: load_pictures(Path("none"), ["a"])),
         (
-            "report_pictures.small_picture",
-            "hyp: not a readable picture (cannot identify image file",
+            "image_reading.open_image",
+            "hyp: no image, or not in a format",
             lambda: small_picture(Path("hyp")),
         ),
     ]
@@ -418,8 +418,8 @@ def test_reports(here, monkeypatch):
         says(site, words, call)
     without(monkeypatch, "PIL")
     says(
-        "report_pictures.load_pictures",
-        "--images needs Pillow: pip install 'vtlm-fairseq[extract]'",
+        "image_reading.require_pillow",
+        "images are read with Pillow, not installed here: pip install 'vtlm-fairseq[extract]'",
         load_pictures,
         Path("."),
         ["a"],

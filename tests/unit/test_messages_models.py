@@ -175,7 +175,12 @@ def test_originals(here):
         ),
         (
             "conversion._language_pair",
-            "a language called 'image' or with a comma in its name has no place here",
+            "a language called 'image' has no place here",
+            lambda: converted(original(lang2id={"en": 0, "ja": 1, "img": 2, "image": 3})),
+        ),
+        (
+            "names.check_language",
+            "its params: language 'a,b' holds a comma or a blank; see -s, -t and --langs",
             lambda: converted(original(lang2id={"en": 0, "ja": 1, "img": 2, "a,b": 3})),
         ),
         (

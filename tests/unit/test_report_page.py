@@ -162,7 +162,7 @@ def test_picture_files(tmp_path):
 
 def test_bad_pictures(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not a picture")
-    with pytest.raises(VTLMError, match="a.jpg: not a readable picture"):
+    with pytest.raises(VTLMError, match="a.jpg: no image"):
         load_pictures(tmp_path, ["a"])
     with pytest.raises(VTLMError, match="--images .*nowhere: no such folder"):
         load_pictures(tmp_path / "nowhere", ["a"])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vtlm_fairseq.data.input_image import InputImage
+from vtlm_fairseq.data.names import find_inside
 from vtlm_fairseq.errors import VTLMError, reason
 
 
@@ -86,10 +87,10 @@ class CocoImages:
 
     def _features(self, image: dict) -> np.ndarray:
         name = PurePosixPath(str(image["file_name"])).name
-        candidates = [self._folder / f"{n}.npy" for n in (name, PurePosixPath(name).stem, str(image["id"]))]
-        path = next((p for p in candidates if p.is_file()), None)
+        candidates = (name, PurePosixPath(name).stem, str(image["id"]))
+        path = next(filter(None, (find_inside(self._folder, n, (".npy",)) for n in candidates)), None)
         if path is None:
-            raise VTLMError(f"--features {self._folder}: none of {', '.join(p.name for p in candidates)} is there")
+            raise VTLMError(f"--features {self._folder}: none of {', '.join(f'{n}.npy' for n in candidates)} is there")
         try:
             features = np.load(path, allow_pickle=False)
         except Exception as error:  # numpy raises a dozen types for damaged files

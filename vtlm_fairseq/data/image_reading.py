@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+MAX_FILE_BYTES = 1 << 30
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
 _JPEG_REDUCTIONS = (2, 4, 8)
 
@@ -35,7 +35,11 @@ def open_image(path: str) -> "Image.Image":
         VTLMError: it cannot be read (names the file and the reason).
     """
     try:
-        return decode_image(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise UnreadableImageError(f"a file of more than {MAX_FILE_BYTES:,} bytes is taken for no image")
+        return decode_image(data)
     except OSError as error:
         raise VTLMError(f"{path}: cannot be read ({error.strerror})") from None
     except UnreadableImageError as error:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.region_guard import check_openable
 from vtlm_fairseq.data.region_rows import Rows
 from vtlm_fairseq.data.region_schema import (
@@ -263,6 +264,7 @@ def find_store_files(regions: str, split: str) -> list[str]:
         if not os.path.isfile(regions):
             raise VTLMError(f"--regions {regions}: no such file or folder")
         return [regions]
+    check_name(split, f"--regions {regions}: split", nested=True)
     stem = os.path.join(glob.escape(regions), glob.escape(split))
     whole, shards = glob.glob(f"{stem}.h5"), sorted(glob.glob(f"{stem}.*.h5"))
     if whole and shards:

@@ -27,6 +27,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from vtlm_fairseq.data.names import check_languages, check_name
 from vtlm_fairseq.errors import VTLMError, reason
 
 SCHEMA_VERSION = 1
@@ -111,9 +112,9 @@ class TextPipeline:
                 f"{path}: schema_version {content['schema_version']} is not known (this version reads "
                 f"{SCHEMA_VERSION}); install the vtlm-fairseq that wrote it"
             )
-        names = [content["bpe"].get("file"), *content["sha256"]]
-        if any(name is not None and (not isinstance(name, str) or Path(name).name != name) for name in names):
-            raise VTLMError(f"{path}: a file name leads out of the folder; {_REMEDY}")
+        check_languages((content["source_lang"], content["target_lang"]), str(path))
+        for name in (content["bpe"].get("file"), *content["sha256"]):
+            name is None or check_name(name, f"{path}: file", hint=_REMEDY)
         kind = content["bpe"].get("kind")
         if kind not in BPE_KINDS or content["bpe"].get("file") != BPE_FILES[kind]:
             raise VTLMError(f"{path}: 'bpe' is {content['bpe']}, not a kind and its file; {_REMEDY}")

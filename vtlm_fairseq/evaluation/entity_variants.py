@@ -21,6 +21,7 @@ from vtlm_fairseq.data.flickr30k_entities import (
     letters_and_digits,
     read_entities,
 )
+from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.tasks.captions import read_image_names
@@ -238,6 +239,7 @@ def make_variants(data: Path, split: str, *, entities: Path, choice: Choice) -> 
     Raises:
         VTLMError: a file is missing or does not fit, or a variant is not what it must be.
     """
+    check_name(split, "split", nested=True, hint="see --gen-subset")
     pipeline = TextPipeline.load(data)
     source, references = (
         _read(data / "references" / f"{split}.{lang}") for lang in (pipeline.source_lang, pipeline.target_lang)

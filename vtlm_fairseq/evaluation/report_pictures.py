@@ -5,6 +5,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from vtlm_fairseq.data.image_reading import open_image, require_pillow
+from vtlm_fairseq.data.names import find_inside
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.report_page import Picture
 
@@ -20,47 +22,30 @@ def load_pictures(folder: Path, ids: Iterable[str]) -> dict[str, Picture]:
 
     Args:
         folder: holds ``ID``, ``ID.jpg``, ``ID.jpeg``, ``ID.png`` or ``ID.webp``.
-        ids: image ids.
+        ids: image ids; one that leads out of the folder has no picture.
 
     Raises:
         VTLMError: no such folder, Pillow is missing, or a file is not a picture.
     """
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise VTLMError("--images needs Pillow: pip install 'vtlm-fairseq[extract]'") from None
+    require_pillow()
     if not folder.is_dir():
         raise VTLMError(f"--images {folder}: no such folder")
-    found = {}
-    for image_id in dict.fromkeys(ids):
-        path = find_picture(folder, image_id)
-        if path is not None:
-            found[image_id] = small_picture(path)
-    return found
+    paths = {image_id: find_picture(folder, image_id) for image_id in dict.fromkeys(ids)}
+    return {image_id: small_picture(path) for image_id, path in paths.items() if path is not None}
 
 
 def find_picture(folder: Path, image_id: str) -> Path | None:
-    """The file of an image; an id that names another folder has none."""
-    if "/" in image_id or "\\" in image_id or "\0" in image_id or image_id in ("", ".", ".."):
-        return None
-    paths = (folder / f"{image_id}{suffix}" for suffix in SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+    """The file of an image; an id that leads out of the folder has none."""
+    return find_inside(folder, image_id, SUFFIXES)
 
 
 def small_picture(path: Path) -> Picture:
-    """A picture as JPEG of at most `MAX_SIDE` pixels a side and `MAX_BYTES` bytes.
+    """A picture as JPEG of at most `MAX_SIDE` pixels a side and `MAX_BYTES` bytes, the right way up.
 
     Raises:
         VTLMError: not a picture, or too large to be one.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (MAX_SIDE, MAX_SIDE))
-            picture = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VTLMError(f"{path}: not a readable picture ({error}); see --images") from None
+    picture = open_image(str(path))
     for side, quality in ATTEMPTS:
         picture.thumbnail((side, side))
         buffer = io.BytesIO()

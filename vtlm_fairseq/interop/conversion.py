@@ -14,6 +14,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
+from vtlm_fairseq.data.names import check_languages
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.interop.names import REGION_PARTS, our_layout
 from vtlm_fairseq.interop.original import IMAGE_LANGUAGE, OriginalCheckpoint, read_original
@@ -162,6 +163,7 @@ def _model_config(
 def _language_pair(
     original: OriginalCheckpoint, names: list[str], source_lang: str | None, target_lang: str | None
 ) -> tuple[str, str]:
+    check_languages(names, "its params")
     pair = original.language_pair() or (None, None)
     pair = (source_lang or pair[0], target_lang or pair[1])
     if None in pair:
@@ -169,8 +171,8 @@ def _language_pair(
     for name in pair:
         if name not in names:
             raise VTLMError(f"{name!r} is not one of its languages ({', '.join(names)}); see -s and -t")
-    if IMAGE in names or any("," in name for name in names):
-        raise VTLMError(f"a language called {IMAGE!r} or with a comma in its name has no place here")
+    if IMAGE in names:
+        raise VTLMError(f"a language called {IMAGE!r} has no place here")
     return pair
 
 

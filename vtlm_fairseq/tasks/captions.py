@@ -31,6 +31,7 @@ from vtlm_fairseq.checkpoints import (
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
+from vtlm_fairseq.data.names import check_languages, check_name
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
@@ -158,6 +159,7 @@ class CaptionsTask:
                 raise VTLMError(f"data folder {cfg.data!r} does not exist; prepare it with fairseq-preprocess")
             if cfg.source_lang is None or cfg.target_lang is None:
                 cfg.source_lang, cfg.target_lang = language_pair(paths[0])
+            check_languages((cfg.source_lang, cfg.target_lang, *(cfg.langs.split(",") if cfg.langs else ())), paths[0])
             source, target = (
                 cls.load_dictionary(os.path.join(paths[0], f"dict.{lang}.txt"))
                 for lang in (cfg.source_lang, cfg.target_lang)
@@ -345,6 +347,7 @@ class CaptionsTask:
 
         ``combine`` joins ``train``, ``train1``, ...; each part has its own ``.images``.
         """
+        check_name(split, "split", nested=True, hint="see --train-subset, --valid-subset and --gen-subset")
         paths = utils.split_paths(self.cfg.data)
         folder = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
         src, tgt = self.cfg.source_lang, self.cfg.target_lang
