@@ -39,6 +39,7 @@ from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.cross_attention import shared_keys
 from vtlm_fairseq.models.embeddings import IMAGE
 from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.runs import keep_log, start_run
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class CaptionsTask:
     has_regions: bool = False
     region_dim: int | None = None
     region_classes: int | None = None
+    best: BestCheckpoints | None = None  # in training
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
     parameter_bytes: int = 0
@@ -202,7 +204,7 @@ class CaptionsTask:
                 if from_checkpoint:
                     self._adopt(cfg)
                 else:
-                    start_run(self.cfg)
+                    self.best = start_run(self.cfg)
                     self._describe(cfg)
             if self.cfg.autocast == "fp16" and not from_checkpoint and not self.cfg.amp:
                 raise VTLMError(
@@ -290,7 +292,11 @@ class CaptionsTask:
         """
         if getattr(cfg, "_name", None) == "ctc":
             raise SystemExit("error: --criterion ctc is for speech; choose another")
-        return super().build_criterion(cfg, from_checkpoint=True)
+        criterion = super().build_criterion(cfg, from_checkpoint=True)
+        if self.best is not None:
+            with exit_on_error():
+                self.best.check(self, criterion)
+        return criterion
 
     def begin_epoch(self, epoch: int, model) -> None:
         """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
@@ -301,6 +307,7 @@ class CaptionsTask:
             self.check_clipping(model)
             self.loss_watch, self.loader_watch = LossWatch(), LoaderWatch()
             self.loader_watch.start()
+            self.begin_best()
         if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
             return
         folder, save_dir = utils.split_paths(self.cfg.data)[0], self.cfg.save_dir
@@ -316,6 +323,31 @@ class CaptionsTask:
                 names += TextPipeline.load(folder).files()
             for name in dict.fromkeys(names):
                 place_beside(os.path.join(folder, name), save_dir)
+
+    def begin_best(self) -> None:
+        """Hand the best checkpoints over to ``self.best``, once the trainer has read its checkpoint."""
+        if self.best is not None:
+            restored = self.restored_checkpoint()
+            keeps = type(self).post_save is CaptionsTask.post_save  # a derived task's may not call ours
+            self.best.begin(load_checkpoint(restored, mmap=True) if restored else None, keeps=keeps)
+
+    def begin_valid_epoch(self, epoch: int, model) -> None:
+        """Expect the figures of the first validation set."""
+        super().begin_valid_epoch(epoch, model)
+        if self.best is not None:
+            self.best.begin_validation()
+
+    def post_validate(self, model, stats: dict, agg) -> None:
+        """Called by fairseq with the figures of a validation set: one line where the metric is not among them."""
+        if self.best is not None:
+            with exit_on_error():
+                self.best.validated(stats)
+
+    def post_save(self, path: str, num_updates: int) -> None:
+        """Called by fairseq, on the first rank, when a checkpoint is saved: keep the best."""
+        if self.best is not None:
+            with exit_on_error():
+                self.best.keep(path)
 
     def check_clipping(self, model) -> None:
         """Refuse ``--cpu`` with ``--clip-norm`` beside a GPU, before the first update fails."""

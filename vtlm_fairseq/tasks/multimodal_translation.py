@@ -126,13 +126,11 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
         TranslationTask logs numpy arrays; they would be saved with the checkpoint, which ``torch.load`` then refuses.
         """
         super(TranslationTask, self).reduce_metrics(logging_outputs, criterion)
-        if not self.cfg.eval_bleu:
-            return
+        if not self.cfg.eval_bleu or not any("_bleu_sys_len" in log for log in logging_outputs):
+            return  # a batch of training
         names = ["_bleu_sys_len", "_bleu_ref_len"]
         names += [f"_bleu_{kind}_{i}" for kind in ("counts", "totals") for i in range(EVAL_BLEU_ORDER)]
         sums = {name: float(utils.item(sum(log.get(name, 0) for log in logging_outputs))) for name in names}
-        if not any(sums[f"_bleu_totals_{i}"] for i in range(EVAL_BLEU_ORDER)):
-            return
         for name, value in sums.items():
             metrics.log_scalar(name, value)
 

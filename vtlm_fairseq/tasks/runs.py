@@ -9,6 +9,7 @@ from fairseq.logging import progress_bar
 from omegaconf import DictConfig
 
 from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 
 LOGGERS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # that --log-file adds handlers to
 
@@ -24,16 +25,19 @@ def whole_config(cfg) -> DictConfig | None:
     return root if root is not None and "checkpoint" in root and "distributed_training" in root else None
 
 
-def start_run(cfg) -> None:
-    """Set up fairseq for the training that begins.
+def start_run(cfg) -> BestCheckpoints | None:
+    """Set up fairseq for the training that begins; returns what keeps its best checkpoints.
 
     Args:
         cfg: the task's configuration.
     """
     forget_last_run()
     keep_log(cfg)
-    if (whole := whole_config(cfg)) is not None:
-        read_on_all_ranks(whole)
+    whole = whole_config(cfg)
+    if whole is None:
+        return None
+    read_on_all_ranks(whole)
+    return BestCheckpoints(whole)
 
 
 def read_on_all_ranks(whole: DictConfig) -> None:
