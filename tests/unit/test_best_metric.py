@@ -31,7 +31,7 @@ def test_direction_reaches_the_scheduler(tmp_path, resolved):
 
 
 @pytest.mark.parametrize("metric, worst", [("loss", math.inf), ("mlm_accuracy", -math.inf)])
-def test_not_a_number(tmp_path, metric, worst):
+def test_not_a_number(tmp_path, caplog, metric, worst):
     """A validation that is not a number is the worst of all, not the one that none is better than."""
     cfg = pretraining_config(folder(tmp_path / "data", {"train": 4}).path, "--best-checkpoint-metric", metric)
     task = begun(cfg)
@@ -39,6 +39,7 @@ def test_not_a_number(tmp_path, metric, worst):
     task.begin_valid_epoch(1, None)
     task.post_validate(None, stats, None)
     assert stats[metric] == worst
+    assert "of this validation is not a number: it counts as the worst" in caplog.text
 
 
 def test_names_that_tell():
