@@ -53,7 +53,7 @@ def read_translated(path: Path) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for row, line in enumerate(read_lines(path, option="--translated-captions"), 1):
         image_id, _, number = line.partition("\t")
-        if not number.isdecimal() or image_id in numbers:
+        if not number.isdecimal() or len(number) > 20 or image_id in numbers:
             raise VTLMError(f"{path} line {row}: not `image id<TAB>number`, or an image given twice")
         numbers[image_id] = int(number)
     return numbers

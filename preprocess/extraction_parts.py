@@ -23,6 +23,7 @@ from vtlm_fairseq.data.region_merge import copy_regions
 from vtlm_fairseq.data.region_schema import decode, read_header
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.json_objects import parse_object
 
 Failure = tuple[str, str, str]  # image id, path, reason
 
@@ -124,7 +125,7 @@ class Extraction:
         if not path.exists() or not self._any_part():
             _write(path, json.dumps(self._plan, indent=1) + "\n")
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = parse_object(path.read_bytes(), str(path), hint="add --overwrite to begin anew")
         for name, value in self._plan.items():
             if before.get(name) != value:
                 raise VTLMError(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vtlm_fairseq.data.tar_files import tar_members
 from vtlm_fairseq.errors import VTLMError
-
-_TAR_BLOCK = 512
 
 
 class ImageFile(NamedTuple):
@@ -150,29 +148,17 @@ def _list(path: str) -> Iterator[ImageFile]:
 def _members(tar: str, suffixes: Collection[str], notes: list[str]) -> Iterator[ImageFile]:
     """Image members of a tar file; the id is webdataset's key: the name up to the first dot of its last part."""
     uncertain: list[str] = []
-    try:
-        with tarfile.open(tar, "r:") as file:
-            while (member := file.next()) is not None:
-                file.members = []  # it would keep all of them
-                folder, name = os.path.split(member.name)
-                if not member.isfile() or name.startswith("."):
-                    continue
-                key, _, suffix = name.partition(".")
-                if f".{suffix.lower()}" in suffixes:
-                    path = f"{tar}/{member.name}"
-                    yield ImageFile(os.path.join(folder, key), path, tar, member.offset_data, member.size)
-                elif os.path.splitext(name)[1].lower() in suffixes:
-                    uncertain.append(member.name)
-            end = file.offset
-        with open(tar, "rb") as raw:
-            raw.seek(end)
-            last = raw.read(_TAR_BLOCK)
-    except (OSError, tarfile.TarError) as error:
-        raise VTLMError(
-            f"{tar}: not an intact tar file ({error}); copy it again, and unpack it if it is compressed"
-        ) from None
-    if last != bytes(_TAR_BLOCK):
-        raise VTLMError(f"{tar}: damaged or cut at byte {end:,}; copy it again")
+    hint = "copy it again, and unpack it if it is compressed"
+    for _, member in tar_members(tar, mode="r:", hint=hint):
+        folder, name = os.path.split(member.name)
+        if name.startswith("."):
+            continue
+        key, _, suffix = name.partition(".")
+        if f".{suffix.lower()}" in suffixes:
+            path = f"{tar}/{member.name}"
+            yield ImageFile(os.path.join(folder, key), path, tar, member.offset_data, member.size)
+        elif os.path.splitext(name)[1].lower() in suffixes:
+            uncertain.append(member.name)
     if uncertain:
         notes.append(
             f"{tar}: {len(uncertain):,} members such as {uncertain[0]!r}, whose ending after the first dot "

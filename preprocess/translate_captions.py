@@ -30,6 +30,7 @@ from vtlm_fairseq.data.caption_files import stream_lines
 from vtlm_fairseq.data.names import check_language
 from vtlm_fairseq.data.text_pipeline import load_bpe
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.json_objects import parse_object
 
 BPE_FILES = ("bpecodes", "code", "bpe.codes", "bpe.model", "sentencepiece.bpe.model")
 """Names under which a model folder may hold its BPE model."""
@@ -167,7 +168,7 @@ class BlockWriter:
         self.done = 0
         try:
             if self._partial.exists() and self._settings.exists():
-                before = json.loads(self._settings.read_text(encoding="utf-8"))
+                before = parse_object(self._settings.read_bytes(), str(self._settings), hint="remove it to start anew")
                 differ = sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key))
                 if differ:
                     raise VTLMError(

@@ -219,6 +219,11 @@ def _coco(rng: random.Random, work: Path, mark: Path) -> list:
     for _ in range(rng.choice((0, 1, 1, 2, 4))):
         content = _change(rng, content)
     data = json.dumps(content).encode()
+    if rng.random() < 0.1:  # what JSON can say and no file hold
+        old, new = rng.choice(((b'"cat"', b'"\\ud800"'), (b'"a.jpg"', b'"a\\u0000.jpg"'), (b'"b/c.jpg"', b'"\\udfff"'),
+                               (b"30", b"NaN"), (b"100", b"-Infinity"), (b"0.5", b"1e999"),
+                               (b'"id": 1', b'"id": "../x"'), (b"[1, 2", b"[" * 2000)))  # fmt: skip
+        data = data.replace(old, new)
     (work / "c.json").write_bytes(damage(rng, data) if rng.random() < 0.2 else data)
     features = work / "features"
     features.mkdir()

@@ -51,6 +51,9 @@ def setup(folder: Path) -> Case:
                 except (UnicodeError, ValueError):
                     pass
         data = buffer.getvalue()
+        for _ in range(rng.choice((0, 0, 0, 1, 2, 3))):
+            at = rng.randrange(len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if rng.random() < 0.3 else 0
+            data = data[:at] + _extended(rng) * (1200 if rng.random() < 0.02 else 1) + data[at:]
         path.write_bytes(damage(rng, data) if rng.random() < 0.5 else data)
         try:
             files, notes = list_images(str(path), IMAGE_SUFFIXES)
@@ -67,6 +70,20 @@ def setup(folder: Path) -> Case:
             assert os.listdir(folder) == ["x.tar"] and set(os.listdir(folder.parent)) == before, "files were written"
 
     return case
+
+
+def _extended(rng: random.Random) -> bytes:
+    """A header that says more of the member behind it: a pax header or a long name, of any size."""
+    record = rng.choice(
+        (b"17 size=-2048", b"18 path=../x.jpg", b"22 GNU.sparse.major=1", b"22 GNU.sparse.minor=0", b"99")
+    )
+    record += rng.choice((b"\n", b"", b"\0"))
+    block = bytearray(tarfile.TarInfo("x").tobuf())
+    block[156:157] = rng.choice((b"x", b"g", b"X", b"L", b"K", b"S"))
+    size = rng.choice((len(record), len(record), 0, 511, 1 << 20, (1 << 33) - 1, -1))
+    block[124:136] = b"%011o\0" % size if size >= 0 else b"\xff" * 12
+    block[148:156] = b"%06o\0 " % sum(block[:148] + b" " * 8 + block[156:])
+    return bytes(block) + record.ljust(tarfile.BLOCKSIZE, b"\0")
 
 
 def _picture(kind: str) -> bytes:

@@ -14,6 +14,7 @@ from vtlm_fairseq.data.text_pipeline import BPE_KINDS, STEPS, TextPipeline, lear
 
 VALUES = (None, True, False, 0, 1, -1, 1.5, 1e400, "", "x", "en", "../x", "/etc/passwd", "a/b", ".", "..", [], {}, [[]],
           "dict.en.txt", "text.json", "bpe.model", "sentencepiece", "none", list(STEPS), list(STEPS[::-1]),
+          10**400, "9" * 5000, "x\0",
           ["tokenise"], ["escape"], ["lowercase", "lowercase"], [1], [None], [[]], {"file": "x"}, *NUMBERS,
           *ODD_CHARACTERS)  # fmt: skip
 

@@ -97,11 +97,11 @@ def test_lists_and_tar_files(here, monkeypatch):
             tar.add(name)
     whole = Path("x.tar").read_bytes()
     Path("x.tar").write_bytes(whole[:2048])  # between a member and the end mark
-    says("images._members", "x.tar: damaged or cut at byte", extract(source="x.tar"))
+    says("tar_files.tar_members", "x.tar: damaged or cut at byte", extract(source="x.tar"))
     with tarfile.open("x.tar", "w:gz") as tar:
         tar.add("grids/img0000.npy")
     words = "x.tar: not an intact tar file ("
-    text = message("images._members", extract(source="x.tar"))
+    text = message("tar_files.tar_members", extract(source="x.tar"))
     assert words in text and "copy it again, and unpack it if it is compressed" in text
     says(
         "images.list_images",

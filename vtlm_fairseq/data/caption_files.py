@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from vtlm_fairseq.data.names import is_text
 from vtlm_fairseq.errors import VTLMError, reason
 
 FORMATS = ("auto", "tsv", "jsonl", "lines")
@@ -92,6 +93,11 @@ class CaptionFile:
         for pair in read():
             if not pair.image.strip():
                 raise VTLMError(f"{pair.place}: no image id")
+            if set(pair.image) & set("\n\r") or not all(map(is_text, pair[:3])):
+                raise VTLMError(
+                    f"{pair.place}: the image id is more than one line, or a zero character or half a character is in "
+                    "the text; mend the line"
+                )
             yield pair
 
     def image_ids(self) -> Iterator[str]:
@@ -102,14 +108,14 @@ class CaptionFile:
         lines = enumerate(stream_lines(self.path), start=1)
         wanted = [self._columns[name] for name in (IMAGE, *self._langs)]
         width = 0
-        if not all(column.isdecimal() for column in wanted):
+        if not all(_is_number(column) for column in wanted):
             names = next(lines, (1, ""))[1].split("\t")
             for column in wanted:
-                if not column.isdecimal() and column not in names:
+                if not _is_number(column) and column not in names:
                     raise VTLMError(
                         f"{self.path} line 1: no column {column!r}, there are {', '.join(names)}; see --columns"
                     )
-            wanted = [column if column.isdecimal() else str(names.index(column) + 1) for column in wanted]
+            wanted = [column if _is_number(column) else str(names.index(column) + 1) for column in wanted]
             width = len(names)
         image, source, target = (int(column) - 1 for column in wanted)
         if min(image, source, target) < 0:
@@ -159,6 +165,11 @@ class CaptionFile:
                     "have; lines of the three belong together"
                 )
             yield Pair(image.strip(), source_line, target_line, f"{source} line {number}")
+
+
+def _is_number(column: str) -> bool:
+    """Whether a column is given by its number."""
+    return column.isdecimal() and len(column) < 10
 
 
 def _find(path: str, option: str) -> Path:

@@ -76,7 +76,7 @@ class CocoImages:
             boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(len(annotations), 4)
             scores = np.array([a.get("score", 1.0) for a in annotations], dtype=np.float32)
             size = float(image["width"]), float(image["height"])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise VTLMError(f"{where}: a bbox is not x, y, width, height, or a value is not a number") from None
         if not min(size) > 0 or not np.isfinite(size).all():
             raise VTLMError(f"{where}: size {size[0]:g} x {size[1]:g} pixels, must be above 0")

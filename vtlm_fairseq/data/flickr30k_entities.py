@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import html
 import re
-import tarfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from xml.etree import ElementTree
+from xml.parsers import expat
 
-from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.data.tar_files import tar_members
+from vtlm_fairseq.errors import VTLMError
 
 MAX_FILE_BYTES = 1 << 20
 """No file of the collection is near this size; a larger one is refused before it is parsed."""
+
+MAX_MEMBERS = 1_000_000
+"""Of the archive, which has 64,000."""
+
+MAX_SIDE = 1_000_000
+"""Pixels of a side of an image."""
 
 COLOURS = frozenset(
     "beige black blond blonde blue bright brown colorful dark gold gray green grey orange pink purple red silver "
@@ -90,20 +97,16 @@ class _Archive:
     def __init__(self, path: Path, image_ids: Iterable[str]) -> None:
         wanted = {name for image_id in image_ids for name in _names(image_id)}
         self._files: dict[str, bytes] = {}
-        try:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    name = "/".join(member.name.split("/")[-2:])
-                    if not member.isfile() or name not in wanted:
-                        continue
-                    if member.size > MAX_FILE_BYTES:
-                        raise VTLMError(
-                            f"{path}: {member.name} is larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k "
-                            "Entities"
-                        )
-                    self._files[name] = archive.extractfile(member).read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise VTLMError(f"{path}: not a readable archive ({reason(error)}); give --entities the folder") from None
+        hint = "give --entities the folder"
+        for archive, member in tar_members(path, mode="r", hint=hint, most=MAX_MEMBERS):
+            name = "/".join(member.name.split("/")[-2:])
+            if name not in wanted:
+                continue
+            if member.size > MAX_FILE_BYTES:
+                raise VTLMError(
+                    f"{path}: {member.name} is larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k Entities"
+                )
+            self._files[name] = archive.extractfile(member).read()
 
     def read(self, name: str) -> bytes:
         return self._files[name]
@@ -153,9 +156,8 @@ def parse_annotation(data: bytes, *, where: str) -> tuple[int, int, tuple[Box, .
     Raises:
         VTLMError: the file is not an annotation, or a box does not lie in the image.
     """
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise VTLMError(f"{where}: document type declarations are not read")
     try:
+        _refuse_document_type(data, where)
         root = ElementTree.fromstring(data)
         width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
         boxes = []
@@ -165,13 +167,33 @@ def parse_annotation(data: bytes, *, where: str) -> tuple[int, int, tuple[Box, .
                 continue
             xyxy = tuple(int(corners.findtext(corner, "")) for corner in ("xmin", "ymin", "xmax", "ymax"))
             boxes.append(Box(xyxy=xyxy, chains=tuple(int(name.text or "") for name in item.iter("name"))))
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, expat.ExpatError, ValueError, LookupError) as error:
+        if isinstance(error, VTLMError):
+            raise
         raise VTLMError(f"{where}: not a Flickr30k Entities annotation ({error})") from None
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise VTLMError(f"{where}: an image of {width} x {height} pixels is none of Flickr30k; unpack the file again")
     for box in boxes:
         x1, y1, x2, y2 = box.xyxy
         if not (0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height):
             raise VTLMError(f"{where}: box {box.xyxy} does not lie in the image of {width} x {height} pixels")
     return width, height, tuple(boxes)
+
+
+def _refuse_document_type(data: bytes, where: str) -> None:
+    """Look for a document type, which may define entities, as the parser sees it: in whatever encoding.
+
+    Raises:
+        VTLMError: it has one.
+        ExpatError: it is not well-formed.
+    """
+
+    def refuse(*_: object) -> None:
+        raise VTLMError(f"{where}: document type declarations are not read")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.Parse(data, True)
 
 
 def read_entities(source: Path, image_ids: list[str]) -> Iterator[ImageEntities]:

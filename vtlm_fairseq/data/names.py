@@ -13,6 +13,11 @@ MAX_BYTES = 200
 """Of a name; what is put before and behind it must fit into the 255 that file systems take."""
 
 
+def is_text(text: str) -> bool:
+    """Whether files can hold a text: no zero character, and no half of a character (a lone surrogate)."""
+    return "\0" not in text and not any(0xD800 <= ord(c) < 0xE000 for c in text)
+
+
 def name_fault(name: object, *, nested: bool = False) -> str | None:
     """Why a name cannot be a part of a path; None: it can.
 

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from vtlm_fairseq.data.names import is_text
 from vtlm_fairseq.data.region_schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, encode_ids
 from vtlm_fairseq.errors import VTLMError
 
@@ -90,7 +91,7 @@ class RegionStoreWriter:
         self.path = os.fspath(path)
         self.class_names = list(class_names)
         self.feature_dim = int(feature_dim)
-        self._check_options(dtype, attributes or {})
+        self._check_options(dtype, attributes or {}, {"detector": detector, "created_by": created_by})
         self.dtype = np.dtype(dtype)
         self._attributes = {
             **(attributes or {}),
@@ -108,11 +109,16 @@ class RegionStoreWriter:
         self._file: h5py.File | None = None
         self._temporary = ""
 
-    def _check_options(self, dtype: str, attributes: Mapping[str, Any]) -> None:
+    def _check_options(self, dtype: str, attributes: Mapping[str, Any], texts: Mapping[str, str]) -> None:
         if self.feature_dim < 1:
             raise VTLMError(f"{self.path}: feature_dim is {self.feature_dim}, must be at least 1")
         if not 1 <= len(self.class_names) <= np.iinfo(np.int16).max:
             raise VTLMError(f"{self.path}: {len(self.class_names)} class names, must be 1 to 32767 (labels are int16)")
+        for name, text in [("class name", name) for name in self.class_names] + [*attributes.items(), *texts.items()]:
+            if isinstance(text, str) and not is_text(text):
+                raise VTLMError(
+                    f"{self.path}: {name} {text[:99]!r} cannot be stored: a zero or half a character is in it"
+                )
         if dtype not in FEATURE_DTYPES:
             raise VTLMError(f"{self.path}: dtype {dtype!r}, must be {' or '.join(FEATURE_DTYPES)}")
         taken = [name for name in attributes if name in ROOT_ATTRIBUTES]

@@ -95,8 +95,8 @@ def read_line_numbers(path: str, count: int, *, option: str) -> list[int]:
     """
     numbers = []
     for number, text in enumerate(read_lines(path), 1):
-        if not text.strip().isdecimal() or not 1 <= int(text) <= count:
-            raise VTLMError(f"{path}, line {number}: {text!r} is not a line number from 1 to {count} ({option})")
+        if not text.strip().isdecimal() or len(text) > 20 or not 1 <= int(text) <= count:
+            raise VTLMError(f"{path}, line {number}: {text[:20]!r} is not a line number from 1 to {count} ({option})")
         numbers.append(int(text) - 1)
     if not numbers or len(set(numbers)) != len(numbers):
         raise VTLMError(f"{path}: {'a line number is there twice' if numbers else 'no line numbers'} ({option})")

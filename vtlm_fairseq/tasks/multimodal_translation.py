@@ -13,6 +13,7 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.json_objects import parse_object
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.models.transfer import PretrainedEncoder
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
@@ -58,6 +59,9 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
             if not from_checkpoint and cfg.pretrained and not self.restored_checkpoint():
                 self._pretrained = PretrainedEncoder.load(cfg.pretrained)
                 self._pretrained.check_dictionary(self.source_dictionary)
+            for name in ("eval_bleu_args", "eval_bleu_detok_args") if self.cfg.eval_bleu else ():
+                option = f"--{name.replace('_', '-')}"
+                parse_object(self.cfg[name] or "", option, hint="give an object such as '{\"beam\": 4}'")
             model = super().build_model(cfg, from_checkpoint)
             if self._pretrained is not None:
                 self._pretrained.fill(model, cfg, init_cross_attention=str(cfg.init_cross_attention)).log()
