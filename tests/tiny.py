@@ -74,6 +74,9 @@ class MemoryStore:
         """[n] regions of images."""
         return np.array([len(self.images[row].labels) for row in rows], dtype=np.int64)
 
+    def check_soon(self) -> None:
+        """Memory does not change."""
+
     def image_id(self, row: int) -> str:
         """Name of an image."""
         return f"img{row}.jpg"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stores import fault, make_store, random_image
+from vtlm_fairseq.data.region_rows import Rows
 from vtlm_fairseq.data.region_schema import MAX_ID_BYTES
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
 
@@ -172,3 +173,72 @@ def test_a_fault_of_the_check_itself_is_no_fault_of_the_file(path, monkeypatch):
     monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: {}["a bug"])
     with pytest.raises(RuntimeError, match="a bug"):
         validate(path)
+
+
+def test_rows_are_read_where_the_file_keeps_them(path, tmp_path):
+    """Links to data of another file, whose places would be looked up in the file that links to them."""
+    make_store(tmp_path / "data.h5", 3, regions=[9, 4, 5])
+    for link in (h5py.ExternalLink("data.h5", "features"), h5py.ExternalLink("s.h5", "boxes")):
+        with h5py.File(path, "a") as file:
+            del file["features"]
+            file["features"] = link
+        assert "'features' is an external link to " in refused(path)
+    virtual(path, (18, 8), 18, (18, 8))
+    assert validate(path) == []
+    for kind in (h5py.ExternalLink("other.h5", "/features"), h5py.SoftLink("/moved")):
+        make_store(tmp_path / "other.h5", 3)
+        with h5py.File(tmp_path / "data.h5", "a") as file:
+            if "features" in file and "moved" not in file:
+                file.move("features", "moved")
+            else:
+                del file["features"]
+            file["features"] = kind
+        assert "data.h5: 'features' is a" in refused(path)
+
+
+def test_virtual_rows_with_two_sources_and_none(path, tmp_path):
+    """Two sources for the first rows make up in number for the last, which HDF5 fills with zeros."""
+    make_store(tmp_path / "data.h5", 3)
+    with h5py.File(path, "a") as file:
+        del file["features"]
+        layout, source = h5py.VirtualLayout((18, 8), "f2"), h5py.VirtualSource("data.h5", "features", (18, 8))
+        layout[:9], layout[0:9] = source[:9], source[9:]
+        file.create_virtual_dataset("features", layout)
+    assert "takes row 0 from no other file, or from several" in refused(path)
+
+
+def other_type(name: str) -> h5py.h5t.TypeID:
+    """A type that HDF5 converts: bfloat16, and whole numbers in the upper bits of 16."""
+    if name == "labels":
+        kind = h5py.h5t.STD_I16LE.copy()
+        kind.set_precision(8)
+        kind.set_offset(4)
+        return kind
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_precision(16)
+    kind.set_size(2)
+    kind.set_ebias(127)
+    return kind
+
+
+@pytest.mark.parametrize("name", ["labels", "boxes"])
+def test_types_that_numpy_does_not_have(path, name):
+    """What is trained on is what h5py reads, and what `validate` looks at."""
+    with h5py.File(path, "a") as file:
+        values = file[name][:]
+        del file[name]
+        space = h5py.h5s.create_simple(values.shape)
+        made = h5py.h5d.create(file.id, name.encode(), other_type(name), space)
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        seen = file[name][:]
+    found = np.concatenate([getattr(RegionStore([path])[row], name) for row in range(3)])
+    np.testing.assert_array_equal(found, seen)
+    assert validate(path) == [] and np.abs(found - values).max() < 0.01
+
+
+def test_validate_reads_what_training_reads(path, monkeypatch):
+    """The same reader: a fault of it is a fault of the file."""
+    read = Rows.__getitem__
+    monkeypatch.setattr(Rows, "__getitem__", lambda self, span: read(self, span) * np.float32(2))
+    assert f"{path}: image 'img0.jpg', region 0: box is not within 0..1" in validate(path)

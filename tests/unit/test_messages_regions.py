@@ -391,9 +391,17 @@ def grouped(file):
     file.create_group("boxes")
 
 
-def dangling(file):
+def linked(file):
     del file["boxes"]
-    file["boxes"] = h5py.ExternalLink("wide.h5", "nothing")
+    file["boxes"] = h5py.ExternalLink("wide.h5", "boxes")
+
+
+def overlapping(file):
+    file.move("boxes", "other")
+    layout = h5py.VirtualLayout((18, 4), "f4")
+    for part in (slice(0, 9), slice(9, 18)):
+        layout[:9] = h5py.VirtualSource(".", "other", shape=(18, 4))[part]
+    file.create_virtual_dataset("boxes", layout)
 
 
 def soft(file):
@@ -425,8 +433,9 @@ def long_ids(file):
             "none.h5, which is missing; copy it beside the store",
             virtual("boxes", "none.h5"),
         ),
-        ("region_schema._get_dataset", "is a soft link to /other; copy the data into the file", soft),
-        ("region_schema._get_dataset", "dataset 'boxes' cannot be opened", dangling),
+        ("region_schema._check_link", "is a soft link to /other; copy the data into the file", soft),
+        ("region_schema._check_link", "'boxes' is an external link to wide.h5; copy the data into the file", linked),
+        ("region_schema._check_cover", "takes row 0 from no other file, or from several; make the file", overlapping),
         ("region_schema._get_dataset", "dataset 'boxes' is missing; write it again", missing),
         ("region_schema._check_types", "labels has shape (18, 1), must have 1 axes; write", shaped),
         ("region_schema._check_attributes", "schema_version 7 is not known (this version reads 1); install", newer),
@@ -453,12 +462,12 @@ def test_damage_behind_the_header(here):
     with h5py.File("s.h5", "a") as file:
         del file["features"]
         file.create_dataset("features", data=np.ones((18, 8), "f2"), chunks=(18, 8), compression="gzip")
-    store = RegionStore(["s.h5"])
     with h5py.File("s.h5") as file:
         chunk = file["features"].id.get_chunk_info(0)
     with open("s.h5", "r+b") as file:
         file.seek(chunk.byte_offset)
         file.write(b"\xff" * chunk.size)
+    store = RegionStore(["s.h5"])
     text = message("region_schema.unreadable", store.__getitem__, 1)
     assert "s.h5: row 1: unreadable (" in text and "write it again with vtlm-regions convert or copy it again" in text
 

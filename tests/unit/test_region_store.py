@@ -172,6 +172,9 @@ def test_shards(tmp_path):
     assert (store.ids(), store.num_images, store.num_regions) == (list("abcde"), 5, 48)
     assert store.rows(["e", "a", "d"]).tolist() == [4, 0, 3]
     assert store.counts(np.array([4, 0, 3, 2, 1])).tolist() == [1, 2, 5, 0, 36]
+    assert [store.beyond(np.array(rows, int)) for rows in (range(5), [1, 1], [4, 0], [])] == [
+        (4, 48), (4, 40), (0, 3), (0, 0)]  # fmt: skip
+    assert store.beyond(np.arange(5), 4) == (36 + 1, 48)
     stored = {**first, **last}
     for row, image_id in enumerate("abcde"):
         assert_same(store[row], stored[image_id], limit=36)

@@ -205,6 +205,7 @@ def test_joined_splits_and_upsampling(tmp_path):
         task.load_dataset("train", combine=False)
         assert task.dataset("train").regions.rows.tolist() == [0, 1, 2]
         (made.path / "train1.images").write_text("img3.jpg\n" * 5)
+        task = build(made.path, "--regions", tmp_path / "r.h5")
         message = ends_with(task.load_dataset, "train", combine=True)
         assert "train1.images has 5 lines, the text of train1 has 4 pairs" in message
         (made.path / "train1.images").write_text("img3.jpg\n" * 4)
@@ -257,6 +258,16 @@ def test_a_start_up_line_says_what_regions_are_used(data, caplog):
     (line,) = [r.getMessage() for r in caplog.records if "regions of" in r.getMessage()]
     for part in ("train", "9 lines", str(data / "regions"), "4 images", "8 x float16", "5 classes", "order shuffle"):
         assert part in line
+
+
+def test_regions_that_are_cut_are_counted(data, caplog):
+    """An image counts once, however many lines it has; images of the store that no line names do not count."""
+    argv = ("--regions", data / "regions" / "train.h5", "--max-regions", "4")
+    with caplog.at_level("INFO"):
+        translation_task(data / "bin", *argv).load_dataset("train")
+        translation_task(data / "bin", *argv[:2]).load_dataset("train")
+    (line,) = [r.getMessage() for r in caplog.records if "beyond" in r.getMessage()]
+    assert "train: 8 of 24 regions (33 %) lie beyond --max-regions 4" in line
 
 
 # ---- models

@@ -13,7 +13,7 @@ from vtlm_fairseq.data.image_reading import open_image
 from vtlm_fairseq.data.region_drawing import draw_regions, save_drawing
 from vtlm_fairseq.data.region_merge import merge_stores
 from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, open_file
-from vtlm_fairseq.data.region_store import RegionStore, find_store_files, validate
+from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStore, find_store_files, say_beyond, validate
 from vtlm_fairseq.data.region_validate import find_missing
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 
@@ -128,6 +128,7 @@ def summarise(path: str) -> dict[str, str]:
         "regions per image": f"min {counts.min()}, median {np.median(counts):g}, max {counts.max()}"
         if len(counts)
         else "none",
+        "left out": say_beyond(store.beyond(np.arange(len(counts)), MAX_REGIONS), MAX_REGIONS) + ", the default",
         "images without any": f"{int((counts == 0).sum()):,}",
         "features": f"{store.feature_dim} x {store.dtype}" + (f", in {elsewhere} other files" if elsewhere else ""),
         "classes": f"{store.num_classes}, {int((per_class > 0).sum())} in use",

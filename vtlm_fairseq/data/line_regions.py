@@ -49,6 +49,7 @@ class LineRegions:
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the epoch's derangement: image k gives its place to the next one on a random cycle of all images."""
+        self.store.check_soon()
         self._line_rows = self.rows
         if self.order == "shuffle":
             epoch = epoch if self.redraw else 0

@@ -1,10 +1,55 @@
-"""Rows of a dataset of a region store, read past HDF5 where they lie in the file as they do in memory."""
+"""Rows of the datasets of a region store, read past HDF5 where they lie in the file as they do in memory."""
 
 import os
+from collections.abc import Mapping
 from typing import BinaryIO
 
 import h5py
 import numpy as np
+
+from vtlm_fairseq.data.file_identity import FileIdentity, check_unchanged, identify
+from vtlm_fairseq.data.region_schema import open_file
+
+
+class StoreFile:
+    """An open store file: what training reads of it, and what `vtlm-regions validate` checks.
+
+    Args:
+        path: the file.
+        known: what this file and those that it takes data from were when its offsets were read, by path.
+
+    Attributes:
+        file: as HDF5 sees it.
+        features, boxes, labels, scores: its rows.
+
+    Raises:
+        VTLMError: it cannot be opened, or has changed.
+    """
+
+    def __init__(self, path: str, known: Mapping[str, FileIdentity]) -> None:
+        self._path = path
+        self._known = known
+        self.file = open_file(path)
+        self._plain = open(path, "rb", buffering=0)
+        check_unchanged(path, known[path], identify(self.file.id.get_vfd_handle()))
+        self.check()
+        self.features, self.boxes, self.labels, self.scores = (
+            Rows(self.file[name], self._plain) for name in ("features", "boxes", "labels", "scores")
+        )
+
+    def check(self) -> None:
+        """Look again whether the file was written to. One that was replaced is still open as it was, and good to read.
+
+        Raises:
+            VTLMError: it was; or a file that it takes data from, which HDF5 opens when it likes, has changed.
+        """
+        for path, known in self._known.items():
+            check_unchanged(path, known, identify(self._plain.fileno() if path == self._path else path))
+
+    def close(self) -> None:
+        """Close it in this process."""
+        self.file.close()
+        self._plain.close()
 
 
 class Rows:
@@ -48,11 +93,18 @@ class Rows:
         return out
 
 
+def _as_in_memory(dataset: h5py.Dataset) -> bool:
+    """Whether values are stored as numpy keeps them: HDF5 has floats and integers of any width that it converts."""
+    if not dataset.dtype.isnative or dataset.dtype.hasobject:
+        return False
+    return dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype)
+
+
 def _chunk_starts(dataset: h5py.Dataset) -> list[int] | None:
     """Where each chunk of a dataset begins in the file; None where its rows cannot be read from there as they are."""
     layout = dataset.id.get_create_plist()
     simple = not dataset.is_virtual and not dataset.external and layout.get_nfilters() == 0
-    if not simple or not dataset.dtype.isnative or dataset.dtype.hasobject or dataset.file.userblock_size:
+    if not simple or not _as_in_memory(dataset) or dataset.file.userblock_size:
         return None
     if dataset.chunks is None:
         start = dataset.id.get_offset()  # None: not allocated, or within the object's header

@@ -7,7 +7,7 @@ and `class_names` [C] string. Regions of image i are the rows offsets[i]:offsets
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from vtlm_fairseq.data.file_identity import FileIdentity, identify
 from vtlm_fairseq.errors import VTLMError
 
 SCHEMA_VERSION = 1
@@ -49,6 +50,7 @@ class StoreHeader:
         class_names: C names.
         dtype: of the features.
         attributes: all root attributes.
+        files: what the file, and those that it takes data from, were when this was read, by path.
     """
 
     path: str
@@ -57,6 +59,7 @@ class StoreHeader:
     class_names: tuple[str, ...]
     dtype: np.dtype
     attributes: dict[str, Any]
+    files: dict[str, FileIdentity]
 
     @property
     def feature_dim(self) -> int:
@@ -128,9 +131,10 @@ def read_header(path: str) -> StoreHeader:
             one, the image id.
     """
     with unreadable(path), open_file(path) as file:
+        files = {path: identify(file.id.get_vfd_handle())}
         attributes = _check_attributes(file, path)
-        data = {name: _get_dataset(file, path, name) for name in _RANKS}
-        return _read_header(path, data, attributes)
+        data = {name: _get_dataset(file, path, name, files) for name in _RANKS}
+        return _read_header(path, data, attributes, files)
 
 
 def read_strings(path: str) -> None:
@@ -141,7 +145,7 @@ def read_strings(path: str) -> None:
     """
     with unreadable(path), open_file(path) as file:
         _check_attributes(file, path)
-        data = {name: _get_dataset(file, path, name) for name in _RANKS}
+        data = {name: _get_dataset(file, path, name, {}) for name in _RANKS}
         for name in ("class_names", "ids"):
             if h5py.check_string_dtype(data[name].dtype) is not None and data[name].dtype.itemsize <= MAX_ID_BYTES:
                 read_ids(data[name])
@@ -199,23 +203,29 @@ def _plain(value: Any) -> Any:
     return decode(value) if isinstance(value, bytes) else value
 
 
-def _get_dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
+def _get_dataset(file: h5py.File, path: str, name: str, files: dict[str, FileIdentity]) -> h5py.Dataset:
+    """A dataset of the file itself, or a virtual one; files that it takes data from are added to ``files``."""
     link = file.get(name, getlink=True)
     folder = Path(path).resolve().parent
     if link is None:
         raise VTLMError(f"{path}: dataset {name!r} is missing; {_REWRITE}")
+    _check_link(path, name, link)
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise VTLMError(f"{path}: {name!r} is a group, not a dataset; {_REWRITE}")
+    _check_storage(path, name, folder, dataset, files, depth=0)
+    return dataset
+
+
+def _check_link(path: str, name: str, link: Any) -> None:
+    """Refuse names for data of another place: rows are read from where the file itself keeps them."""
     if isinstance(link, h5py.SoftLink):
         raise VTLMError(f"{path}: {name!r} is a soft link to {link.path}; copy the data into the file")
     if isinstance(link, h5py.ExternalLink):
-        _check_inside(path, name, folder, link.filename)
-    try:
-        dataset = file[name]
-    except KeyError as error:
-        raise VTLMError(f"{path}: dataset {name!r} cannot be opened ({error}); {_REWRITE}") from None
-    if not isinstance(dataset, h5py.Dataset):
-        raise VTLMError(f"{path}: {name!r} is a group, not a dataset; {_REWRITE}")
-    _check_storage(path, name, folder, dataset, depth=0)
-    return dataset
+        raise VTLMError(
+            f"{path}: {name!r} is an external link to {link.filename}; copy the data into the file (vtlm-regions merge "
+            "joins stores)"
+        )
 
 
 def _check_inside(path: str, name: str, folder: Path, target: str) -> Path:
@@ -231,7 +241,9 @@ def _check_inside(path: str, name: str, folder: Path, target: str) -> Path:
     return resolved
 
 
-def _check_storage(path: str, name: str, folder: Path, dataset: h5py.Dataset, *, depth: int) -> None:
+def _check_storage(
+    path: str, name: str, folder: Path, dataset: h5py.Dataset, files: dict[str, FileIdentity], *, depth: int
+) -> None:
     """Follow virtual storage to its files; HDF5 would fill in zeros for those that are missing."""
     if depth > 4:
         raise VTLMError(f"{path}: {name!r} is a virtual dataset of virtual datasets, too deep; {_REWRITE}")
@@ -242,18 +254,41 @@ def _check_storage(path: str, name: str, folder: Path, dataset: h5py.Dataset, *,
     if not dataset.is_virtual:
         return
     sources = dataset.virtual_sources()
+    if len(dataset.shape) == _RANKS.get(name):
+        _check_cover(path, name, dataset.shape, sources)
     for target, source_name in sorted({(s.file_name, s.dset_name) for s in sources}):
         source_path = own if target == "." else _check_inside(path, name, folder, str(own.parent / target))
         with open_file(str(source_path)) as source_file:
+            if target != ".":
+                files[str(source_path)] = identify(source_file.id.get_vfd_handle())
+            steps = [step for step in source_name.split("/") if step]
+            for end in range(1, len(steps) + 1):
+                _check_link(str(source_path), source_name, source_file.get("/".join(steps[:end]), getlink=True))
             source = source_file.get(source_name)
             if not isinstance(source, h5py.Dataset):
                 raise VTLMError(
                     f"{path}: {name!r} takes its data from {target}, which has no dataset {source_name}; {_REWRITE}"
                 )
-            _check_storage(path, name, folder, source, depth=depth + 1)
+            _check_storage(path, name, folder, source, files, depth=depth + 1)
             for part in sources:
                 if (part.file_name, part.dset_name) == (target, source_name) and not _is_held(part, source):
                     raise VTLMError(f"{path}: {name!r} takes more data from {target} than are there; {_REWRITE}")
+
+
+def _check_cover(path: str, name: str, shape: tuple[int, ...], sources: Sequence[Any]) -> None:
+    """Refuse a virtual dataset whose sources are not blocks of whole rows that follow each other, as merge makes them.
+
+    HDF5 fills rows without a source with zeros; sources may also lie over each other.
+    """
+    end = 0
+    for first, last in sorted(part.vspace.get_select_bounds() for part in sources):
+        whole = first[1:] == (0,) * len(shape[1:]) and last[1:] == tuple(size - 1 for size in shape[1:])
+        if first[0] != end or not whole:
+            raise VTLMError(
+                f"{path}: {name!r} takes row {min(end, first[0])} from no other file, or from several; make the file "
+                "again with vtlm-regions merge"
+            )
+        end = last[0] + 1
 
 
 def _is_held(part: Any, source: h5py.Dataset) -> bool:
@@ -264,7 +299,9 @@ def _is_held(part: Any, source: h5py.Dataset) -> bool:
     return len(ends) == len(source.shape) and all(end < size for end, size in zip(ends, source.shape, strict=True))
 
 
-def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str, Any]) -> StoreHeader:
+def _read_header(
+    path: str, data: dict[str, h5py.Dataset], attributes: dict[str, Any], files: dict[str, FileIdentity]
+) -> StoreHeader:
     _check_types(path, data)
     if data["ids"].dtype.itemsize > MAX_ID_BYTES:
         raise VTLMError(
@@ -286,7 +323,7 @@ def _read_header(path: str, data: dict[str, h5py.Dataset], attributes: dict[str,
     offsets = data["offsets"][:]
     _check_offsets(path, ids, offsets, total)
     _check_labels(path, ids, offsets, data["labels"], num_classes)
-    return StoreHeader(path, ids, offsets, names, data["features"].dtype, attributes)
+    return StoreHeader(path, ids, offsets, names, data["features"].dtype, attributes, files)
 
 
 def _check_types(path: str, data: dict[str, h5py.Dataset]) -> None:

@@ -7,20 +7,19 @@ the row table (offsets) only: ids are resolved to rows once, in the parent.
 import bisect
 import glob
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.region_guard import check_openable
-from vtlm_fairseq.data.region_rows import Rows
+from vtlm_fairseq.data.region_rows import StoreFile
 from vtlm_fairseq.data.region_schema import (
     StoreHeader,
     decode,
     encode_ids,
-    open_file,
     read_header,
     read_ids,
     unreadable,
@@ -29,9 +28,11 @@ from vtlm_fairseq.data.region_validate import validate
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
 
-__all__ = ["RegionStore", "RegionStoreWriter", "Regions", "find_store_files", "validate"]
+__all__ = ["MAX_REGIONS", "RegionStore", "RegionStoreWriter", "Regions", "find_store_files", "say_beyond", "validate"]
 
 _MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
+MAX_REGIONS = 36  # of --max-regions, where it is not given
+_CHECK_SECONDS = 30.0  # between looks at the open files
 
 
 class Regions(NamedTuple):
@@ -50,19 +51,12 @@ class Regions(NamedTuple):
     scores: np.ndarray
 
 
-class _Handle(NamedTuple):
-    file: h5py.File
-    features: Rows
-    boxes: Rows
-    labels: Rows
-    scores: Rows
-
-
 class RegionStore:
     """Regions of many images, in one file or several shards.
 
     Picklable at any time and safe in forked and spawned workers: file handles belong to the process that
-    opened them. Nothing but the row table is kept in memory.
+    opened them. Nothing but the row table is kept in memory. It belongs to the files as they were: one that another
+    process finds replaced, or that was written to, is refused when it is opened, once an epoch and twice a minute.
 
     Args:
         paths: the files; images keep this order.
@@ -83,7 +77,7 @@ class RegionStore:
         VTLMError: a file not as the schema says, shards that do not fit together, or an id given twice.
     """
 
-    def __init__(self, paths: Sequence[str], max_regions: int | None = 36) -> None:
+    def __init__(self, paths: Sequence[str], max_regions: int | None = MAX_REGIONS) -> None:
         if max_regions is not None and max_regions < 1:
             raise VTLMError(f"--max-regions is {max_regions}, must be at least 1")
         if not paths:
@@ -107,11 +101,13 @@ class RegionStore:
         self.num_images = self._bounds[-1]
         self.num_regions = sum(int(header.offsets[-1]) for header in headers)
         self._index: tuple[np.ndarray, np.ndarray] | None = self._sort_ids([header.ids for header in headers])
-        self._handles: dict[int, _Handle] = {}
+        self._files = [header.files for header in headers]
+        self._handles: dict[int, StoreFile] = {}
+        self._check_at = 0.0
         self._pid = os.getpid()
 
     @classmethod
-    def open(cls, regions: str, split: str, max_regions: int | None = 36) -> "RegionStore":
+    def open(cls, regions: str, split: str, max_regions: int | None = MAX_REGIONS) -> "RegionStore":
         """Open what `--regions` names: a file, or a folder holding `{split}.h5` or `{split}.*.h5` shards.
 
         A child process opens the files first: of some damaged ones HDF5 never comes back.
@@ -194,6 +190,20 @@ class RegionStore:
         counts = self._offsets[at + 1] - self._offsets[at]
         return counts if self.max_regions is None else np.minimum(counts, self.max_regions)
 
+    def beyond(self, rows: np.ndarray, max_regions: int | None = None) -> tuple[int, int]:
+        """How many regions of images lie beyond a limit, and how many there are.
+
+        Args:
+            rows: [n] int64, from `rows`; one that is there twice counts once.
+            max_regions: the limit; None: the store's.
+        """
+        used = np.zeros(self.num_images, dtype=bool)
+        used[rows] = True
+        borders = [bound + shard for shard, bound in enumerate(self._bounds[1:-1])]  # no image: from shard to shard
+        counts = np.delete(np.diff(self._offsets), borders)[used]
+        limit = max_regions or self.max_regions
+        return (0 if limit is None else int(np.maximum(counts - limit, 0).sum())), int(counts.sum())
+
     def __getitem__(self, row: int) -> Regions:
         """The regions of the image in a row, at most `max_regions`, best first; one read a dataset.
 
@@ -217,15 +227,19 @@ class RegionStore:
     def close(self) -> None:
         """Close the files that this process has open; the next access opens them again."""
         for handle in self._handles.values():
-            handle.file.close()
+            handle.close()
         self._handles = {}
+
+    def check_soon(self) -> None:
+        """Look at the open files again at the next read."""
+        self._check_at = 0.0
 
     def _shard(self, row: int) -> int:
         if not 0 <= row < self.num_images:
             raise IndexError(f"row {row}, the store has {self.num_images} images")
         return bisect.bisect_right(self._bounds, row) - 1
 
-    def _handle(self, shard: int) -> _Handle:
+    def _handle(self, shard: int) -> StoreFile:
         """The open file of a shard in this process.
 
         A forked child inherits its parent's handles (fairseq reads the first batch before it forks). They are
@@ -238,9 +252,12 @@ class RegionStore:
         if handle is None:
             while len(self._handles) >= _MAX_OPEN_FILES:
                 self._handles.pop(next(iter(self._handles)))
-            file, plain = open_file(self.paths[shard]), open(self.paths[shard], "rb", buffering=0)
-            handle = _Handle(file, *(Rows(file[name], plain) for name in _Handle._fields[1:]))
-            self._handles[shard] = handle
+            handle = self._handles[shard] = StoreFile(self.paths[shard], self._files[shard])
+        now = time.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_SECONDS
+            for opened in self._handles.values():
+                opened.check()
         return handle
 
     def _read_ids(self, shard: int) -> np.ndarray:
@@ -251,7 +268,7 @@ class RegionStore:
         return self.paths[0] if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}, "_index": None, "_pid": -1}
+        return {**self.__dict__, "_handles": {}, "_index": None, "_pid": -1, "_check_at": 0.0}
 
 
 def find_store_files(regions: str, split: str) -> list[str]:
@@ -277,6 +294,12 @@ def find_store_files(regions: str, split: str) -> list[str]:
             "make it with vtlm-regions convert, or name another file or folder"
         )
     return whole or shards
+
+
+def say_beyond(beyond: tuple[int, int], max_regions: int) -> str:
+    """What `RegionStore.beyond` found, for logs: "8,803 of 21,510 regions (41 %) lie beyond --max-regions 36"."""
+    cut, total = beyond
+    return f"{cut:,} of {total:,} regions ({100 * cut / max(1, total):.0f} %) lie beyond --max-regions {max_regions}"
 
 
 def _check_agree(first: StoreHeader, other: StoreHeader) -> None:

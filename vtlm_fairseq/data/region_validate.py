@@ -9,7 +9,9 @@ from multiprocessing.connection import Connection
 import h5py
 import numpy as np
 
+from vtlm_fairseq.data.file_identity import identify
 from vtlm_fairseq.data.image_ids import region_counts
+from vtlm_fairseq.data.region_rows import StoreFile
 from vtlm_fairseq.data.region_schema import (
     DAMAGE,
     StoreHeader,
@@ -84,8 +86,8 @@ def _find_faults(path: str, on_progress: Callable[[int, int], None] | None = Non
                 header = _readable_header(file, path)
         if header is not None:
             _check_ids(header, faults)
-            with unreadable(path), open_file(path) as file:
-                _check_regions(file, header, faults, on_progress)
+            with unreadable(path):
+                _check_regions(StoreFile(path, header.files), header, faults, on_progress)
     except VTLMError as error:
         faults.append(str(error))
     return list(dict.fromkeys(faults))
@@ -143,7 +145,8 @@ def _readable_header(file: h5py.File, path: str) -> StoreHeader | None:
         fits &= offsets[0] == 0 and bool((np.diff(offsets) >= 0).all())
         fits &= all(data[name].dtype.kind in "iuf" for name in ("features", "boxes", "labels", "scores"))
         attributes = {"feature_dim": data["features"].shape[1]}
-        return StoreHeader(path, ids, offsets, class_names, data["features"].dtype, attributes) if fits else None
+        files = {path: identify(file.id.get_vfd_handle())}
+        return StoreHeader(path, ids, offsets, class_names, data["features"].dtype, attributes, files) if fits else None
     except (*DAMAGE, IndexError):
         return None
 
@@ -168,7 +171,7 @@ def _is_line(image_id: bytes) -> bool:
 
 
 def _check_regions(
-    file: h5py.File,
+    file: StoreFile,
     header: StoreHeader,
     faults: list[str],
     on_progress: Callable[[int, int], None] | None,
@@ -180,11 +183,11 @@ def _check_regions(
     for start in range(0, total, rows):
         end = min(total, start + rows)
         images = np.searchsorted(header.offsets, np.arange(start, end), side="right") - 1
-        boxes, scores, labels = (file[name][start:end] for name in ("boxes", "scores", "labels"))
+        boxes, scores, labels = (rows_of[start:end] for rows_of in (file.boxes, file.scores, file.labels))
         same = images == np.concatenate([[last_image], images[:-1]])
         rises = same & (scores > np.concatenate([[last_score], scores[:-1]]))
         kinds = {
-            "features are not finite": ~np.isfinite(file["features"][start:end]).all(axis=1),
+            "features are not finite": ~np.isfinite(file.features[start:end]).all(axis=1),
             "box is not finite": ~np.isfinite(boxes).all(axis=1),
             "box is not within 0..1": ((boxes < 0) | (boxes > 1)).any(axis=1),
             "box is not x1 <= x2, y1 <= y2": (boxes[:, :2] > boxes[:, 2:]).any(axis=1),

@@ -207,6 +207,10 @@ class RegionStoreWriter:
             with self._discarded_on_error():
                 self._flush()
 
+    def beyond(self, max_regions: int) -> tuple[int, int]:
+        """How many of the regions added lie beyond so many an image, and how many there are."""
+        return sum(max(0, count - max_regions) for count in self._counts), sum(self._counts)
+
     def _checked(self, where: str, features: Any, boxes: Any, labels: Any, scores: Any) -> dict[str, np.ndarray]:
         features, boxes, labels = np.asarray(features), np.asarray(boxes), np.asarray(labels)
         if features.ndim != 2 or features.shape[1] != self.feature_dim:

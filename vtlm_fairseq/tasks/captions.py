@@ -30,9 +30,10 @@ from vtlm_fairseq.checkpoints import (
 )
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
+from vtlm_fairseq.data.file_identity import WatchedFiles
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.names import check_languages, check_name
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.data.region_store import RegionStore, say_beyond
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
@@ -115,6 +116,7 @@ class CaptionsTask:
     best: BestCheckpoints | None = None  # in training
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
+    files: WatchedFiles | None = None
     parameter_bytes: int = 0
     started: float = float("inf")
 
@@ -302,6 +304,9 @@ class CaptionsTask:
         """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
         super().begin_epoch(epoch, model)
         keep_log(self.cfg)
+        if self.files is not None:
+            with exit_on_error():
+                self.files.check()
         first = self.loss_watch is None
         if first:
             self.check_clipping(model)
@@ -384,6 +389,7 @@ class CaptionsTask:
         folder = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
         src, tgt = self.cfg.source_lang, self.cfg.target_lang
         parts = self.split_parts(folder, split, combine=combine)
+        self.watch_files(folder, parts)
         pair = load_langpair_dataset(
             folder,
             split,
@@ -426,14 +432,28 @@ class CaptionsTask:
             split, sum(map(len, rows)), self.cfg.regions, store.num_images, self.cfg.max_regions,
             store.feature_dim, store.dtype, store.num_classes, order,
         )  # fmt: skip
+        rows = np.concatenate(rows)
+        beyond = store.beyond(rows)
+        if beyond[0]:
+            logger.info("%s: %s and are not read", split, say_beyond(beyond, self.cfg.max_regions))
         return LineRegions(
             store,
-            np.concatenate(rows),
+            rows,
             order=order,
             seed=self.cfg.seed,
             split=split,
             redraw=split == self.cfg.train_subset,
         )
+
+    def watch_files(self, folder: str, parts: list[str]) -> None:
+        """Note the files of a split's parts: one that is remade under a run is refused, or said (`begin_epoch`)."""
+        if self.files is None:
+            self.files = WatchedFiles()
+        pair = (self.cfg.source_lang, self.cfg.target_lang)
+        names = [f"{part}.{a}-{b}.{lang}" for part in parts for a, b in (pair, pair[::-1]) for lang in pair]
+        self.files.note((os.path.join(folder, name + end) for name in names for end in (".bin", ".idx")), mapped=True)
+        if self.cfg.regions != "none":
+            self.files.note((os.path.join(folder, f"{part}.images") for part in parts), mapped=False)
 
     def split_parts(self, folder: str, split: str, *, combine: bool) -> list[str]:
         """Names of the parts of a split: ``train``, and with ``combine`` also ``train1``, ``train2``, ..."""
