@@ -131,8 +131,8 @@ def test_text_replaced_under_a_run(data, caplog):
     with caplog.at_level(logging.WARNING):
         task.begin_epoch(2, MODEL)
         task.begin_epoch(3, MODEL)
-    (line,) = [record.message for record in caplog.records if "replaced" in record.message]
-    assert name in line
+    said = [record.getMessage() for record in caplog.records if "was replaced" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith(f"{name} "), said
     assert [lines[i]["source"].tolist() for i in range(len(lines))] == before
 
 
