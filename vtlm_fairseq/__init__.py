@@ -22,10 +22,9 @@ from vtlm_fairseq.version import __version__
 # torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
-# Importing fairseq sets the root logger to DEBUG and advertises optional packages at INFO; h5py would then log its
-# type conversions.
-logging.getLogger("h5py").setLevel(logging.INFO)
-_disabled = logging.root.manager.disable
+# Importing fairseq sets the root logger to DEBUG, gives it a handler and advertises optional packages at INFO.
+_root = logging.root
+_before = (_root.level, _root.manager.disable, list(_root.handlers))
 logging.disable(logging.INFO)
 try:
     with warnings.catch_warnings():
@@ -33,6 +32,8 @@ try:
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
         from vtlm_fairseq import criterions, models, optim, tasks
 finally:
-    logging.disable(_disabled)
+    logging.disable(_before[1])
+    _root.setLevel(_before[0])
+    _root.handlers[:] = _before[2]
 
 __all__ = ["__version__", "criterions", "models", "optim", "tasks"]

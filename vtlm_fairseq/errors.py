@@ -44,3 +44,12 @@ def exit_on_error() -> Iterator[None]:
         raise SystemExit(
             f"error: {where}cannot be written ({error.strerror}); make room and give the same command again"
         ) from None
+
+
+@contextmanager
+def raise_instead_of_exit() -> Iterator[None]:
+    """Turn what :func:`exit_on_error` makes of a fault into `VTLMError` again, for callers from Python."""
+    try:
+        yield
+    except SystemExit as error:
+        raise VTLMError(str(error.code).removeprefix("error: ")) from None

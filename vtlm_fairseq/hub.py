@@ -1,4 +1,8 @@
-"""Models from Python, raw text in and out: fill masked words of a pair, translate sentences."""
+"""Models from Python, raw text in and out: fill masked words of a pair, translate sentences.
+
+Threads may share a model. Faults are exceptions (:class:`VTLMError`); logging levels, random numbers of numpy and the
+like are left as the caller's program has them.
+"""
 
 from __future__ import annotations
 
@@ -93,8 +97,7 @@ class VTLM:
             cpu: do not use a GPU.
 
         Raises:
-            VTLMError: a file is missing or unreadable, or does not fit the checkpoint.
-            SystemExit: the options contradict the checkpoint (the task's own start-up checks).
+            VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
         """
         return cls(
             find_checkpoint(path),
@@ -232,8 +235,7 @@ class MultimodalTransformer(Translator):
                 of :meth:`VTLM.from_pretrained`.
 
         Raises:
-            VTLMError: a file is missing or unreadable, or does not fit the checkpoint.
-            SystemExit: the options contradict the checkpoint (the task's own start-up checks).
+            VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
         """
         path = find_checkpoint(path)
         if "decoder_layers" not in read_model_config(path):

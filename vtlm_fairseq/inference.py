@@ -2,22 +2,28 @@
 
 import glob
 import os
+import threading
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
+from fairseq.data import FairseqDataset
 
 from vtlm_fairseq.checkpoints import read_model_config
+from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import TextPipeline
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
+
+_loading = threading.Lock()
+"""fairseq exchanges a function of omegaconf's while it loads a checkpoint, and two threads would not put it back."""
 
 
 class Translator:
-    """One model or an ensemble, its text pipeline and a region store.
+    """One model or an ensemble, its text pipeline and a region store. Threads may share one.
 
     Args:
         paths: checkpoints of ``multimodal_translation``; several make an ensemble.
@@ -29,8 +35,7 @@ class Translator:
         cpu: do not use a GPU.
 
     Raises:
-        VTLMError: a file is missing or unreadable, or does not fit the checkpoint.
-        SystemExit: the options contradict the checkpoint (the task's own start-up checks).
+        VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
     """
 
     def __init__(
@@ -57,9 +62,10 @@ class Translator:
         if max_regions is not None:
             overrides["max_regions"] = max_regions
         self.pipeline = None if preprocessed else TextPipeline.load(folder)
-        self.models, cfg, self.task = checkpoint_utils.load_model_ensemble_and_task(
-            list(paths), arg_overrides=overrides
-        )
+        with _loading, raise_instead_of_exit():
+            self.models, cfg, self.task = checkpoint_utils.load_model_ensemble_and_task(
+                list(paths), arg_overrides=overrides
+            )
         self.regions = regions
         self.region_order = region_order
         self.source_lang, self.target_lang = config["source_lang"], config["target_lang"]
@@ -127,7 +133,8 @@ class Translator:
             first_line: number of the first sentence, for messages.
 
         Raises:
-            VTLMError: images are missing or unknown, or a sentence is too long (names the line).
+            VTLMError: images are missing or unknown, hold values that are not finite, or a sentence is too long
+                (names the line).
         """
         if self.needs_images and (images is None or len(images) != len(sentences)):
             raise VTLMError("this model translates with regions: give one image id for each sentence")
@@ -147,10 +154,7 @@ class Translator:
         generator = self.task.build_generator(
             self.models, Namespace(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
         )
-        batches = self.task.get_batch_iterator(dataset, max_sentences=batch_size, disable_iterator_cache=True)
-        for sample in batches.next_epoch_itr(shuffle=False):
-            if self.cuda:
-                sample = utils.move_to_cuda(sample)
+        for sample in batches(dataset, batch_size, cuda=self.cuda):
             for i, hypotheses in zip(
                 sample["id"].tolist(), self.task.inference_step(generator, self.models, sample), strict=True
             ):
@@ -160,3 +164,18 @@ class Translator:
     def _line_regions(self, images: list[str]) -> LineRegions:
         rows = self.store.rows(images) if self.needs_images else np.zeros(len(images), dtype=np.int64)
         return LineRegions(self.store, rows, order=self.region_order, seed=self.task.cfg.seed, split="translate")
+
+
+def batches(dataset: FairseqDataset, batch_size: int, *, cuda: bool) -> Iterator[dict]:
+    """All examples of a dataset, in batches of similar length, on the device of the models.
+
+    fairseq's iterators would seed numpy's global generator meanwhile, which belongs to the caller's program.
+
+    Raises:
+        VTLMError: an image has values that are not finite.
+    """
+    for rows in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=batch_size):
+        sample = dataset.collater([dataset[row] for row in rows])
+        if FAULT in sample:
+            raise VTLMError(sample[FAULT])
+        yield utils.move_to_cuda(sample) if cuda else sample

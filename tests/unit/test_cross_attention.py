@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from fairseq import search
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
+from fairseq.token_generation_constraints import pack_constraints
 
 from tests.tiny import dictionary, translation_model
-from vtlm_fairseq.models.cross_attention import CrossAttention, shared_keys
+from vtlm_fairseq.models.cross_attention import CrossAttention
+from vtlm_fairseq.models.encoder import share_states
 
 DIM, HEADS = 8, 2
 
@@ -47,34 +50,26 @@ def test_steps_of_beam_search_equal_fairseqs(weights):
     ours, stock = pair()
     key, mask = states()
     rows = torch.arange(3).repeat_interleave(beam)
-    key, mask = key[:, rows], mask[rows]
     state, stock_state = {}, {}
-    order = torch.arange(6)
-    with shared_keys([ours], beam):
-        for new_order in (None, torch.tensor([1, 1, 2, 3, 5, 4]), torch.tensor([3, 2, 4, 4])):
-            if new_order is not None:
-                ours.reorder_incremental_state(state, new_order)
-                stock.reorder_incremental_state(stock_state, new_order)
-                key, mask, order = key[:, new_order], mask[new_order], order[new_order]
-            query = torch.randn(1, len(order), DIM)
-            found = ours(query, key, key, key_padding_mask=mask, incremental_state=state, static_kv=True, **weights)
-            expected = stock(
-                query, key, key, key_padding_mask=mask, incremental_state=stock_state, static_kv=True, **weights
-            )
-            torch.testing.assert_close(found[0], expected[0], atol=1e-6, rtol=1e-5)
-            assert (found[1] is None) == (expected[1] is None)
-            if found[1] is not None:
-                torch.testing.assert_close(found[1], expected[1], atol=1e-6, rtol=1e-5)
+    order, sentences = torch.arange(6), torch.arange(3)
+    for new_order in (None, torch.tensor([1, 1, 2, 3, 5, 4]), torch.tensor([3, 2, 4, 4])):
+        if new_order is not None:
+            ours.reorder_incremental_state(state, new_order)
+            stock.reorder_incremental_state(stock_state, new_order)
+            rows, order = rows[new_order], order[new_order]
+            sentences = rows[::beam]
+        query = torch.randn(1, len(order), DIM)
+        found, expected = (
+            layer(query, key[:, of], key[:, of], key_padding_mask=mask[of], incremental_state=its, static_kv=True,
+                  **weights)
+            for layer, its, of in ((ours, state, sentences), (stock, stock_state, rows))
+        )  # fmt: skip
+        torch.testing.assert_close(found[0], expected[0], atol=1e-6, rtol=1e-5)
+        assert (found[1] is None) == (expected[1] is None)
+        if found[1] is not None:
+            torch.testing.assert_close(found[1], expected[1], atol=1e-6, rtol=1e-5)
     (saved,) = state.values()
     assert saved["prev_key"].shape == (2, HEADS, 5, DIM // HEADS)  # a sentence, not a hypothesis
-
-
-def test_sharing_ends_with_the_block_even_after_an_error():
-    ours, _ = pair()
-    with pytest.raises(ZeroDivisionError), shared_keys([ours], 5):
-        assert ours.beam == 5
-        raise ZeroDivisionError
-    assert ours.beam == 1
 
 
 def test_beam_search_with_shared_keys_gives_the_same_hypotheses():
@@ -101,14 +96,59 @@ def test_beam_search_with_shared_keys_gives_the_same_hypotheses():
         return found
 
     model.encoder.reorder_encoder_out = counted
-    with shared_keys([model], 4):
-        together = generator.generate([model], sample)
-    # the states are copied once for the beams, and again only where a sentence has ended
-    assert [count for count, _, _ in sizes] == [count for _, count, _ in sizes]
-    assert [same for _, _, same in sizes] == [i > 0 and sizes[i][0] == sizes[i - 1][0] for i in range(len(sizes))]
+    together = generator.generate([model], share_states(sample, generator))
+    # the states stay those of sentences, and are copied only where one has ended
+    assert all(count == 4 * held for count, held, _ in sizes), sizes
+    assert [same for _, _, same in sizes] == [i == 0 or sizes[i][0] == sizes[i - 1][0] for i in range(len(sizes))]
     counts = [count for count, _, _ in sizes]
     assert counts[0] == 20 and counts[-1] < 20 and len(counts) > len(set(counts)), counts
     for one, other in zip(apart, together, strict=True):
         assert [h["tokens"].tolist() for h in one] == [h["tokens"].tolist() for h in other]
         for a, b in zip(one, other, strict=True):
             torch.testing.assert_close(a["positional_scores"], b["positional_scores"], atol=1e-5, rtol=1e-5)
+
+
+SEARCHES = {
+    "sampling": lambda words: {"search_strategy": search.Sampling(words, sampling_topk=5)},
+    "diverse beam": lambda words: {"search_strategy": search.DiverseBeamSearch(words, 2, 0.5)},
+    "siblings": lambda words: {"search_strategy": search.DiverseSiblingsSearch(words, 0.5)},
+    "constraints": lambda words: {"search_strategy": search.LexicallyConstrainedBeamSearch(words, "ordered")},
+    "prefix": lambda words: {},
+    "alignment": lambda words: {},
+    "one hypothesis": lambda words: {"beam_size": 1},
+}
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_every_search_gives_the_same_with_shared_states(kind):
+    """Of an ensemble of NMT and MMT; sentences end at different steps."""
+    words = dictionary()
+    models = [translation_model(words, region_dim=4, region_classes=5), translation_model(words, seed=1)]
+    torch.manual_seed(2)
+    tokens = torch.randint(4, 45, (5, 6))
+    tokens[:, 0] = tokens[:, -1] = 2
+    sample = {"net_input": {"src_tokens": tokens, "src_lengths": torch.full((5,), 6),
+                            "features": torch.randn(5, 3, 4), "boxes": torch.rand(5, 3, 4),
+                            "region_padding_mask": torch.zeros(5, 3, dtype=torch.bool)}}  # fmt: skip
+    options, given = {"beam_size": 4, "max_len_b": 8}, {}
+    if kind == "alignment":
+        for model in models:
+            model.decoder.make_generation_fast_(need_attn=True)
+    if kind == "prefix":
+        given["prefix_tokens"] = torch.tensor([[7, 8], [9, 1], [10, 11], [12, 2], [13, 14]])
+    if kind == "constraints":
+        given["constraints"] = pack_constraints([[torch.tensor([20 + i])] for i in range(5)])
+    found = []
+    for shared in (False, True):
+        options |= SEARCHES[kind](words)
+        generator = SequenceGenerator(models, words, **options)
+        torch.manual_seed(3)
+        batch = share_states(sample, generator) if shared else sample
+        found.append(generator.generate(models, batch, **given))
+    for one, other in zip(*found, strict=True):
+        assert [h["tokens"].tolist() for h in one] == [h["tokens"].tolist() for h in other]
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a["positional_scores"], b["positional_scores"], atol=1e-5, rtol=1e-5)
+            assert (a["attention"].numel() > 0) == (kind == "alignment")
+            torch.testing.assert_close(a["attention"], b["attention"], atol=1e-5, rtol=1e-5)
+    assert len({tuple(h["tokens"].tolist()) for sentence in found[0] for h in sentence}) > 2

@@ -1,7 +1,6 @@
 """Read an image file as 8-bit RGB pixels the right way up, whatever its colours, depth and orientation."""
 
 import io
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,6 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 MAX_FILE_BYTES = 1 << 30
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
 _JPEG_REDUCTIONS = (2, 4, 8)
-
-logging.getLogger("PIL").setLevel(logging.INFO)  # fairseq sets the root logger to DEBUG: a line for each chunk of a PNG
 
 
 class UnreadableImageError(Exception):

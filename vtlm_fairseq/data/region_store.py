@@ -7,6 +7,7 @@ the row table (offsets) only: ids are resolved to rows once, in the parent.
 import bisect
 import glob
 import os
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,6 +34,17 @@ __all__ = ["MAX_REGIONS", "RegionStore", "RegionStoreWriter", "Regions", "find_s
 _MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
 MAX_REGIONS = 36  # of --max-regions, where it is not given
 _CHECK_SECONDS = 30.0  # between looks at the open files
+_opening = threading.Lock()
+"""Held while files are opened and closed."""
+
+
+def _renew_lock() -> None:
+    """In a forked child: a thread that it does not have may hold the lock."""
+    global _opening
+    _opening = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Regions(NamedTuple):
@@ -54,9 +66,10 @@ class Regions(NamedTuple):
 class RegionStore:
     """Regions of many images, in one file or several shards.
 
-    Picklable at any time and safe in forked and spawned workers: file handles belong to the process that
-    opened them. Nothing but the row table is kept in memory. It belongs to the files as they were: one that another
-    process finds replaced, or that was written to, is refused when it is opened, once an epoch and twice a minute.
+    Picklable at any time, and safe in threads and in forked and spawned workers: file handles belong to the process
+    that opened them. Nothing but the row table is kept in memory. It belongs to the files as they were: one that
+    another process finds replaced, or that was written to, is refused when it is opened, once an epoch and twice a
+    minute.
 
     Args:
         paths: the files; images keep this order.
@@ -245,19 +258,22 @@ class RegionStore:
         A forked child inherits its parent's handles (fairseq reads the first batch before it forks). They are
         closed, not just dropped: HDF5 would otherwise share the parent's file descriptor with the new handle.
         """
-        if self._pid != os.getpid():
-            self.close()
-            self._pid = os.getpid()
-        handle = self._handles.get(shard)
-        if handle is None:
-            while len(self._handles) >= _MAX_OPEN_FILES:
-                self._handles.pop(next(iter(self._handles)))
-            handle = self._handles[shard] = StoreFile(self.paths[shard], self._files[shard])
         now = time.monotonic()
-        if now >= self._check_at:
-            self._check_at = now + _CHECK_SECONDS
-            for opened in self._handles.values():
-                opened.check()
+        if self._pid == os.getpid() and now < self._check_at and (handle := self._handles.get(shard)) is not None:
+            return handle
+        with _opening:
+            if self._pid != os.getpid():
+                self.close()
+                self._pid = os.getpid()
+            handle = self._handles.get(shard)
+            if handle is None:
+                while len(self._handles) >= _MAX_OPEN_FILES:  # a thread that reads one of them keeps it open
+                    self._handles.pop(next(iter(self._handles)))
+                handle = self._handles[shard] = StoreFile(self.paths[shard], self._files[shard])
+            if now >= self._check_at:
+                self._check_at = now + _CHECK_SECONDS
+                for opened in self._handles.values():
+                    opened.check()
         return handle
 
     def _read_ids(self, shard: int) -> np.ndarray:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from fairseq import utils
 
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
-from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.errors import raise_instead_of_exit
+from vtlm_fairseq.inference import Translator, batches
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def score_translations(
         batch_size: translations at once.
 
     Raises:
-        SystemExit: a sentence is too long for the model, or an image has values that are not finite.
+        VTLMError: a sentence is too long for the model, or an image has values that are not finite.
     """
     images = [None] * len(sources) if regions is None else regions.line_rows.tolist()
     keys = [
@@ -88,13 +88,10 @@ def score_translations(
         regions=regions,
     )
     scorer = task.build_generator(translator.models, Namespace(score_reference=True))
-    batches = task.get_batch_iterator(
-        dataset, max_sentences=batch_size, max_positions=translator.max_positions, disable_iterator_cache=True
-    )
+    with raise_instead_of_exit():
+        task.filter_indices_by_size(dataset.ordered_indices(), dataset, translator.max_positions)
     scores: dict[tuple, Score] = {}
-    for sample in batches.next_epoch_itr(shuffle=False):
-        if translator.cuda:
-            sample = utils.move_to_cuda(sample)
+    for sample in batches(dataset, batch_size, cuda=translator.cuda):
         scored = task.inference_step(scorer, translator.models, sample)
         for number, (hypothesis,) in zip(sample["id"].tolist(), scored, strict=True):
             steps = hypothesis["positional_scores"].double()

@@ -1,9 +1,5 @@
 """Cross-attention that keeps PyTorch's fast path in training and one copy of the keys a sentence in beam search."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
-import torch.nn as nn
 import torch.nn.functional as F
 from fairseq.models.transformer import TransformerConfig
 from fairseq.modules import MultiheadAttention
@@ -13,21 +9,14 @@ from torch import Tensor
 from vtlm_fairseq.models.dropout import Dropout
 
 
-class SharedByBeam:
-    """What is the same for all hypotheses of a sentence while decoding.
-
-    Attributes:
-        beam: hypotheses of a sentence that stand side by side in the batch; 1 but inside :func:`shared_keys`.
-    """
-
-    beam: int = 1
-
-
-class CrossAttention(SharedByBeam, MultiheadAttention):
+class CrossAttention(MultiheadAttention):
     """fairseq's cross-attention with the same parameters and the same function.
 
     fairseq calls it with ``static_kv``, which keeps its own implementation off ``scaled_dot_product_attention``, and
-    in beam search projects, stores and reads the encoder's states once for each hypothesis.
+    in beam search projects, stores and reads the encoder's states once for each hypothesis. Here the batch may hold
+    several hypotheses of a sentence for each of the encoder's states; how many is seen from the two, and kept with the
+    keys in ``incremental_state``, so that threads can share a model. (fairseq's own switch for this,
+    ``set_beam_size``, is a state of the module, and stays on when decoding has ended.)
     """
 
     def forward(
@@ -46,8 +35,8 @@ class CrossAttention(SharedByBeam, MultiheadAttention):
         """Attend to the encoder's states.
 
         Args:
-            query: T x B x d; while decoding T is 1 and B counts hypotheses.
-            key: S x B x d, the encoder's states (``value`` is the same).
+            query: T x B x d; while decoding T is 1 and B counts hypotheses, those of a sentence side by side.
+            key: S x B x d, the encoder's states (``value`` is the same); while decoding B may count sentences.
             key_padding_mask: B x S, True at padding.
             incremental_state: fairseq's store of keys and values while decoding.
             need_weights: also return the weights, mean over heads.
@@ -68,15 +57,16 @@ class CrossAttention(SharedByBeam, MultiheadAttention):
                 before_softmax=before_softmax,
                 need_head_weights=need_head_weights,
             )
+        length, hypotheses, dim = query.shape
         state = self._get_input_buffer(incremental_state)
         if not state:
-            state = self._project(key, key_padding_mask)
+            state = {**self._project(key, key_padding_mask), "beam": hypotheses // key.size(1)}
             self._set_input_buffer(incremental_state, state)
         keys, values, mask = state["prev_key"], state["prev_value"], state["prev_key_padding_mask"]
-        length, hypotheses, dim = query.shape
+        beam = state["beam"]
         # the hypotheses of a sentence are the queries of one attention
-        q = self.q_proj(query).view(length, -1, self.beam, self.num_heads, self.head_dim)
-        q = q.permute(1, 3, 2, 0, 4).reshape(-1, self.num_heads, self.beam * length, self.head_dim)
+        q = self.q_proj(query).view(length, -1, beam, self.num_heads, self.head_dim)
+        q = q.permute(1, 3, 2, 0, 4).reshape(-1, self.num_heads, beam * length, self.head_dim)
         weights = None
         if need_weights or need_head_weights:
             scores = q @ keys.transpose(2, 3) * self.scaling
@@ -84,22 +74,21 @@ class CrossAttention(SharedByBeam, MultiheadAttention):
             x = weights.type_as(values) @ values
         else:
             x = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        x = x.view(-1, self.num_heads, self.beam, length, self.head_dim).permute(3, 0, 2, 1, 4)
+        x = x.view(-1, self.num_heads, beam, length, self.head_dim).permute(3, 0, 2, 1, 4)
         x = self.out_proj(x.reshape(length, hypotheses, dim))
         if weights is not None:
-            weights = weights.view(-1, self.num_heads, self.beam, length, weights.size(-1)).permute(1, 0, 2, 3, 4)
+            weights = weights.view(-1, self.num_heads, beam, length, weights.size(-1)).permute(1, 0, 2, 3, 4)
             weights = weights.reshape(self.num_heads, hypotheses, length, -1)
             weights = weights if need_head_weights else weights.mean(0)
         return x, weights
 
     def _project(self, states: Tensor, padding_mask: Tensor | None) -> dict[str, Tensor | None]:
         """Keys and values, sentences x H x S x d/H, and where they are real, sentences x 1 x 1 x S or None."""
-        states = states[:, :: self.beam]
 
         def split(x: Tensor) -> Tensor:
             return x.view(x.size(0), x.size(1), self.num_heads, self.head_dim).permute(1, 2, 0, 3).contiguous()
 
-        mask = None if padding_mask is None else ~padding_mask[:: self.beam].bool()[:, None, None, :]
+        mask = None if padding_mask is None else ~padding_mask.bool()[:, None, None, :]
         return {
             "prev_key": split(self.k_proj(states)),
             "prev_value": split(self.v_proj(states)),
@@ -109,10 +98,10 @@ class CrossAttention(SharedByBeam, MultiheadAttention):
     def reorder_incremental_state(self, incremental_state: dict, new_order: Tensor) -> dict:
         """Follow a beam search that has dropped finished sentences; within a sentence all hypotheses share keys."""
         state = self._get_input_buffer(incremental_state)
-        if state and state["prev_key"].size(0) * self.beam != new_order.numel():
-            sentences = new_order.view(-1, self.beam)[:, 0] // self.beam
-            state = {name: None if x is None else x.index_select(0, sentences) for name, x in state.items()}
-            self._set_input_buffer(incremental_state, state)
+        if state and state["prev_key"].size(0) * state["beam"] != new_order.numel():
+            sentences = sentence_order(new_order, state["beam"])
+            kept = {name: x.index_select(0, sentences) for name, x in state.items() if isinstance(x, Tensor)}
+            self._set_input_buffer(incremental_state, {**state, **kept})
         return incremental_state
 
 
@@ -138,18 +127,6 @@ class CaptionDecoderLayer(TransformerDecoderLayerBase):
         )
 
 
-@contextmanager
-def shared_keys(models: Sequence[nn.Module], beam: int) -> Iterator[None]:
-    """Tell encoders and cross-attentions that ``beam`` hypotheses of a sentence follow each other in the batch.
-
-    fairseq's own switch for this (``set_beam_size``) stays on after decoding, and the next teacher-forced batch is
-    then computed wrongly; this one ends with the block.
-    """
-    parts = [part for model in models for part in model.modules() if isinstance(part, SharedByBeam)]
-    for part in parts:
-        part.beam = beam
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.beam = 1
+def sentence_order(new_order: Tensor, beam: int) -> Tensor:
+    """The sentences that go on, B' (int64), of an order of hypotheses, (B' x beam), ``beam`` of a sentence together."""
+    return new_order.view(-1, beam)[:, 0] // beam

@@ -1,8 +1,11 @@
 """fairseq's Transformer decoder with this project's embedding recipe and output bias."""
 
+import torch
 import torch.nn as nn
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
+from torch import Tensor
 
+from vtlm_fairseq.models.alignment import attention_to_text
 from vtlm_fairseq.models.cross_attention import CaptionDecoderLayer
 from vtlm_fairseq.models.dropout import Dropout
 from vtlm_fairseq.models.embeddings import SentencePositionEmbedding
@@ -47,10 +50,14 @@ class CaptionDecoder(TransformerDecoderBase):
         alignment_layer=None,
         alignment_heads=None,
     ):
-        """As fairseq's; attention weights are computed only where a caller asks for a layer (or for alignments)."""
+        """As fairseq's; attention weights are computed only where a caller asks for a layer, or for alignments.
+
+        For alignments they are those on text: models of an ensemble may have other regions, or none.
+        """
+        aligning = alignment_layer is None and self.need_attn
         if alignment_layer is None and not self.need_attn:
             alignment_layer = -1
-        return super().extract_features(
+        x, extra = super().extract_features(
             prev_output_tokens,
             encoder_out,
             incremental_state,
@@ -58,6 +65,20 @@ class CaptionDecoder(TransformerDecoderBase):
             alignment_layer,
             alignment_heads,
         )
+        if aligning:
+            extra["attn"] = [attention_to_text(weights, encoder_out["src_tokens"][0]) for weights in extra["attn"]]
+        return x, extra
+
+    def buffered_future_mask(self, tensor: Tensor) -> Tensor:
+        """fairseq's mask of later positions, T x T for T x B x d: 0, and -inf above the diagonal.
+
+        fairseq's reads its buffer again after it wrote it, which fails where threads share a model.
+        """
+        length, mask = tensor.size(0), self._future_mask
+        if mask.size(0) < length or mask.device != tensor.device or mask.dtype != tensor.dtype:
+            mask = torch.full((length, length), float("-inf"), device=tensor.device, dtype=tensor.dtype).triu(1)
+            self._future_mask = mask
+        return mask[:length, :length]
 
     def make_generation_fast_(self, need_attn: bool = False, **kwargs) -> None:
         """fairseq's hook before decoding; ``need_attn`` is set by ``--print-alignment``."""

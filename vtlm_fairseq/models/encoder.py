@@ -3,16 +3,20 @@
 import torch
 import torch.nn as nn
 from fairseq.models import FairseqEncoder
+from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
 from vtlm_fairseq.data.text_pipeline import MASK
-from vtlm_fairseq.models.cross_attention import SharedByBeam
+from vtlm_fairseq.models.cross_attention import sentence_order
 from vtlm_fairseq.models.dropout import Dropout
 from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
 from vtlm_fairseq.models.encoder_layer import CaptionEncoderLayer
 
+BEAM = "beam"
+"""Key of a batch's ``net_input`` and of encoder dictionaries: hypotheses that share the states of a sentence."""
 
-class MultimodalEncoder(SharedByBeam, FairseqEncoder):
+
+class MultimodalEncoder(FairseqEncoder):
     """Post-norm Transformer over ``[text ; regions]``.
 
     Args:
@@ -130,6 +134,11 @@ class MultimodalEncoder(SharedByBeam, FairseqEncoder):
             "src_lengths": [] if src_lengths is None else [src_lengths],
         }
 
+    def forward_torchscript(self, net_input: dict) -> dict[str, list]:
+        """As fairseq's, which beam search calls; with ``beam`` in ``net_input`` the states are those of sentences."""
+        encoder_out = super().forward_torchscript({name: x for name, x in net_input.items() if name != BEAM})
+        return {**encoder_out, BEAM: [net_input[BEAM]]} if BEAM in net_input else encoder_out
+
     def predict(self, src_tokens: Tensor, chosen: Tensor, *, src_lengths: Tensor | None = None, **inputs) -> Tensor:
         """States at chosen positions only, n x d in row-major order of ``chosen``.
 
@@ -151,15 +160,38 @@ class MultimodalEncoder(SharedByBeam, FairseqEncoder):
         return self.layers[-1].at(x, positions, chosen.gather(1, positions), padding_mask=attention_mask)
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
-        """Select and reorder the batch; ``new_order``: B' (int64)."""
-        if self.beam > 1 and encoder_out["encoder_out"][0].size(1) == new_order.numel():
-            return encoder_out  # the order changes within sentences only, whose hypotheses have the same states
+        """Select and reorder the batch.
+
+        Args:
+            encoder_out: what the encoder returned. If it holds ``beam``, its batch is one of sentences and stays so.
+            new_order: B' (int64), rows of the batch; with ``beam``: hypotheses, those of a sentence side by side.
+        """
+        (beam,) = encoder_out.get(BEAM, [1])
+        if beam > 1:
+            if encoder_out["encoder_out"][0].size(1) * beam == new_order.numel():
+                return encoder_out  # no sentence has ended, and its hypotheses have the same states
+            new_order = sentence_order(new_order, beam)
         time_major = {"encoder_out", "encoder_states"}
-        return {
+        reordered = {
             key: [value.index_select(1 if key in time_major else 0, new_order) for value in values]
             for key, values in encoder_out.items()
+            if key != BEAM
         }
+        return {**reordered, BEAM: [beam]} if beam > 1 else reordered
 
     def max_positions(self) -> int:
         """Longest sentence in tokens, its leading ``</s>`` included."""
         return self.embed_positions.max_positions
+
+
+def share_states(sample: dict, generator) -> dict:
+    """A batch for a generator's models, that has them keep the encoder's states once for all hypotheses of a sentence.
+
+    The batch itself stays as it is. So does what is returned if a model has another encoder, or the generator is none
+    of beam search.
+    """
+    if not isinstance(generator, SequenceGenerator) or generator.beam_size < 2:
+        return sample
+    if not all(isinstance(getattr(model, "encoder", None), MultimodalEncoder) for model in generator.model.models):
+        return sample
+    return {**sample, "net_input": {**sample["net_input"], BEAM: generator.beam_size}}

@@ -37,8 +37,8 @@ from vtlm_fairseq.data.region_store import RegionStore, say_beyond
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
-from vtlm_fairseq.models.cross_attention import shared_keys
 from vtlm_fairseq.models.embeddings import IMAGE
+from vtlm_fairseq.models.encoder import share_states
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.runs import keep_log, start_run
@@ -548,7 +548,8 @@ class CaptionsTask:
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
         raise_fault(sample)
-        with self.autocast(sample), shared_keys(models, getattr(generator, "beam_size", 1)):
+        sample = share_states(sample, generator)
+        with self.autocast(sample):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
 

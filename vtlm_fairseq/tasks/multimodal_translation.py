@@ -14,6 +14,7 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.json_objects import parse_object
+from vtlm_fairseq.models.alignment import align_words
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.models.transfer import PretrainedEncoder
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
@@ -109,6 +110,7 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
             self.source_dictionary,
             tgt_dict=self.target_dictionary,
             left_pad_source=False,
+            shuffle=False,
             constraints=constraints,
             regions=regions,
         )
@@ -123,6 +125,10 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
                 symbol for symbol, keep in zip(self.target_dictionary.symbols, is_word, strict=True) if not keep
             )
         return super().build_generator(models, args, seq_gen_cls, extra, **kwargs)
+
+    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+        """As the parent task's; alignments (``--print-alignment``) are those of words."""
+        return align_words(super().inference_step(generator, models, sample, prefix_tokens, constraints))
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """As TranslationTask's, with the BLEU counts as plain numbers.
