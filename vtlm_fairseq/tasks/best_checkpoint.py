@@ -78,7 +78,7 @@ class BestCheckpoints:
         """Compare the metric with what is logged, and set the direction that its name tells.
 
         Raises:
-            VTLMError: no such metric, one that stays 0, or ``--maximize-best-checkpoint-metric`` keeps the worst.
+            VTLMError: no such metric, or one that stays 0.
         """
         if self._whole.dataset.disable_validation:
             return
@@ -89,7 +89,7 @@ class BestCheckpoints:
             raise self._missing(names, f"--{name.replace('_', '-')}" if hasattr(of, name) else None)
         if names is not None and self.metric.startswith("mrc_") and not task.has_regions:
             raise VTLMError(f"--best-checkpoint-metric {self.metric} stays 0 without --regions; choose another")
-        self._direct(known=names is not None)
+        self._direct()
         if self._whole.dataset.validate_interval_updates > 0 and not self._options.save_interval_updates > 0:
             logger.warning(
                 "--validate-interval-updates without --save-interval-updates: what is validated within an epoch is "
@@ -100,13 +100,13 @@ class BestCheckpoints:
         choice = f"{f'add {add}, or ' if add else ''}choose one of {', '.join(sorted(names))}"
         return VTLMError(f"--best-checkpoint-metric {self.metric} is not logged by this training; {choice}")
 
-    def _direct(self, *, known: bool) -> None:
+    def _direct(self) -> None:
         asked, better = self._options.maximize_best_checkpoint_metric, higher_is_better(self.metric)
         if better is False and asked:
-            fault = f"--maximize-best-checkpoint-metric keeps the checkpoint with the highest {self.metric}"
-            if known:
-                raise VTLMError(f"{fault}, which is the worst; leave it out")
-            logger.warning("%s; is that the best?", fault)
+            logger.warning(
+                "--maximize-best-checkpoint-metric keeps that with the highest %s, which is the worst; leave it out",
+                self.metric,
+            )
         if better and not asked:
             self._options.maximize_best_checkpoint_metric = True
             if "maximize_best_checkpoint_metric" in (self._whole.lr_scheduler or {}):
