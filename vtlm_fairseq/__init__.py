@@ -12,6 +12,7 @@ check_stack()  # before anything that an unsupported version breaks
 
 import argparse
 import logging
+import sys
 import warnings
 
 import torch
@@ -30,10 +31,12 @@ try:
     with warnings.catch_warnings():
         # fairseq still uses it; from torch 2.14 on every command of this package would begin with the warning
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-        from vtlm_fairseq import criterions, models, optim, tasks
+        from vtlm_fairseq import compatibility, criterions, models, optim, tasks
 finally:
     logging.disable(_before[1])
     _root.setLevel(_before[0])
     _root.handlers[:] = _before[2]
+
+compatibility.check_command_line(sys.argv)
 
 __all__ = ["__version__", "criterions", "models", "optim", "tasks"]

@@ -1,14 +1,28 @@
-"""Which task and model go together, decided by class, so that classes derived from ours count.
+"""Which task, model and criterion go together, decided by class, so that classes derived from ours count.
 
-fairseq joins any task with any model. What does not fit ends in a stack, or runs and computes something else: its task
-``translation``, the default of fairseq-generate, gives our models no leading ``</s>`` and no regions.
+fairseq joins any task with any model and criterion. What does not fit ends in a stack, or runs and computes something
+else: its task ``translation``, the default of fairseq-generate, gives our models no leading ``</s>`` and no regions;
+its criterion ``masked_lm`` trains a VTLM without them.
 
-A task of this package names the model whose kind it feeds in ``model_class``.
+A task of this package names what goes with it: ``model_class``, from which its models derive, and ``criteria``.
 """
 
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import TASK_REGISTRY, FairseqTask
+from omegaconf import DictConfig, OmegaConf
 
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+
+KNOWN = ("fairseq.", "vtlm_fairseq.")
+"""Packages whose criteria are known; those of others are their own business, unless they derive from a known one."""
+
+NEEDED = {"train": ("--arch", "-a"), "validate": ("--task",)}
+"""Options without which fairseq's parsers end in a stack, by command."""
 
 
 def check_task(task, model: type) -> None:
@@ -18,7 +32,7 @@ def check_task(task, model: type) -> None:
         task: what the model is built for; only fairseq's tasks are judged, not objects that stand for one.
         model: class of the model.
     """
-    fitting = tuple(kind for kind in TASK_REGISTRY.values() if issubclass(model, model_of(kind) or ()))
+    fitting = tasks_of(model)
     if isinstance(task, FairseqTask) and not isinstance(task, fitting):
         with exit_on_error():
             raise VTLMError(
@@ -27,17 +41,154 @@ def check_task(task, model: type) -> None:
             )
 
 
-def model_of(task: type) -> type | None:
-    """The class that models of a task's class derive from; None for tasks of others."""
-    return getattr(task, "model_class", None)
+def check_model(task, cfg, *, from_checkpoint: bool = False) -> None:
+    """Refuse a model that a task of this package has no input for.
+
+    Args:
+        task: the task.
+        cfg: configuration of the model, or None.
+        from_checkpoint: whether it is a checkpoint's.
+
+    Raises:
+        VTLMError: names what to give.
+    """
+    model, task_name = registered_model(cfg), name_of(type(task), TASK_REGISTRY)
+    if model is not None and issubclass(model, task.model_class):
+        return
+    if from_checkpoint:
+        raise VTLMError(
+            f"the checkpoint's model {model_name(cfg)} is none of --task {task_name}; give --task "
+            f"{names_of(tasks_of(model or object), TASK_REGISTRY)}{'' if is_translation(cfg) else FINE_TUNE}"
+        )
+    raise VTLMError(
+        f"--arch {model_name(cfg)} is no model for --task {task_name}; choose --arch "
+        f"{names_of((task.model_class,), ARCH_MODEL_REGISTRY)}"
+    )
 
 
-def name_of(kind: type, registry: dict[str, type]) -> str:
+FINE_TUNE = "; a pre-trained model translates when it is fine-tuned (--pretrained)"
+
+
+def check_criterion(task, cfg) -> None:
+    """Refuse a criterion that does not train the models of a task of this package.
+
+    Args:
+        task: the task.
+        cfg: configuration of the criterion.
+
+    Raises:
+        VTLMError: names what to give.
+    """
+    name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", None)
+    kind = CRITERION_REGISTRY.get(name)
+    if kind is None:
+        return  # fairseq's own refusal
+    known = next((base for base in kind.__mro__ if base in CRITERION_REGISTRY.values() and _is_known(base)), None)
+    if known is not None and known not in task.criteria:
+        raise VTLMError(
+            f"--criterion {name} does not train the models of --task {name_of(type(task), TASK_REGISTRY)}; choose "
+            f"--criterion {' or '.join(name_of(fitting, CRITERION_REGISTRY) for fitting in task.criteria)}"
+        )
+
+
+def check_criterion_task(task, criterion: type) -> None:
+    """Refuse to build a criterion of this package for a task whose batches it cannot read; ends the command."""
+    fitting = tuple(kind for kind in TASK_REGISTRY.values() if criterion in getattr(kind, "criteria", ()))
+    if fitting and isinstance(task, FairseqTask) and not isinstance(task, fitting):
+        with exit_on_error():
+            raise VTLMError(
+                f"--criterion {name_of(criterion, CRITERION_REGISTRY)} reads no batches of --task "
+                f"{name_of(type(task), TASK_REGISTRY)}; it needs --task {names_of(fitting, TASK_REGISTRY)}"
+            )
+
+
+def check_command_line(argv: Sequence[str]) -> None:
+    """Refuse a command of fairseq's without an option that its parser cannot do without, before that ends in a stack.
+
+    Args:
+        argv: name of the program and its arguments.
+    """
+    folder, program = os.path.split(argv[0] if argv else "")
+    command = program.removeprefix("fairseq-")
+    if os.path.basename(folder) == "fairseq_cli":
+        command = program.removesuffix(".py")
+    names = NEEDED.get(command, ())
+    given = {argument.partition("=")[0] for argument in argv[1:]}
+    short = any(argument.startswith(name) for argument in given for name in names if not name.startswith("--"))
+    if command == program or not names or short or given & {*names, "-h", "--help"}:
+        return
+    with exit_on_error():
+        what = "the model to train" if command == "train" else "the task of the checkpoint"
+        registry, kinds = (ARCH_MODEL_REGISTRY, MODEL_REGISTRY) if command == "train" else (TASK_REGISTRY,) * 2
+        ours = tuple(kind for kind in kinds.values() if _is_known(kind, KNOWN[1:]))
+        raise VTLMError(
+            f"{names[0]} is missing on the command line, {what}; give {names[0]} {names_of(ours, registry)}"
+        )
+
+
+def tasks_of(model: type) -> tuple[type, ...]:
+    """Classes of registered tasks that models of a class go with."""
+    return tuple(kind for kind in TASK_REGISTRY.values() if issubclass(model, getattr(kind, "model_class", ())))
+
+
+def model_name(cfg) -> str | None:
+    """The name in a configuration of a model: a dictionary, of omegaconf's or a Namespace; None is no model."""
+    values = vars(cfg) if isinstance(cfg, Namespace) else cfg or {}
+    name = values.get("_name") or values.get("arch")
+    return name if isinstance(name, str) else None
+
+
+def registered_model(cfg) -> type | None:
+    """Class of the model that a configuration names; None if it is not registered."""
+    name = model_name(cfg)
+    return ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+
+
+def is_translation(cfg: Mapping) -> bool:
+    """Whether a configuration is that of a translation model of this package, not of a pre-trained one."""
+    return _is_a(cfg, "multimodal_transformer")
+
+
+def is_pretraining(cfg: Mapping) -> bool:
+    """Whether a configuration is that of a pre-trained model of this package (TLM or VTLM)."""
+    return _is_a(cfg, "vtlm")
+
+
+def check_translates(cfg: Mapping, path: str) -> None:
+    """Refuse the configuration of a model that does not translate.
+
+    Raises:
+        VTLMError: it is a pre-trained one.
+    """
+    if not is_translation(cfg):
+        raise VTLMError(f"{path}: a pre-trained model (vtlm); translating needs one of multimodal_translation")
+
+
+def check_whole_command(whole: DictConfig) -> None:
+    """Refuse a command of fairseq-hydra-train that names no model.
+
+    Raises:
+        VTLMError: names what to give.
+    """
+    if OmegaConf.is_missing(whole, "model"):
+        raise VTLMError("the model to train is missing; give model=NAME, as of --arch")
+
+
+def name_of(kind: type, registry: Mapping[str, type]) -> str:
     """The name that a class is registered under, else that of the class."""
     return next((name for name, registered in registry.items() if registered is kind), kind.__name__)
 
 
-def names_of(kinds: tuple[type, ...], registry: dict[str, type]) -> str:
+def names_of(kinds: tuple[type, ...], registry: Mapping[str, type]) -> str:
     """The names of all classes of a registry that derive from one of ``kinds``, as ``a, b or c``."""
     names = [name for name, registered in registry.items() if issubclass(registered, kinds)]
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _is_a(cfg: Mapping, name: str) -> bool:
+    model, base = registered_model(cfg), MODEL_REGISTRY.get(name)
+    return model is not None and base is not None and issubclass(model, base)
+
+
+def _is_known(kind: type, packages: tuple[str, ...] = KNOWN) -> bool:
+    return kind.__module__.startswith(packages)

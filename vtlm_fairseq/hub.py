@@ -15,6 +15,7 @@ from fairseq import utils
 from fairseq.data import ListDataset
 
 from vtlm_fairseq.checkpoints import read_model_config
+from vtlm_fairseq.compatibility import is_translation
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
@@ -44,6 +45,10 @@ def find_checkpoint(path: str | os.PathLike[str]) -> str:
     raise VTLMError(f"{path}: holds neither {' nor '.join(CHECKPOINTS)}; name a checkpoint")
 
 
+class _Pretrained(Translator):
+    translates = False
+
+
 class VTLM:
     """A pre-trained model (TLM or VTLM) that predicts masked words of sentence pairs.
 
@@ -59,9 +64,9 @@ class VTLM:
     """
 
     def __init__(self, path: str, **options):
-        if "decoder_layers" in read_model_config(path):
+        if is_translation(read_model_config(path)):
             raise VTLMError(f"{path}: a translation model; this needs a pre-trained one (vtlm)")
-        self._loaded = Translator([path], **options)
+        self._loaded = _Pretrained([path], **options)
         self.path = path
         self.task = self._loaded.task
         self.model = self._loaded.models[0]
@@ -237,10 +242,7 @@ class MultimodalTransformer(Translator):
         Raises:
             VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
         """
-        path = find_checkpoint(path)
-        if "decoder_layers" not in read_model_config(path):
-            raise VTLMError(f"{path}: a pre-trained model (vtlm); translating needs one of multimodal_translation")
-        return cls([path], **options)
+        return cls([find_checkpoint(path)], **options)
 
     def encode_target(self, sentence: str) -> torch.Tensor:
         """Ids of a sentence of the target language, ending in ``</s>``, [n] int64."""

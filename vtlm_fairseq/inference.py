@@ -12,6 +12,7 @@ from fairseq import checkpoint_utils, utils
 from fairseq.data import FairseqDataset
 
 from vtlm_fairseq.checkpoints import read_model_config
+from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
@@ -38,6 +39,8 @@ class Translator:
         VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
     """
 
+    translates = True  # else its checkpoints are pre-trained models
+
     def __init__(
         self,
         paths: Sequence[str],
@@ -49,7 +52,11 @@ class Translator:
         preprocessed: bool = False,
         cpu: bool = False,
     ):
-        config = [read_model_config(path) for path in paths][0]
+        configs = {path: read_model_config(path) for path in paths}
+        for path, config in configs.items():
+            if self.translates:
+                check_translates(config, path)
+        config = configs[paths[0]]
         folder = data or os.path.dirname(os.path.abspath(paths[0]))
         overrides = {
             "data": folder,

@@ -1,10 +1,17 @@
 """Task, model and criterion that do not go together, in every command: one line that names what to give."""
 
+import re
+import sys
+from argparse import Namespace
+
 import pytest
 from fairseq import models, tasks
+from fairseq.criterions import CRITERION_REGISTRY
+from omegaconf import OmegaConf
 
 import tiny
-from harness import TRAINING, USER_DIR
+from harness import TRAINING, USER_DIR, shell
+from vtlm_fairseq.compatibility import check_command_line
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 
 OURS = {"visual_translation_lm": "vtlm_tiny", "multimodal_translation": "multimodal_transformer_tiny"}
@@ -33,14 +40,16 @@ def test_decoding_without_the_task(run, corpus, trained, model):
         ("eval_lm", ("--task", "translation")),
     ]
     for command, argv in commands if model == "nmt" else commands[:1]:
-        run(f"fairseq_cli.{command}", *line, *argv, ok=False, stdin="word1\n").fault("--task", task)
+        run(f"fairseq_cli.{command}", *line, *argv, ok=False, stdin="word1\n").fault(
+            "--task", task, "input that it was not made for"
+        )
 
 
 def test_training_with_a_task_of_fairseqs(run, corpus, tmp_path):
     """fairseq-train, also where --task is forgotten, and fairseq-hydra-train."""
     line = (corpus.data, "--user-dir", USER_DIR, "--save-dir", tmp_path / "a", *TRAINING)
     for task, arch in OURS.items():
-        for argv in ((), ("--task", "translation"), ("--task", "translation_lev", "--noise", "no_noise")):
+        for argv in ((), ("--task", "translation_lev", "--noise", "no_noise")):
             run("fairseq_cli.train", *line, *argv, "--arch", arch, ok=False).fault("--task", task)
         hydra = ("task=translation", f"task.data={corpus.data}", f"model={arch}", "criterion=cross_entropy",
                  f"common.user_dir={USER_DIR}", "common.cpu=true", "optimizer=adam", "dataset.batch_size=8",
@@ -73,3 +82,165 @@ def test_evaluation_as_a_language_model(run, corpus, trained):
     line = (corpus.data, "--user-dir", USER_DIR, "--path", trained / "nmt/checkpoint_last.pt", "--cpu")
     evaluated = run("fairseq_cli.eval_lm", *line, "--task", "multimodal_translation", ok=False)
     evaluated.fault("fairseq-eval-lm is for language models", "fairseq-validate")
+
+
+FITTING = {
+    "visual_translation_lm": {"vtlm"},
+    "multimodal_translation": {
+        "cross_entropy", "label_smoothed_cross_entropy", "label_smoothed_cross_entropy_with_alignment",
+        "label_smoothed_cross_entropy_with_rdrop",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", OURS)
+def test_every_arch_and_criterion_with_our_tasks(corpus, task):
+    """All that are registered: ours are built, others end in one line that names ours."""
+    config = tiny.translation_config if task == "multimodal_translation" else tiny.pretraining_config
+    made = tasks.setup_task(config(corpus.data).task)
+    archs = {"visual_translation_lm": "vtlm", "multimodal_translation": "multimodal_transformer"}
+    assert len(models.ARCH_MODEL_REGISTRY) > 100 and len(CRITERION_REGISTRY) > 20
+    for arch in models.ARCH_MODEL_REGISTRY:
+        if arch.startswith(f"{archs[task]}_tiny"):
+            made.build_model(config(corpus.data, "--arch", arch).model)
+        elif not re.fullmatch(rf"{archs[task]}(_base)?", arch):
+            with pytest.raises(
+                SystemExit, match=rf"--arch {arch} is no model for --task {task}; .*--arch {archs[task]}\b"
+            ):
+                made.build_model(OmegaConf.create({"_name": arch}))
+    for criterion in CRITERION_REGISTRY:
+        cfg = OmegaConf.create({"_name": criterion, "sentence_avg": False, "mrc_weight": 1.0})
+        if criterion in FITTING[task]:
+            made.build_criterion(cfg)
+        else:
+            with pytest.raises(
+                SystemExit, match=rf"--criterion {criterion} (does not train the models|is for speech)"
+            ) as refused:
+                made.build_criterion(cfg)
+            assert criterion == "ctc" or all(name in str(refused.value) for name in FITTING[task])
+
+
+@pytest.mark.parametrize("task", OURS)
+def test_what_fits_trains(run, corpus, tmp_path, task):
+    """An update with each criterion that is accepted."""
+    for criterion in FITTING[task]:
+        argv = ("--task", task, "--criterion", criterion, "--max-update", "1", "--no-save", "--disable-validation")
+        trained = run.train(corpus.data, tmp_path, *argv, arch=OURS[task], regions=corpus.regions)
+        assert len(trained.updates()) == 1
+
+
+def test_command_lines_that_do_not_fit(run, corpus, tmp_path):
+    """fairseq's default criterion, one of its own for masked words, and ours with another's model and task."""
+    line = (corpus.data, "--user-dir", USER_DIR, "--save-dir", tmp_path, *TRAINING)
+    pretraining = ("--task", "visual_translation_lm", "--regions", corpus.regions)
+    for argv, parts in (
+        ((*pretraining, "--arch", "vtlm_tiny"), ("cross_entropy", "--criterion vtlm")),
+        ((*pretraining, "--arch", "vtlm_tiny", "--criterion", "masked_lm"), ("masked_lm", "--criterion vtlm")),
+        ((*pretraining, "--arch", "transformer", "--criterion", "vtlm"), ("--arch transformer", "--arch vtlm")),
+        (("--arch", "transformer", "--criterion", "vtlm"), ("vtlm reads no batches of --task translation", "--task")),
+        (("--task", "multimodal_translation", "--arch", "transformer"), ("--arch multimodal_transformer",)),
+    ):
+        run("fairseq_cli.train", *line, *argv, ok=False).fault(*parts)
+    hydra = ("task=visual_translation_lm", f"task.data={corpus.data}", f"common.user_dir={USER_DIR}", "optimizer=adam",
+             "common.cpu=true", "dataset.batch_size=8", "lr_scheduler=fixed", f"hydra.run.dir={tmp_path}")  # fmt: skip
+    run("fairseq_cli.hydra_train", *hydra, ok=False).fault("the model to train is missing", "model=")
+    run("fairseq_cli.hydra_train", *hydra, "model=vtlm_tiny", ok=False).fault("cross_entropy", "--criterion vtlm")
+
+
+def test_options_that_are_forgotten(corpus, tmp_path):
+    """fairseq's parser ends in a stack without them: seen as the user-dir is imported."""
+    argv = (corpus.data, "--user-dir", USER_DIR, "--task", "visual_translation_lm", "--criterion", "vtlm")
+    made = shell(sys.executable, "-m", "fairseq_cli.train", *argv, cwd=tmp_path)
+    made.fault("--arch is missing on the command line", "vtlm", "multimodal_transformer")
+    for program in ("fairseq-validate", "/lib/fairseq_cli/validate.py"):
+        with pytest.raises(
+            SystemExit, match="--task is missing on the command line.*multimodal_translation or visual_translation_lm"
+        ):
+            check_command_line([program, "data", "--user-dir", "x", "--path", "a.pt"])
+    check_command_line(["fairseq-validate", "data", "--task=multimodal_translation"])
+    for argv in (["fairseq-train", "data", "-a", "vtlm"], ["fairseq-train", "--help"], ["train.py", "data"], [""], []):
+        check_command_line(argv)
+
+
+def test_a_pretrained_model_does_not_translate(run, corpus, trained):
+    """By itself and in an ensemble, with either task and in our commands; nor does it predict words after words."""
+    vtlm, nmt = (trained / name / "checkpoint_last.pt" for name in ("vtlm", "nmt"))
+    store = corpus.regions
+    run.generate(corpus.data, vtlm, regions=store, ok=False).fault("vtlm_tiny", "--pretrained")
+    run.generate(corpus.data, f"{nmt}:{vtlm}", ok=False).fault("vtlm_tiny", "--pretrained")
+    pretraining = ("--task", "visual_translation_lm")
+    run.generate(corpus.data, vtlm, *pretraining, regions=store, ok=False).fault(
+        "visual_translation_lm has no decoder", "--pretrained"
+    )
+    run.generate(corpus.data, nmt, *pretraining, ok=False).fault("is none of --task", "--task multimodal_translation")
+    run.generate(corpus.data, nmt, "--lm-path", vtlm, ok=False).fault("--lm-path is for a language model")
+    hidden = (*pretraining, "--region-order", "none")
+    run.interactive(corpus.data, vtlm, *hidden, ok=False, stdin="word1\n").fault("has no decoder", "--pretrained")
+    for path in (vtlm, f"{nmt}:{vtlm}"):
+        translated = run.translate(path, "--preprocessed", "--region-order", "none", ok=False, stdin="word1\n")
+        translated.fault(str(vtlm), "a pre-trained model")
+    for probe in ("attention", "incongruent"):
+        argv = (probe, corpus.data, "--system", vtlm, "--regions", store, "--cpu")
+        run("vtlm_fairseq.cli.probe", *argv, ok=False).fault(str(vtlm), "a pre-trained model")
+
+
+OUT_OF_RANGE = [
+    *((f"dataset.{name}", value) for name in ("batch_size", "max_tokens", "batch_size_valid") for value in (0, -1)),
+    ("dataset.num_workers", -1), ("dataset.required_batch_size_multiple", 0), ("optimization.update_freq", [0]),
+    ("optimization.lr", [-1.0]), ("task.max_source_positions", 2), ("task.max_target_positions", 1),
+    ("task.upsample_primary", 0), ("model.encoder_layers", -1), ("model.encoder_attention_heads", 3),
+    ("model.decoder_attention_heads", 5), ("model.encoder_attention_heads", 0), ("model.encoder_embed_dim", 0),
+    ("model.encoder_ffn_embed_dim", 0), ("model.dropout", 1.0), ("model.dropout", -0.1),
+    ("model.attention_dropout", 2.0), ("model.activation_dropout", float("nan")), ("model.max_positions", 2),
+    ("model.layernorm_eps", -1.0), ("model.region_positions", -1), ("criterion.label_smoothing", 1.1),
+    ("criterion.label_smoothing", -0.1),
+]  # fmt: skip
+
+
+def test_numbers_out_of_range_in_training(corpus):
+    """Each ends in one line that names its option; the same configuration without it is built."""
+
+    def build(changes):
+        cfg = tiny.translation_config(corpus.data, "--criterion", "label_smoothed_cross_entropy")
+        for name, value in changes.items():
+            OmegaConf.update(cfg, name, value)
+        task = tasks.setup_task(cfg.task)
+        return task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+
+    build({"criterion.label_smoothing": 1.0, "model.dropout": 0.0, "model.layernorm_eps": 0.0})
+    for name, value in OUT_OF_RANGE:
+        option = name.partition(".")[2].replace("_", "-")
+        with pytest.raises(SystemExit, match=rf"^error: --{option} ") as refused:
+            build({name: value})
+        heads = name.endswith("heads") and value > 0
+        assert ("does not divide the width" if heads else "a number out of range, it must be") in str(refused.value)
+
+
+def test_numbers_out_of_range_in_decoding(run, corpus, trained):
+    """fairseq's command and ours; also within ``--eval-bleu-args``."""
+    nmt = trained / "nmt" / "checkpoint_last.pt"
+    task = tiny.translation_task(corpus.data, "--regions", "none")
+    model = task.build_model(tiny.translation_config(corpus.data).model)
+    for name, value in (
+        ("beam", 0), ("nbest", 0), ("lenpen", float("nan")), ("unkpen", float("inf")), ("max_len_a", -1.0),
+        ("max_len_b", -1), ("max_len_b", 0), ("temperature", 0.0), ("prefix_size", -1), ("sampling_topk", 3),
+        ("sampling_topp", 0.5), ("diverse_beam_groups", 3),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit, match=f"--{name.replace('_', '-')} "):
+            task.build_generator([model], Namespace(**{"beam": 5, name: value}))
+    with pytest.raises(SystemExit, match="is not divisible by --diverse-beam-groups 3"):
+        task.build_generator([model], Namespace(beam=5, diverse_beam_groups=3))
+    with pytest.raises(SystemExit, match="--sampling-topk chooses words to draw from"):
+        task.build_generator([model], Namespace(sampling_topk=0))
+    with pytest.raises(SystemExit, match="--sampling-topp is 1.5"):
+        task.build_generator([model], Namespace(sampling=True, sampling_topp=1.5))
+    task.build_generator([model], Namespace(beam=6, diverse_beam_groups=3, lenpen=-1.0, min_len=0, max_len_b=0))
+    run.generate(corpus.data, nmt, "--beam", "0", ok=False).fault("--beam is 0", "at least 1")
+    run.generate(corpus.data, nmt, "--batch-size", "0", ok=False).fault("--batch-size is 0", "at least 1")
+    argv = ("--eval-bleu", "--eval-bleu-args", '{"beam": 0}')
+    run.train(corpus.data, trained / "never", *argv, ok=False).fault("--beam is 0")
+    for option, value in (("--beam", "0"), ("--lenpen", "nan"), ("--max-len-a", "-1"), ("--max-len-b", "-1")):
+        translated = run.translate(nmt, "--preprocessed", option, value, ok=False, stdin="word1\n")
+        assert f"error: argument {option}: out of its range, must be" in translated.last_line
+    translated = run.translate(nmt, "--preprocessed", "--max-len-b", "0", ok=False, stdin="word1\n")
+    translated.fault("--max-len-b 0 is shorter than --min-len 1")

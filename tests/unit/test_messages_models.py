@@ -550,10 +550,11 @@ def test_inference(here):
 
 def test_hub(here, monkeypatch):
     hub = importlib.import_module("vtlm_fairseq.hub")
-    monkeypatch.setattr(hub, "read_model_config", lambda path: {"decoder_layers": 1})
+    monkeypatch.setattr(hub, "read_model_config", lambda path: {"_name": "multimodal_transformer"})
     says("hub.__init__", "x.pt: a translation model; this needs a pre-trained one (vtlm)", VTLM, "x.pt")
-    monkeypatch.setattr(hub, "read_model_config", lambda path: {})
-    text = message("hub.from_pretrained", MultimodalTransformer.from_pretrained, "x.pt")
+    inference = importlib.import_module("vtlm_fairseq.inference")
+    monkeypatch.setattr(inference, "read_model_config", lambda path: {"_name": "vtlm"})
+    text = message("compatibility.check_translates", MultimodalTransformer.from_pretrained, "x.pt")
     assert "x.pt: a pre-trained model (vtlm); translating needs one of multimodal_translation" in text
     vtlm = VTLM.__new__(VTLM)
     vtlm.store, vtlm.model = None, SimpleNamespace(max_positions=lambda: (4, 4))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.ranges import within
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,14 +65,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint, or a.pt:b.pt for an ensemble")
     parser.add_argument("--regions", default="none", metavar="STORE", help="store file, folder of stores, or none")
     parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
-    parser.add_argument("--max-regions", type=int, metavar="N", help="regions an image (default: as in training)")
+    parser.add_argument("--max-regions", type=positive, metavar="N", help="regions an image (default: as in training)")
     parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
     parser.add_argument("--preprocessed", action="store_true", help="input and output are sub-words already")
     parser.add_argument("--detokenize", action="store_true", help="write running text instead of tokens")
-    parser.add_argument("--beam", type=int, default=8, help="beam size (default: 8)")
-    parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty (default: 1)")
-    parser.add_argument("--max-len-a", type=float, default=0.0, help="at most ax+b tokens for x source tokens")
-    parser.add_argument("--max-len-b", type=int, default=200, help="see --max-len-a (default: 200)")
+    parser.add_argument("--beam", type=within("beam"), default=8, help="beam size (default: 8)")
+    parser.add_argument("--lenpen", type=within("lenpen"), default=1.0, help="length penalty (default: 1)")
+    parser.add_argument(
+        "--max-len-a", type=within("max_len_a"), default=0.0, help="at most ax+b tokens for x source tokens"
+    )
+    parser.add_argument("--max-len-b", type=within("max_len_b"), default=200, help="see --max-len-a (default: 200)")
     parser.add_argument("--batch-size", type=positive, default=32, help="sentences decoded at once (default: 32)")
     parser.add_argument("--buffer-size", type=positive, default=1024, help="lines read ahead (default: 1024)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")

@@ -10,6 +10,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
+from vtlm_fairseq.compatibility import check_criterion_task
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 
 
@@ -29,6 +30,7 @@ class VTLMCriterion(FairseqCriterion):
     """
 
     def __init__(self, task, mrc_weight: float):
+        check_criterion_task(task, VTLMCriterion)
         super().__init__(task)
         self.mrc_weight = mrc_weight
 

@@ -104,6 +104,7 @@ def measure(path: str, args: Namespace, *, label: str) -> Masses:
         regions=args.regions,
         region_order=args.region_order,
         cpu=args.cpu,
+        translates=True,
     )
     generator = None
     if args.on == "hypotheses":

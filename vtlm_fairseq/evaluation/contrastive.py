@@ -15,6 +15,7 @@ from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
 from vtlm_fairseq.hub import MultimodalTransformer
+from vtlm_fairseq.ranges import within
 
 
 def add_parser(commands) -> None:
@@ -33,7 +34,9 @@ def add_parser(commands) -> None:
     parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
     parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
     parser.add_argument("--preprocessed", action="store_true", help="the text is sub-words already")
-    parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty of the log-probability (default: 1)")
+    parser.add_argument(
+        "--lenpen", type=within("lenpen"), default=1.0, help="length penalty of the log-probability (default: 1)"
+    )
     parser.add_argument("--sentences", metavar="TSV", help="write the scores of each line")
     add_format_option(parser)
     parser.set_defaults(run=run)

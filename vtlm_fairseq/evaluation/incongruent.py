@@ -20,6 +20,7 @@ from vtlm_fairseq.evaluation.systems import (
     named_checkpoints,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
+from vtlm_fairseq.ranges import within
 
 
 def add_parser(commands) -> None:
@@ -35,8 +36,10 @@ def add_parser(commands) -> None:
     add_decoding_options(parser)
     parser.add_argument("--repeats", type=positive, default=5, help="shufflings (default: 5)")
     parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
-    parser.add_argument("--max-len-a", type=float, default=0.0, help="at most ax+b tokens for x source tokens")
-    parser.add_argument("--max-len-b", type=int, default=200, help="see --max-len-a (default: 200)")
+    parser.add_argument(
+        "--max-len-a", type=within("max_len_a"), default=0.0, help="at most ax+b tokens for x source tokens"
+    )
+    parser.add_argument("--max-len-b", type=within("max_len_b"), default=200, help="see --max-len-a (default: 200)")
     add_format_option(parser)
     parser.set_defaults(run=run)
 
@@ -112,7 +115,8 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
     Raises:
         VTLMError: a fault of input or options.
     """
-    loaded = load_model(path, data=args.data, split=args.gen_subset, regions=args.regions, cpu=args.cpu)
+    where = {"data": args.data, "split": args.gen_subset, "regions": args.regions}
+    loaded = load_model(path, cpu=args.cpu, translates=True, **where)
     dataset, dictionary = loaded.dataset, loaded.task.target_dictionary
     if dataset.tgt is None:
         raise VTLMError(

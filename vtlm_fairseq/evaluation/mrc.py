@@ -14,6 +14,7 @@ from fairseq import utils
 from tqdm import tqdm
 
 from vtlm_fairseq.checkpoints import read_model_config
+from vtlm_fairseq.compatibility import is_translation
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates, RegionDraw
@@ -100,8 +101,8 @@ def check_model(path: str) -> None:
         VTLMError: it is one of TLM or of a translation model, or not one of this package.
     """
     config = read_model_config(path)
-    kind = "a translation model" if "decoder_layers" in config else "a text-only model (TLM)"
-    if "decoder_layers" in config or not config["region_dim"]:
+    kind = "a translation model" if is_translation(config) else "a text-only model (TLM)"
+    if is_translation(config) or not config["region_dim"]:
         raise VTLMError(f"{path}: {kind}, which predicts no labels of regions; give a VTLM checkpoint")
 
 

@@ -14,11 +14,13 @@ from torch import nn
 
 from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.cli.translate import positive
+from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.data.region_store import RegionStore, find_store_files
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.hub import find_checkpoint
+from vtlm_fairseq.ranges import within
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--gen-subset``, ``--beam`` and ``--lenpen``, named as fairseq-generate's."""
     parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="the test set (default: test)")
     parser.add_argument("--beam", type=positive, default=8, help="beam size (default: 8)")
-    parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty (default: 1)")
+    parser.add_argument("--lenpen", type=within("lenpen"), default=1.0, help="length penalty (default: 1)")
 
 
 def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") -> None:
@@ -161,15 +163,27 @@ class LoadedModel:
 
 
 def load_model(
-    path: str, *, data: str, split: str, regions: str = "none", region_order: str = "given", cpu: bool = False
+    path: str,
+    *,
+    data: str,
+    split: str,
+    regions: str = "none",
+    region_order: str = "given",
+    cpu: bool = False,
+    translates: bool = False,
 ) -> LoadedModel:
     """Load a checkpoint of either task, and a split of a data folder for it.
 
+    Args:
+        translates: refuse a pre-trained model.
+
     Raises:
-        VTLMError: not a checkpoint of this package, or no such store.
+        VTLMError: not a checkpoint of this package, a pre-trained one, or no such store.
         SystemExit: data or regions do not fit the checkpoint (the task's own checks).
     """
     config, regions = system_regions(path, regions=regions, split=split)
+    if translates:
+        check_translates(config, path)
     overrides = {
         "data": os.fspath(data),
         "regions": regions,

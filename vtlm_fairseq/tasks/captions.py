@@ -17,6 +17,7 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
+from vtlm_fairseq import ranges
 from vtlm_fairseq.checkpoints import (
     advise_latest,
     check_model_name,
@@ -28,6 +29,7 @@ from vtlm_fairseq.checkpoints import (
     model_config,
     read_model_config,
 )
+from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.file_identity import WatchedFiles
@@ -41,7 +43,7 @@ from vtlm_fairseq.models.embeddings import IMAGE
 from vtlm_fairseq.models.encoder import share_states
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
-from vtlm_fairseq.tasks.runs import keep_log, start_run
+from vtlm_fairseq.tasks.runs import keep_log, start_run, whole_config
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class CaptionsTask:
     """
 
     model_class: type
+    criteria: tuple[type, ...]
     langs: str | None = None
     has_regions: bool = False
     region_dim: int | None = None
@@ -158,6 +161,11 @@ class CaptionsTask:
             if not kwargs.get("from_checkpoint") and cfg.path and not cfg.path.startswith("${"):
                 for path in utils.split_paths(cfg.path):
                     check_whole(path)
+            if not kwargs.get("from_checkpoint"):
+                ranges.check_ranges(cfg, ranges.TASK)
+                if (whole := whole_config(cfg)) is not None:
+                    check_whole_command(whole)
+                    ranges.check_command(whole)
             paths = utils.split_paths(cfg.data) if cfg.data else []
             if not paths or not os.path.isdir(paths[0]):
                 raise VTLMError(f"data folder {cfg.data!r} does not exist; prepare it with fairseq-preprocess")
@@ -202,10 +210,12 @@ class CaptionsTask:
         with exit_on_error():
             if from_checkpoint:
                 check_model_name(cfg, "the checkpoint")
+            check_model(self, cfg, from_checkpoint=from_checkpoint)
             with open_dict(cfg):
                 if from_checkpoint:
                     self._adopt(cfg)
                 else:
+                    ranges.check_model(cfg)
                     self.best = start_run(self.cfg)
                     self._describe(cfg)
             if self.cfg.autocast == "fp16" and not from_checkpoint and not self.cfg.amp:
@@ -294,11 +304,13 @@ class CaptionsTask:
         """
         if getattr(cfg, "_name", None) == "ctc":
             raise SystemExit("error: --criterion ctc is for speech; choose another")
-        criterion = super().build_criterion(cfg, from_checkpoint=True)
-        if self.best is not None:
-            with exit_on_error():
+        with exit_on_error():
+            check_criterion(self, cfg)
+            ranges.check_ranges(cfg, ranges.CRITERION)
+            criterion = super().build_criterion(cfg, from_checkpoint=True)
+            if self.best is not None:
                 self.best.check(self, criterion)
-        return criterion
+            return criterion
 
     def begin_epoch(self, epoch: int, model) -> None:
         """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
@@ -489,6 +501,7 @@ class CaptionsTask:
     def get_batch_iterator(self, *args, **kwargs):
         """As FairseqTask's, with one line instead of a stack where an example does not fit ``--max-tokens``."""
         with exit_on_error():
+            ranges.check_ranges({**kwargs, "batch_size": kwargs.get("max_sentences")}, ranges.DATASET)
             return super().get_batch_iterator(*args, **kwargs)
 
     def eval_lm_dataloader(self, *args, **kwargs):

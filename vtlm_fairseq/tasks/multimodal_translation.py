@@ -5,10 +5,18 @@ from typing import Optional
 
 import sacrebleu
 from fairseq import utils
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.criterions.label_smoothed_cross_entropy_with_alignment import (
+    LabelSmoothedCrossEntropyCriterionWithAlignment,
+)
+from fairseq.criterions.label_smoothed_cross_entropy_with_rdrop import RdropLabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
+from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 
+from vtlm_fairseq.compatibility import check_model, tasks_of
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
@@ -17,6 +25,7 @@ from vtlm_fairseq.json_objects import parse_object
 from vtlm_fairseq.models.alignment import align_words
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.models.transfer import PretrainedEncoder
+from vtlm_fairseq.ranges import check_generation
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
 
 
@@ -49,6 +58,12 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
 
     cfg: MultimodalTranslationConfig
     model_class = MultimodalTransformer
+    criteria = (
+        CrossEntropyCriterion,
+        LabelSmoothedCrossEntropyCriterion,
+        LabelSmoothedCrossEntropyCriterionWithAlignment,
+        RdropLabelSmoothedCrossEntropyCriterion,
+    )
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build a model; for training with ``--pretrained``, fill it and print the transfer report.
@@ -57,6 +72,8 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
         """
         self._pretrained = None
         with exit_on_error():
+            if not from_checkpoint:
+                check_model(self, cfg)
             if not from_checkpoint and cfg.pretrained and not self.restored_checkpoint():
                 self._pretrained = PretrainedEncoder.load(cfg.pretrained)
                 self._pretrained.check_dictionary(self.source_dictionary)
@@ -118,6 +135,10 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
         """As fairseq's; ``<mask>`` and the dictionary's padding words are never generated."""
         extra = dict(extra_gen_cls_kwargs or {})
+        with exit_on_error():
+            check_generation(args)
+            if isinstance(extra.get("lm_model"), BaseFairseqModel) and tasks_of(type(extra["lm_model"])):
+                raise VTLMError("--lm-path is for a language model of fairseq's; no model of this package is one")
         if not getattr(args, "score_reference", False):
             is_word = word_mask(self.target_dictionary)
             is_word[: self.target_dictionary.nspecial] = True  # fairseq's own symbols are its own business

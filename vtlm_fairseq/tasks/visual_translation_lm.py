@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import FairseqTask, register_task
 
+from vtlm_fairseq.compatibility import FINE_TUNE
+from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
@@ -47,6 +49,7 @@ class VisualTranslationLMTask(CaptionsTask, FairseqTask):
 
     cfg: VisualTranslationLMConfig
     model_class = VTLMModel
+    criteria = (VTLMCriterion,)
 
     def __init__(self, cfg: VisualTranslationLMConfig, src_dict, tgt_dict):
         super().__init__(cfg)
@@ -88,6 +91,15 @@ class VisualTranslationLMTask(CaptionsTask, FairseqTask):
                 train=split == self.cfg.train_subset,
                 pad_to_multiple=self.cfg.required_seq_len_multiple,
             )
+
+    def build_generator(self, models, args, *rest, **kwargs):
+        """Refuse: a pre-trained model has no decoder."""
+        with exit_on_error():
+            raise VTLMError(f"a model of --task visual_translation_lm has no decoder{FINE_TUNE}")
+
+    def build_dataset_for_inference(self, *args, **kwargs):
+        """Refuse, as `build_generator` does: fairseq-interactive has no other use."""
+        self.build_generator(None, None)
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target sentence in tokens."""
