@@ -85,6 +85,8 @@ class Translator:
             self.task.max_positions(), *[model.max_positions() for model in self.models]
         )
         self.store = self._open_store(self.task.cfg.max_regions) if regions != "none" else None
+        if self.needs_images:
+            self.task.doubts.store(self.store, np.arange(len(self.store)), "translate")
 
     def _open_store(self, max_regions: int) -> RegionStore:
         files = [self.regions]

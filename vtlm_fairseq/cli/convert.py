@@ -164,6 +164,11 @@ def run_latest(args: argparse.Namespace) -> int:
     return 0
 
 
+def _symbols(checkpoint: dict) -> list[str] | None:
+    """The dictionary of a checkpoint."""
+    return (checkpoint.get("task_state") or {}).get("symbols")
+
+
 def run_average(args: argparse.Namespace) -> int:
     """``average``: mean of the parameters; optimiser state dropped; tied tensors stay tied."""
     result = load_checkpoint(args.checkpoints[0])
@@ -171,7 +176,7 @@ def run_average(args: argparse.Namespace) -> int:
     for path in args.checkpoints[1:]:
         state = load_checkpoint(path)
         model = state["model"]
-        if state.get("task_state") != result.get("task_state") or any(
+        if _symbols(state) != _symbols(result) or any(
             model_config(state).get(name) != model_config(result).get(name) for name in LANGUAGES
         ):
             raise VTLMError(

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,15 +11,18 @@ from tqdm import tqdm
 
 from vtlm_fairseq.cli.regions_convert import add_convert
 from vtlm_fairseq.data.image_reading import open_image
+from vtlm_fairseq.data.overlap import shared_images
 from vtlm_fairseq.data.region_drawing import draw_regions, save_drawing
 from vtlm_fairseq.data.region_merge import merge_stores
 from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, open_file
 from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStore, find_store_files, say_beyond, validate
 from vtlm_fairseq.data.region_validate import find_missing
+from vtlm_fairseq.data.suspicions import suspicions, take_sample
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 
 _SHOWN_FAULTS = 20
 _SHOWN_CLASSES = 10
+_SAMPLE_IMAGES, _SAMPLE_SECONDS = 2000, 5.0  # of each file, for warnings
 _LABEL_BLOCK = 1 << 24
 
 
@@ -156,6 +160,8 @@ def run_validate(args: argparse.Namespace) -> int:
         faults += _faults_of_splits(args.store, files)
     if not faults:
         faults += [fault for images in args.images for fault in find_missing(files, images)]
+    for warning in [] if faults else _doubts(files, args.images):
+        print(f"warning: {warning}")
     for fault in faults[:_SHOWN_FAULTS]:
         print(fault)
     if len(faults) > _SHOWN_FAULTS:
@@ -187,6 +193,17 @@ def run_show(args: argparse.Namespace) -> int:
 def _refuse_existing(args: argparse.Namespace) -> None:
     if os.path.exists(args.out) and not args.overwrite:
         raise VTLMError(f"--out {args.out}: exists; remove it or add --overwrite")
+
+
+def _doubts(files: list[str], images: list[str]) -> list[str]:
+    """What is valid and probably useless."""
+    found = []
+    for path in files:
+        store = RegionStore([path], max_regions=None)
+        sample = take_sample(store, np.arange(len(store)), images=_SAMPLE_IMAGES, seconds=_SAMPLE_SECONDS)
+        found += [f"{path}: {line}" for line in suspicions(store, sample, labels=True)]
+    train = [path for path in images if re.fullmatch(r"train\d*\.images", os.path.basename(path))]
+    return found + (shared_images(train, [path for path in images if path not in train]) if train else [])
 
 
 def _faults_of_splits(store: str, files: list[str]) -> list[str]:

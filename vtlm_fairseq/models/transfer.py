@@ -1,7 +1,9 @@
 """From a pre-trained encoder to encoder and decoder of a translation model (paper, sections 2.4 and 3.1)."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -73,12 +75,14 @@ class PretrainedEncoder:
         config: its model configuration.
         state: its parameters by name.
         symbols: its dictionary, None in files that hold none.
+        task_state: what its task kept.
     """
 
     path: str
     config: dict
     state: dict[str, Tensor]
     symbols: list[str] | None
+    task_state: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def langs(self) -> str:
@@ -102,7 +106,8 @@ class PretrainedEncoder:
                 f"--pretrained {path}: model {config.get('_name')!r}, not a pre-trained vtlm model; to go on from a "
                 "translation model use --finetune-from-model"
             )
-        return cls(path, config, state, (checkpoint.get("task_state") or {}).get("symbols"))
+        task_state = checkpoint.get("task_state") or {}
+        return cls(path, config, state, task_state.get("symbols"), task_state)
 
     def check_dictionary(self, dictionary: Dictionary) -> None:
         """Compare symbol by symbol.

@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Optional
 
 import numpy as np
@@ -43,6 +44,7 @@ from vtlm_fairseq.models.embeddings import IMAGE
 from vtlm_fairseq.models.encoder import share_states
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
+from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.tasks.runs import keep_log, start_run, whole_config
 
 logger = logging.getLogger(__name__)
@@ -112,6 +114,7 @@ class CaptionsTask:
 
     model_class: type
     criteria: tuple[type, ...]
+    uses_classes: bool = False  # of regions, in training
     langs: str | None = None
     has_regions: bool = False
     region_dim: int | None = None
@@ -119,7 +122,6 @@ class CaptionsTask:
     best: BestCheckpoints | None = None  # in training
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
-    files: WatchedFiles | None = None
     parameter_bytes: int = 0
     started: float = float("inf")
 
@@ -194,12 +196,13 @@ class CaptionsTask:
         """
         with exit_on_error():
             check_room(self.cfg.save_dir, self.parameter_bytes, self.started)
-        return {"symbols": list(self.source_dictionary.symbols)}
+        return {"symbols": list(self.source_dictionary.symbols), **self.doubts.norms.state()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Compare the checkpoint's symbols with the data's."""
         with exit_on_error():
             check_symbols(state_dict.get("symbols"), self.source_dictionary, "the checkpoint")
+            self.doubts.norms.adopt(state_dict)
 
     def build_model(self, cfg, from_checkpoint=False):
         """Fill in what the model has to know (see :class:`vtlm_fairseq.models.config.EncoderConfig`), then build it.
@@ -266,6 +269,10 @@ class CaptionsTask:
                     "first call, or choose another --save-dir"
                 )
         check_symbols((state.get("task_state") or {}).get("symbols"), self.source_dictionary, path)
+        if path == self.cfg.finetune_from_model:
+            self.doubts.norms.precede(state.get("task_state"))
+        else:
+            self.doubts.norms.adopt(state.get("task_state"))
 
     def restored_checkpoint(self) -> str | None:
         """Path of the checkpoint that the trainer is about to restore; None for a fresh start."""
@@ -316,9 +323,8 @@ class CaptionsTask:
         """Complete the checkpoint folder: copy dictionaries, BPE model and ``text.json`` beside the checkpoints."""
         super().begin_epoch(epoch, model)
         keep_log(self.cfg)
-        if self.files is not None:
-            with exit_on_error():
-                self.files.check()
+        with exit_on_error():
+            self.files.check()
         first = self.loss_watch is None
         if first:
             self.check_clipping(model)
@@ -419,7 +425,9 @@ class CaptionsTask:
             truncate_source=getattr(self.cfg, "truncate_source", False),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
-        return pair, self.load_regions(folder, split, parts, pair)
+        regions = self.load_regions(folder, split, parts, pair)
+        self.doubts.load(self, split, folder, parts, regions)
+        return pair, regions
 
     def load_regions(self, folder: str, split: str, parts: list[str], pair: LanguagePairDataset) -> LineRegions | None:
         """Regions of the lines of a split's parts, joined by ``{part}.images``; None without a store."""
@@ -457,10 +465,18 @@ class CaptionsTask:
             redraw=split == self.cfg.train_subset,
         )
 
+    @cached_property
+    def files(self) -> WatchedFiles:
+        """Files of text that were read."""
+        return WatchedFiles()
+
+    @cached_property
+    def doubts(self) -> Doubts:
+        """What was said of the data, and what the model's features were like."""
+        return Doubts()
+
     def watch_files(self, folder: str, parts: list[str]) -> None:
         """Note the files of a split's parts: one that is remade under a run is refused, or said (`begin_epoch`)."""
-        if self.files is None:
-            self.files = WatchedFiles()
         pair = (self.cfg.source_lang, self.cfg.target_lang)
         names = [f"{part}.{a}-{b}.{lang}" for part in parts for a, b in (pair, pair[::-1]) for lang in pair]
         self.files.note((os.path.join(folder, name + end) for name in names for end in (".bin", ".idx")), mapped=True)

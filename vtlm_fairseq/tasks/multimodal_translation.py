@@ -77,6 +77,7 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
             if not from_checkpoint and cfg.pretrained and not self.restored_checkpoint():
                 self._pretrained = PretrainedEncoder.load(cfg.pretrained)
                 self._pretrained.check_dictionary(self.source_dictionary)
+                self.doubts.norms.precede(self._pretrained.task_state)
             for name in ("eval_bleu_args", "eval_bleu_detok_args") if self.cfg.eval_bleu else ():
                 option = f"--{name.replace('_', '-')}"
                 parse_object(self.cfg[name] or "", option, hint="give an object such as '{\"beam\": 4}'")

@@ -47,6 +47,7 @@ class VisualTranslationLMConfig(CaptionsConfig):
 class VisualTranslationLMTask(CaptionsTask, FairseqTask):
     """TLM (``--regions none``) and VTLM."""
 
+    uses_classes = True
     cfg: VisualTranslationLMConfig
     model_class = VTLMModel
     criteria = (VTLMCriterion,)

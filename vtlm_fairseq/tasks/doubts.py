@@ -1,0 +1,74 @@
+"""Warnings when a split is loaded: what is valid and probably useless."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fairseq.distributed import utils as distributed_utils
+
+from vtlm_fairseq.data.line_regions import LineRegions
+from vtlm_fairseq.data.overlap import held_out_splits, shared_images, shared_pairs
+from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.data.suspicions import NormWatch, suspicions, take_sample
+
+logger = logging.getLogger(__name__)
+
+
+class Doubts:
+    """What a task has to say once a split and process, on the first rank, in less than a second each.
+
+    Attributes:
+        norms: of the features that the model was trained on.
+    """
+
+    def __init__(self) -> None:
+        self.norms = NormWatch()
+        self._said: set[str] = set()
+
+    def load(self, task: Any, split: str, folder: str, parts: Sequence[str], regions: LineRegions | None) -> None:
+        """Warn of a split that was loaded.
+
+        Args:
+            task: of this package; its configuration says which split is trained on.
+            split: its name.
+            folder: of the binarised data.
+            parts: names of the parts that were joined.
+            regions: of its lines, or None.
+        """
+        if split in self._said or distributed_utils.get_global_rank() != 0:
+            return
+        self._said.add(split)
+        training = split == task.cfg.train_subset
+        if regions is not None and regions.order != "none":
+            self.store(regions.store, regions.rows, split, training=training, labels=task.uses_classes)
+        if training:
+            pair = (task.cfg.source_lang, task.cfg.target_lang)
+            others = held_out_splits(folder, parts, pair)
+            found = shared_pairs(folder, parts, others, pair)
+            if regions is not None:
+                lists = {name: os.path.join(folder, f"{name}.images") for name in (*parts, *others)}
+                there = [lists[name] for name in others if os.path.isfile(lists[name])]
+                found += shared_images([lists[name] for name in parts], there)
+            for line in found:
+                logger.warning("%s", line)
+
+    def store(
+        self, store: RegionStore, rows: np.ndarray, name: str, *, training: bool = False, labels: bool = False
+    ) -> None:
+        """Warn of regions that teach nothing, or are unlike those of training.
+
+        Args:
+            store: the store.
+            rows: [N] the rows that are used.
+            name: what for.
+            training: they are trained on.
+            labels: region classes are used.
+        """
+        name = f"{name}: {store.paths[0]}"
+        sample = take_sample(store, rows)
+        for found in suspicions(store, sample, labels=labels):
+            logger.warning("%s: %s", name, found)
+        for found in self.norms.compare(name, sample.norms(), training=training):
+            logger.warning("%s", found)
