@@ -20,7 +20,7 @@ _UNREADABLE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, AssertionError,
     MemoryError, struct.error, pickle.UnpicklingError,
 )  # fmt: skip
-TASKS = ("visual_translation_lm", "multimodal_translation")
+USER_DIR = ", nor derived from one in a folder given by --user-dir"
 
 
 def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
@@ -58,10 +58,12 @@ def read_model_config(path: str) -> dict:
         VTLMError: unreadable, or of another model.
     """
     state = load_checkpoint(path, mmap=True)
+    from fairseq.tasks import TASK_REGISTRY
+
     config, task = model_config(state), (state.get("cfg") or {}).get("task")
     name = task.get("_name") if isinstance(task, dict) else task
-    if state.get("args") is not None or name not in (None, *TASKS):
-        raise VTLMError(f"{path}: task {name!r} is not one of this package")
+    if state.get("args") is not None or not (name is None or _derives(name, TASK_REGISTRY)):
+        raise VTLMError(f"{path}: task {name!r} is not one of this package{USER_DIR}")
     check_model_name(config, path)
     langs = config.get("langs")
     names = langs.split(",") if isinstance(langs, str) else [langs]
@@ -81,9 +83,14 @@ def check_model_name(config: Mapping, path: str) -> None:
     from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 
     name = config.get("_name")
-    kind = {**MODEL_REGISTRY, **ARCH_MODEL_REGISTRY}.get(name) if isinstance(name, str) else None
-    if kind is None or not any(base.__module__.startswith("vtlm_fairseq.") for base in kind.__mro__):
-        raise VTLMError(f"{path}: model {name!r} is not one of this package")
+    if not _derives(name, {**MODEL_REGISTRY, **ARCH_MODEL_REGISTRY}):
+        raise VTLMError(f"{path}: model {name!r} is not one of this package{USER_DIR}")
+
+
+def _derives(name, registry: Mapping[str, type]) -> bool:
+    """Whether a name is registered for a class of this package or one derived from such."""
+    kind = registry.get(name) if isinstance(name, str) else None
+    return kind is not None and any(base.__module__.startswith("vtlm_fairseq.") for base in kind.__mro__)
 
 
 def model_config(state: dict) -> dict:

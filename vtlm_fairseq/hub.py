@@ -23,6 +23,7 @@ from vtlm_fairseq.data.text_pipeline import MASK
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.user_dir import import_user_dir
 
 CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
 """What a folder stands for: the first of these that it holds."""
@@ -64,6 +65,7 @@ class VTLM:
     """
 
     def __init__(self, path: str, **options):
+        import_user_dir(options.get("user_dir"))
         if is_translation(read_model_config(path)):
             raise VTLMError(f"{path}: a translation model; this needs a pre-trained one (vtlm)")
         self._loaded = _Pretrained([path], **options)
@@ -89,6 +91,7 @@ class VTLM:
         max_regions: int | None = None,
         preprocessed: bool = False,
         cpu: bool = False,
+        user_dir: str | None = None,
     ) -> VTLM:
         """Load a checkpoint, or the best (else the last) one of a folder.
 
@@ -100,6 +103,7 @@ class VTLM:
             max_regions: at most so many regions an image; None: as in training.
             preprocessed: sentences are words and sub-words already, separated by spaces.
             cpu: do not use a GPU.
+            user_dir: folder with classes of one's own, as in training; its code is run.
 
         Raises:
             VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
@@ -112,6 +116,7 @@ class VTLM:
             max_regions=max_regions,
             preprocessed=preprocessed,
             cpu=cpu,
+            user_dir=user_dir,
         )
 
     @property
@@ -236,8 +241,8 @@ class MultimodalTransformer(Translator):
 
         Args:
             path: checkpoint or folder.
-            options: ``regions``, ``region_order``, ``data``, ``max_regions``, ``preprocessed`` and ``cpu``, as
-                of :meth:`VTLM.from_pretrained`.
+            options: ``regions``, ``region_order``, ``data``, ``max_regions``, ``preprocessed``, ``cpu`` and
+                ``user_dir``, as of :meth:`VTLM.from_pretrained`.
 
         Raises:
             VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.

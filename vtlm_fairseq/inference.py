@@ -18,6 +18,7 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
+from vtlm_fairseq.user_dir import import_user_dir
 
 _loading = threading.Lock()
 """fairseq exchanges a function of omegaconf's while it loads a checkpoint, and two threads would not put it back."""
@@ -34,6 +35,7 @@ class Translator:
         max_regions: at most so many regions an image; None: as in training.
         preprocessed: sentences are words and sub-words already, separated by spaces, and so is the output.
         cpu: do not use a GPU.
+        user_dir: folder with classes of one's own, as in training; its code is run.
 
     Raises:
         VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
@@ -51,7 +53,9 @@ class Translator:
         max_regions: int | None = None,
         preprocessed: bool = False,
         cpu: bool = False,
+        user_dir: str | None = None,
     ):
+        import_user_dir(user_dir)
         configs = {path: read_model_config(path) for path in paths}
         for path, config in configs.items():
             if self.translates:

@@ -16,6 +16,7 @@ from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.conversion import convert
 from vtlm_fairseq.interop.vocabulary import write_dictionaries
+from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 LANGUAGES = ("langs", "source_lang", "target_lang")
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(logging.WARNING)
     warnings.simplefilter("ignore")  # PyTorch on the kinds of masks that fairseq hands to attention
     with exit_on_error():
+        import_user_dir(args.user_dir)
         return args.run(args)
 
 
@@ -74,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--dump", metavar="OUT.npz", help="write what was computed, under the same names")
     check.set_defaults(run=run_check)
+    add_user_dir_option(parser)
     return parser
 
 

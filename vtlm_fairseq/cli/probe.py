@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vtlm_fairseq.errors import exit_on_error
+from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 PROBES = ("last_word", "mrc", "entity", "attention", "contrastive", "incongruent")
 """Modules of `vtlm_fairseq.evaluation`: each has ``add_parser(commands)``, which sets ``run``."""
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     with exit_on_error():
+        import_user_dir(args.user_dir)
         args.run(args)
     return 0
 
@@ -31,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="probe", required=True, metavar="PROBE")
     for name in PROBES:
         importlib.import_module(f"vtlm_fairseq.evaluation.{name}").add_parser(commands)
+    add_user_dir_option(parser)
     return parser
 
 

@@ -17,6 +17,7 @@ from vtlm_fairseq.evaluation.report_page import render_page
 from vtlm_fairseq.evaluation.report_pictures import load_pictures
 from vtlm_fairseq.evaluation.systems import describe_regions, load_model
 from vtlm_fairseq.hub import find_checkpoint
+from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 MAX_LINES = 200
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     with exit_on_error():
+        import_user_dir(args.user_dir)
         page = make_page(args)
         write_atomically(args.out, page)
     print(f"{args.out}: {len(args.lines)} sentences, {len(page.encode()) / 1e6:.2f} MB")
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--title", default="What the model looks at", help="heading of the page")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    add_user_dir_option(parser)
     return parser
 
 

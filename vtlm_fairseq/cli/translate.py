@@ -12,6 +12,7 @@ from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.ranges import within
+from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     with exit_on_error():
+        import_user_dir(args.user_dir)
         translator = Translator(
             args.path.split(":"),
             data=args.data,
@@ -78,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive, default=32, help="sentences decoded at once (default: 32)")
     parser.add_argument("--buffer-size", type=positive, default=1024, help="lines read ahead (default: 1024)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    add_user_dir_option(parser)
     return parser
 
 

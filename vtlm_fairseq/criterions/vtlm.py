@@ -29,7 +29,7 @@ class VTLMCriterion(FairseqCriterion):
     update is the mean over its micro-batches and ranks of the loss above.
     """
 
-    def __init__(self, task, mrc_weight: float):
+    def __init__(self, task, mrc_weight: float = 1.0):
         check_criterion_task(task, VTLMCriterion)
         super().__init__(task)
         self.mrc_weight = mrc_weight

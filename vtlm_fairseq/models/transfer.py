@@ -11,6 +11,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config
+from vtlm_fairseq.compatibility import is_pretraining
 from vtlm_fairseq.data.dictionary import check_symbols
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.models.embeddings import IMAGE
@@ -101,7 +102,7 @@ class PretrainedEncoder:
         except VTLMError as error:
             raise VTLMError(f"--pretrained {error}") from None
         config, state = model_config(checkpoint), checkpoint["model"]
-        if not str(config.get("_name", "")).startswith("vtlm"):
+        if not is_pretraining(config):
             raise VTLMError(
                 f"--pretrained {path}: model {config.get('_name')!r}, not a pre-trained vtlm model; to go on from a "
                 "translation model use --finetune-from-model"
