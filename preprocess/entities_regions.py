@@ -28,7 +28,8 @@ from tqdm import tqdm
 from vtlm_fairseq.data.flickr30k_entities import Caption, ImageEntities, find_translated, read_entities
 from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.terminal import command_line, say
 
 NOISE = 10.7
 """Found by `--calibrate` (seed 1, 1536 dimensions): 70 % of the validation labels are read right."""
@@ -163,7 +164,7 @@ def write_store(
         dtype="float16",
         attributes=attributes,
     ) as writer:
-        for item in tqdm(images, desc=path.name, unit="image", mininterval=1.0):
+        for item in tqdm(images, desc=printable(path.name), unit="image", mininterval=1.0):
             corners = np.array([box.xyxy for box in item.boxes], dtype=np.float32).reshape(-1, 4)
             corners /= np.array([item.image.width, item.image.height] * 2, dtype=np.float32)
             if not boxes:
@@ -234,7 +235,7 @@ def build(arguments: argparse.Namespace) -> None:
         signal=arguments.signal,
     )
     if arguments.calibrate:
-        print(f"--noise {calibrate(features, valid):.3f}")
+        say(f"--noise {calibrate(features, valid):.3f}")
         return
     read_right = accuracy(features, valid)
     attributes = {
@@ -246,20 +247,20 @@ def build(arguments: argparse.Namespace) -> None:
         "signal": arguments.signal,
         "no_boxes": int(arguments.no_boxes),
     }
-    print(f"{len(corpus.classes)} classes; nearest prototype reads {read_right:.1%} of the val labels right")
+    say(f"{len(corpus.classes)} classes; nearest prototype reads {read_right:.1%} of the val labels right")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for split, path in paths.items():
         images = list(corpus.labelled(split))
         write_store(path, images, features, boxes=not arguments.no_boxes, attributes=attributes)
         boxes = sum(len(item.boxes) for item in images)
-        print(f"{path}: {len(images)} images, {boxes} boxes, {sum(not item.boxes for item in images)} images without")
+        say(f"{path}: {len(images)} images, {boxes} boxes, {sum(not item.boxes for item in images)} images without")
     write_translated(arguments.out / TRANSLATED, corpus.translated)
 
 
+@command_line()
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    with exit_on_error():
-        build(parse_arguments(argv))
+    build(parse_arguments(argv))
 
 
 if __name__ == "__main__":

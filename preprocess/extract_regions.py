@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from vtlm_fairseq.data.image_reading import UnreadableImageError
 from vtlm_fairseq.data.region_store import RegionStoreWriter
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.version import __version__
 
 _DETECTOR_OPTIONS = ("model", "weights", "class_names", "min_score", "device", "threads")
@@ -36,6 +37,7 @@ _LOG_SECONDS = 60  # between lines of progress in a log file
 Input = np.ndarray | UnreadableImageError
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 3 where some images could not be read.
 
@@ -44,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args = parser.parse_args(argv)
-    with exit_on_error():
-        return run(args, parser)
+    return run(args, parser)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     detector = make_detector(args)
     files, notes = list_images(args.images, detector.suffixes, num_shards=args.num_shards, shard_id=args.shard_id)
     for note in notes:
-        print(f"not read: {note}")
+        say(f"not read: {note}")
     plan = {
         "detector": args.detector,
         **{name: getattr(args, name) for name in ("model", "weights", "class_names", "min_score")},
@@ -110,14 +111,14 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     with Extraction(args.out, files, plan, part_size=args.part_size, overwrite=args.overwrite) as extraction:
         if extraction.complete:
             failed = extraction.errors.exists()
-            print(f"{args.out}: complete already" + (f", errors in {extraction.errors}" if failed else ""))
+            say(f"{args.out}: complete already" + (f", errors in {extraction.errors}" if failed else ""))
             return _SOME_UNREADABLE if failed else 0
         extract(extraction, detector, batch_size=args.batch_size, workers=args.workers, dtype=args.dtype)
         with tqdm(total=len(files), desc="joining", unit=" images", disable=None) as bar:
             images, regions, failed = extraction.join(lambda done: bar.update(done - bar.n))
-    print(f"{args.out}: {images:,} images, {regions:,} regions")
+    say(f"{args.out}: {images:,} images, {regions:,} regions")
     if failed:
-        print(f"{failed:,} images could not be read, see {extraction.errors}")
+        say(f"{failed:,} images could not be read, see {extraction.errors}")
     return _SOME_UNREADABLE if failed else 0
 
 

@@ -23,7 +23,8 @@ from vtlm_fairseq.data.image_ids import HeldOut, ImageMap, KnownIds, region_coun
 from vtlm_fairseq.data.names import name_fault
 from vtlm_fairseq.data.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
 from vtlm_fairseq.data.region_store import find_store_files
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import command_line, say
 
 COLUMNS = "image=1,en=3,de=4"
 """The paper's Conceptual Captions: image, URL, English, German."""
@@ -195,13 +196,13 @@ def prepare(arguments: argparse.Namespace) -> None:
     report += dropped.report()
     if dropped.counts:
         report.append(f"{arguments.out / 'dropped.tsv'}: the {sum(dropped.counts.values()):,} pairs dropped")
-    print("\n".join([*report, f"{arguments.out}: done"]))
+    say("\n".join([*report, f"{arguments.out}: done"]))
 
 
+@command_line()
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    with exit_on_error():
-        prepare(parse_arguments(argv))
+    prepare(parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from text_options import add_text_options, check_vocabulary, make_pipeline
 from vtlm_fairseq.data.binarise import new_folder
 from vtlm_fairseq.data.caption_files import Pair
 from vtlm_fairseq.data.prepare import prepare_folder, zip_pairs
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import command_line, say
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -81,13 +82,13 @@ def prepare(arguments: argparse.Namespace) -> None:
             dictionary=arguments.dict,
             workers=arguments.workers,
         )
-    print("\n".join([*report, f"{arguments.out}: done"]))
+    say("\n".join([*report, f"{arguments.out}: done"]))
 
 
+@command_line()
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    with exit_on_error():
-        prepare(parse_arguments(argv))
+    prepare(parse_arguments(argv))
 
 
 if __name__ == "__main__":

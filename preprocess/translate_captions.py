@@ -29,8 +29,9 @@ from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.data.caption_files import stream_lines
 from vtlm_fairseq.data.names import check_language
 from vtlm_fairseq.data.text_pipeline import load_bpe
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.json_objects import parse_object
+from vtlm_fairseq.terminal import command_line, say
 
 BPE_FILES = ("bpecodes", "code", "bpe.codes", "bpe.model", "sentencepiece.bpe.model")
 """Names under which a model folder may hold its BPE model."""
@@ -243,15 +244,15 @@ def run(arguments: argparse.Namespace) -> None:
             bar.update(len(block))
     writer.finish()
     cut = f", {translator.cut:,} sentences of this run were too long and lost their end" if translator.cut else ""
-    print(f"{arguments.out}: {total:,} lines{cut}")
+    say(f"{arguments.out}: {total:,} lines{cut}")
 
 
+@command_line()
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     arguments = parse_arguments(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
-    with exit_on_error():
-        run(arguments)
+    run(arguments)
 
 
 if __name__ == "__main__":

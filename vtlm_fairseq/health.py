@@ -1,7 +1,6 @@
 """Health of long runs: batches behind loss spikes and NaN gradients, a loader that no longer delivers, a clean end."""
 
 import atexit
-import logging
 import math
 import multiprocessing
 import os
@@ -14,7 +13,9 @@ import torch
 from fairseq.data.iterators import BackgroundConsumer
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+from vtlm_fairseq.terminal import get_logger
+
+logger = get_logger(__name__)
 
 WARM_UP = 100  # batches before a loss can count as a spike
 SPIKE_FACTOR, SPIKE_MARGIN = 3.0, 1.0

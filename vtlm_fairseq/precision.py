@@ -1,11 +1,12 @@
 """Which precisions pay on a device."""
 
 import functools
-import logging
 
 import torch
 
-logger = logging.getLogger(__name__)
+from vtlm_fairseq.terminal import get_logger
+
+logger = get_logger(__name__)
 
 _FULL_SPEED = {"bf16": "_is_mkldnn_bf16_supported", "fp16": "_is_mkldnn_fp16_supported"}
 

@@ -20,12 +20,25 @@ LIBRARIES = {
 """Module -> distribution, oldest version, first one that is not supported; as in setup.cfg."""
 
 
+def plug_closed_streams():
+    """Open /dev/null in place of standard streams that are closed: the next file to be opened would become one.
+
+    What a library prints would then land in a checkpoint or a store.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
 def check_stack():
-    """Compare Python and the libraries with what is supported.
+    """Compare Python and the libraries with what is supported. Standard streams that are closed are plugged first.
 
     Raises:
         SystemExit: with one line, for the first one that is missing or does not fit.
     """
+    plug_closed_streams()
     oldest, beyond = PYTHON
     if not oldest <= sys.version_info[:2] < beyond:
         raise SystemExit(

@@ -15,7 +15,8 @@ from fairseq.data import Dictionary
 
 from vtlm_fairseq.data.binarise import new_folder
 from vtlm_fairseq.data.dictionary import first_difference
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import command_line
 
 
 def join(first: Path, second: Path, out: Path) -> None:
@@ -48,6 +49,7 @@ def join(first: Path, second: Path, out: Path) -> None:
             shutil.copyfile(path, folder / path.name)
 
 
+@command_line()
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -55,8 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("second", type=Path, help="folder whose train becomes train1; valid and test sets are its own")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     args = parser.parse_args(argv)
-    with exit_on_error():
-        join(args.first, args.second, args.out)
+    join(args.first, args.second, args.out)
 
 
 if __name__ == "__main__":

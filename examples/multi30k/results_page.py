@@ -29,10 +29,11 @@ sys.path.append(str(HERE.parent))  # commands.py, stages.py
 from stages import write_atomically  # noqa: E402
 from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402
 
-from vtlm_fairseq.errors import VTLMError, exit_on_error  # noqa: E402
+from vtlm_fairseq.errors import VTLMError  # noqa: E402
 from vtlm_fairseq.evaluation.hypotheses import read_lines  # noqa: E402
 from vtlm_fairseq.evaluation.scores import TOKENISED, paired_bootstrap, seed_statistics  # noqa: E402
 from vtlm_fairseq.evaluation.tables import Table  # noqa: E402
+from vtlm_fairseq.terminal import command_line  # noqa: E402
 
 RESULTS = HERE / "results"
 PAGES = (HERE / "RESULTS.md", HERE.parent.parent / "README.md")
@@ -414,6 +415,7 @@ def with_tables(page: str, results: Results, *, name: str) -> str:
     return re.sub(r"<!-- table: (.*?) -->\n.*?<!-- end -->", made, page, flags=re.S)
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -428,22 +430,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             command.add_argument("--check", action="store_true", help="only say whether they are up to date")
     args = parser.parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # importing fairseq sets it to DEBUG
-    with exit_on_error():
-        if args.command == "collect":
-            print("\n".join(collect(args.outs, args.results)))
-            return
-        results = Results(args.results, args.references)
-        if args.command == "compare":
-            found = {pair.key: compare(results, pair) for pair in tqdm(COMPARISONS, unit="comparison")}
-            found = {key: tests for key, tests in found.items() if tests}
-            write_atomically(args.results / "comparisons.json", json.dumps(found, indent=1) + "\n")
-            return
-        for path in PAGES:
-            page = path.read_text(encoding="utf-8")
-            made = with_tables(page, results, name=path.name)
-            if args.check and made != page:
-                raise VTLMError(f"{path.name} is not what the results give; run the command without --check")
-            write_atomically(path, made)
+    if args.command == "collect":
+        print("\n".join(collect(args.outs, args.results)))
+        return
+    results = Results(args.results, args.references)
+    if args.command == "compare":
+        found = {pair.key: compare(results, pair) for pair in tqdm(COMPARISONS, unit="comparison")}
+        found = {key: tests for key, tests in found.items() if tests}
+        write_atomically(args.results / "comparisons.json", json.dumps(found, indent=1) + "\n")
+        return
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        made = with_tables(page, results, name=path.name)
+        if args.check and made != page:
+            raise VTLMError(f"{path.name} is not what the results give; run the command without --check")
+        write_atomically(path, made)
 
 
 if __name__ == "__main__":

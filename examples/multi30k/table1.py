@@ -111,15 +111,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from table1_results import Recorder, only_finished, seeds_found, tables, write_tables
     from table1_rows import ROWS, SIZES
 
-    from vtlm_fairseq.errors import exit_on_error
+    from vtlm_fairseq.terminal import command_line
 
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     if args.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    size, screen = SIZES[args.size], Screen(sys.stderr)
+    size = SIZES[args.size]
     precision = chosen_precision(args, size)
-    with exit_on_error():
+    with command_line():
+        screen = Screen(sys.stderr)
         prepare_folder(args.out)
         checksums = Checksums(args.out)
         data = find_data(args, vocab=args.vocab_size or size.vocab, checksums=checksums)

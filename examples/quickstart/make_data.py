@@ -14,7 +14,8 @@ from lexicon import CLASS_NAMES
 from scenes import FEATURE_DIM, Scene, ScenePainter
 
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import command_line
 
 SPLITS = ("test", "valid", "train")
 """In the order in which they are drawn, so that the test split does not depend on the size of the others."""
@@ -196,6 +197,7 @@ def make_data(out: Path, *, seed: int, sizes: dict[str, int]) -> None:
     partial.rename(out)
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -210,8 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             help=f"English sentences in {split}, a multiple of 9; each makes 2 lines (default: %(default)s)",
         )
     args = parser.parse_args(argv)
-    with exit_on_error():
-        make_data(args.out, seed=args.seed, sizes={split: getattr(args, f"{split}_size") for split in SPLITS})
+    make_data(args.out, seed=args.seed, sizes={split: getattr(args, f"{split}_size") for split in SPLITS})
 
 
 if __name__ == "__main__":

@@ -99,10 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from plan import ROOT, build_stages
     from stages import Runner, Screen
 
-    from vtlm_fairseq.errors import exit_on_error
+    from vtlm_fairseq.terminal import command_line
 
-    screen = Screen(sys.stdout)
-    with exit_on_error():
+    with command_line():
+        screen = Screen(sys.stdout)
         # models as small as these gain nothing from a second thread, and lose much when its core is busy
         variables = environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1"))
         runner = Runner(args.out, build_stages(args), root=ROOT, environment=variables, screen=screen)

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config, num_updates
-from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
+from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.conversion import convert
 from vtlm_fairseq.interop.vocabulary import write_dictionaries
+from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 LANGUAGES = ("langs", "source_lang", "target_lang")
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -30,9 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)
     warnings.simplefilter("ignore")  # PyTorch on the kinds of masks that fairseq hands to attention
-    with exit_on_error():
-        import_user_dir(args.user_dir)
-        return args.run(args)
+    import_user_dir(args.user_dir)
+    return args.run(args)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -95,7 +96,7 @@ def run_checkpoint(args: argparse.Namespace) -> int:
     write_dictionaries(converted.dictionary, folder, list(converted.languages))
     save(args.out, lambda file: torch.save(converted.state, file))
     config = converted.state["cfg"]["model"]
-    print(
+    say(
         f"{args.out}: {config['_name']} {'-'.join(converted.languages)}, languages {config['langs']}, "
         f"{len(converted.dictionary)} symbols, d {config['encoder_embed_dim']}, {config['encoder_layers']} layers, "
         f"{config['encoder_attention_heads']} heads, "
@@ -106,7 +107,7 @@ def run_checkpoint(args: argparse.Namespace) -> int:
         )
     )
     for note in converted.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     return 0
 
 
@@ -118,7 +119,7 @@ def run_check(args: argparse.Namespace) -> int:
     above = []
     for name, values in expected.items():
         comparison = reference.compare(name, values, computed[name], absolute=args.tolerance)
-        print(comparison)
+        say(str(comparison))
         above += [] if comparison.passes else [name]
     if above:
         raise VTLMError(
@@ -158,7 +159,7 @@ def run_latest(args: argparse.Namespace) -> int:
             try:
                 updates = num_updates(load_checkpoint(entry.path))
             except VTLMError as error:
-                print(f"skipped: {error}", file=sys.stderr)
+                say(f"skipped: {error}", file=sys.stderr)
                 continue
             found.append((updates, entry.stat().st_mtime, entry.path))
     if not found:

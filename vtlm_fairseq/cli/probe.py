@@ -6,13 +6,14 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from vtlm_fairseq.errors import exit_on_error
+from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 PROBES = ("last_word", "mrc", "entity", "attention", "contrastive", "incongruent")
 """Modules of `vtlm_fairseq.evaluation`: each has ``add_parser(commands)``, which sets ``run``."""
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -21,9 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
-    with exit_on_error():
-        import_user_dir(args.user_dir)
-        args.run(args)
+    import_user_dir(args.user_dir)
+    args.run(args)
     return 0
 
 

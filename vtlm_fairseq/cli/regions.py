@@ -18,7 +18,8 @@ from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, open_file
 from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStore, find_store_files, say_beyond, validate
 from vtlm_fairseq.data.region_validate import find_missing
 from vtlm_fairseq.data.suspicions import suspicions, take_sample
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.terminal import command_line, say
 
 _SHOWN_FAULTS = 20
 _SHOWN_CLASSES = 10
@@ -26,6 +27,7 @@ _SAMPLE_IMAGES, _SAMPLE_SECONDS = 2000, 5.0  # of each file, for warnings
 _LABEL_BLOCK = 1 << 24
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, or 1 where `validate` found faults.
 
@@ -33,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
-    with exit_on_error():
-        return args.run(args)
+    return args.run(args)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -104,9 +105,9 @@ def run_info(args: argparse.Namespace) -> int:
     """Print a summary of each file of a store."""
     for number, path in enumerate(_store_files(args.store)):
         if number:
-            print()
+            say()
         for name, value in summarise(path).items():
-            print(f"{name:<20}{value}")
+            say(f"{name:<20}{printable(value)}")
     return 0
 
 
@@ -149,7 +150,7 @@ def run_validate(args: argparse.Namespace) -> int:
     faults: list[str] = []
     files = _store_files(args.store)
     for path in files:
-        with tqdm(desc=os.path.basename(path), unit=" regions", unit_scale=True, disable=None) as bar:
+        with tqdm(desc=printable(os.path.basename(path)), unit=" regions", unit_scale=True, disable=None) as bar:
 
             def show(done: int, total: int, bar: tqdm = bar) -> None:
                 bar.total = total
@@ -161,12 +162,12 @@ def run_validate(args: argparse.Namespace) -> int:
     if not faults:
         faults += [fault for images in args.images for fault in find_missing(files, images)]
     for warning in [] if faults else _doubts(files, args.images):
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     for fault in faults[:_SHOWN_FAULTS]:
-        print(fault)
+        say(fault)
     if len(faults) > _SHOWN_FAULTS:
-        print(f"... and {len(faults) - _SHOWN_FAULTS} more")
-    print(f"{args.store}: {len(faults)} faults" if faults else f"{args.store}: ok")
+        say(f"... and {len(faults) - _SHOWN_FAULTS} more")
+    say(f"{args.store}: {len(faults)} faults" if faults else f"{args.store}: ok")
     return 1 if faults else 0
 
 
@@ -176,7 +177,7 @@ def run_merge(args: argparse.Namespace) -> int:
     shards = [path for shard in args.shards for path in _store_files(shard)]
     with tqdm(unit=" images", disable=None if args.copy else True) as bar:
         store = merge_stores(shards, args.out, copy=args.copy, on_progress=lambda done: bar.update(done - bar.n))
-    print(f"{args.out}: {len(store):,} images, {store.num_regions:,} regions from {len(shards)} files")
+    say(f"{args.out}: {len(store):,} images, {store.num_regions:,} regions from {len(shards)} files")
     return 0
 
 
@@ -186,7 +187,7 @@ def run_show(args: argparse.Namespace) -> int:
     store = RegionStore(_store_files(args.store), max_regions=args.max_regions)
     regions = store[int(store.rows([args.image_id])[0])]
     save_drawing(draw_regions(open_image(args.image), regions, store.class_names), args.out)
-    print(f"{args.out}: {len(regions.labels)} regions")
+    say(f"{args.out}: {len(regions.labels)} regions")
     return 0
 
 

@@ -21,6 +21,7 @@ from vtlm_fairseq.data.input_image import InputImage
 from vtlm_fairseq.data.region_pickle import PickleImages
 from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStoreWriter, say_beyond
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import say
 
 _STACKED = ("ids", "boxes", "labels", "scores")
 _BELONGS = {
@@ -129,10 +130,10 @@ def run_convert(args: argparse.Namespace) -> int:
             if args.strip_extension:
                 image = image._replace(image_id=strip_extension(image.image_id))
             _add(writer, image, yxyx=args.box_format == "yxyx", sizes=sizes)
-    print(f"{args.out}: {count:,} images")
+    say(f"{args.out}: {count:,} images")
     beyond = writer.beyond(MAX_REGIONS)
     if beyond[0]:
-        print(f"{args.out}: {say_beyond(beyond, MAX_REGIONS)}, the default of training")
+        say(f"{args.out}: {say_beyond(beyond, MAX_REGIONS)}, the default of training")
     return 0
 
 

@@ -11,17 +11,19 @@ from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.data.text_pipeline import BPE_KINDS
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.report_data import Spelling, collect
 from vtlm_fairseq.evaluation.report_page import render_page
 from vtlm_fairseq.evaluation.report_pictures import load_pictures
 from vtlm_fairseq.evaluation.systems import describe_regions, load_model
 from vtlm_fairseq.hub import find_checkpoint
+from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 MAX_LINES = 200
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -30,11 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
-    with exit_on_error():
-        import_user_dir(args.user_dir)
-        page = make_page(args)
-        write_atomically(args.out, page)
-    print(f"{args.out}: {len(args.lines)} sentences, {len(page.encode()) / 1e6:.2f} MB")
+    import_user_dir(args.user_dir)
+    page = make_page(args)
+    write_atomically(args.out, page)
+    say(f"{args.out}: {len(args.lines)} sentences, {len(page.encode()) / 1e6:.2f} MB")
     return 0
 
 
@@ -106,7 +107,7 @@ def make_page(args: argparse.Namespace) -> str:
         ids = [sentence.image for sentence in sentences if sentence.image is not None]
         pictures = load_pictures(args.images, ids)
         if missing := [image for image in dict.fromkeys(ids) if image not in pictures]:
-            print(f"note: {args.images} has no picture of {len(missing)} images, first {missing[0]}", file=sys.stderr)
+            say(f"note: {args.images} has no picture of {len(missing)} images, first {missing[0]}", file=sys.stderr)
     pretrained = isinstance(loaded.dataset, TranslationLMDataset)
     folder, name = os.path.split(os.path.abspath(path))
     facts = [

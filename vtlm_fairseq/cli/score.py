@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.comet import comet_score
 from vtlm_fairseq.evaluation.meteor import HOW_TO_GET, meteor_score
 from vtlm_fairseq.evaluation.outputs import Output, Reference, find_pipeline, read_output, read_reference
@@ -31,6 +31,7 @@ from vtlm_fairseq.evaluation.scores import (
     seed_statistics,
 )
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.terminal import command_line, write_out
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Scored:
         return f"{value:{sign}.{digits}f}"
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -72,19 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # importing fairseq sets it to DEBUG
-    with exit_on_error():
-        _check(args)
-        references = _references(args)
-        results = []
-        for name, patterns in _systems(args):
-            for reference in references:
-                results += _score(args, name, patterns, reference)
-        if args.format in ("csv", "json"):
-            table = _long_table(results)
-        else:
-            table = _wide_table(results) if args.set else _tall_table(results)
-        table.notes = [*_missing_notes(results), *table.notes]
-        print(table.render(args.format))
+    _check(args)
+    references = _references(args)
+    results = []
+    for name, patterns in _systems(args):
+        for reference in references:
+            results += _score(args, name, patterns, reference)
+    if args.format in ("csv", "json"):
+        table = _long_table(results)
+    else:
+        table = _wide_table(results) if args.set else _tall_table(results)
+    table.notes = [*_missing_notes(results), *table.notes]
+    write_out(table.render(args.format))
     return 0
 
 

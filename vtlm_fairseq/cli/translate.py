@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from tqdm import tqdm
 
 from vtlm_fairseq.data.line_regions import ORDERS
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.ranges import within
+from vtlm_fairseq.terminal import command_line, write_out
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 
+@command_line()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -23,36 +25,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
-    with exit_on_error():
-        import_user_dir(args.user_dir)
-        translator = Translator(
-            args.path.split(":"),
-            data=args.data,
-            regions=args.regions,
-            region_order=args.region_order,
-            max_regions=args.max_regions,
-            preprocessed=args.preprocessed,
-            cpu=args.cpu,
-        )
-        lines = enumerate(read_lines(args.input), 1)
-        progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
-        while buffer := list(itertools.islice(lines, args.buffer_size)):
-            pairs = [split_line(line, number, translator.needs_images) for number, line in buffer]
-            for translation in translator.translate(
-                [sentence for sentence, _ in pairs],
-                [image for _, image in pairs] if translator.needs_images else None,
-                beam=args.beam,
-                lenpen=args.lenpen,
-                max_len_a=args.max_len_a,
-                max_len_b=args.max_len_b,
-                batch_size=args.batch_size,
-                detokenize=args.detokenize,
-                first_line=buffer[0][0],
-            ):
-                print(translation)
-            sys.stdout.flush()
-            progress.update(len(buffer))
-        progress.close()
+    import_user_dir(args.user_dir)
+    translator = Translator(
+        args.path.split(":"),
+        data=args.data,
+        regions=args.regions,
+        region_order=args.region_order,
+        max_regions=args.max_regions,
+        preprocessed=args.preprocessed,
+        cpu=args.cpu,
+    )
+    lines = enumerate(read_lines(args.input), 1)
+    progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
+    while buffer := list(itertools.islice(lines, args.buffer_size)):
+        pairs = [split_line(line, number, translator.needs_images) for number, line in buffer]
+        for translation in translator.translate(
+            [sentence for sentence, _ in pairs],
+            [image for _, image in pairs] if translator.needs_images else None,
+            beam=args.beam,
+            lenpen=args.lenpen,
+            max_len_a=args.max_len_a,
+            max_len_b=args.max_len_b,
+            batch_size=args.batch_size,
+            detokenize=args.detokenize,
+            first_line=buffer[0][0],
+        ):
+            write_out(translation)
+        sys.stdout.flush()
+        progress.update(len(buffer))
+    progress.close()
     return 0
 
 
@@ -97,12 +98,18 @@ def read_lines(path: str) -> Iterator[str]:
     Raises:
         VTLMError: no such file, or not UTF-8 (names the line).
     """
+    name = "standard input" if path == "-" else path
+    if path == "-" and sys.stdin is None:
+        raise VTLMError("standard input is closed; give a file of lines")
     try:
         file = sys.stdin.buffer if path == "-" else open(path, "rb")
     except OSError as error:
         raise VTLMError(f"{path}: cannot be read ({error.strerror})") from None
     with file:
-        yield from decode_lines(file, path)
+        try:
+            yield from decode_lines(file, path)
+        except OSError as error:
+            raise VTLMError(f"{name}: reading ends with an error ({error.strerror}); give a file of lines") from None
 
 
 def decode_lines(file: Iterable[bytes], path: str) -> Iterator[str]:

@@ -3,15 +3,15 @@
 Rows and offsets are taken from a file once, at start-up; loader workers open it again, by its path, in each epoch.
 """
 
-import logging
 import multiprocessing
 import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class FileIdentity(NamedTuple):

@@ -25,6 +25,7 @@ from vtlm_fairseq.evaluation.systems import (
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
+from vtlm_fairseq.terminal import write_out
 
 PLOT_SUFFIXES = (".png", ".pdf")
 
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
     if args.plot is not None:
         plot(results, args.plot)
-    print(table(results, args).render(args.format))
+    write_out(table(results, args).render(args.format))
     return 0
 
 

@@ -16,6 +16,7 @@ from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
 from vtlm_fairseq.hub import MultimodalTransformer
 from vtlm_fairseq.ranges import within
+from vtlm_fairseq.terminal import write_out
 
 
 def add_parser(commands) -> None:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         columns = ["perplexity", "log-probability", "tokens"]
         head = ["system", "line", *(f"{side} {column}" for side in ("correct", "incorrect") for column in columns)]
         _write(args.sentences, ["\t".join(head), *written])
-    print(made.render(args.format))
+    write_out(made.render(args.format))
     return 0
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.data.text_pipeline import MASK
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.evaluation.entity_variants import (
     MASKED,
     WHAT,
@@ -24,6 +24,7 @@ from vtlm_fairseq.evaluation.scores import TOKENISED, Figure, seed_statistics
 from vtlm_fairseq.evaluation.systems import System, add_system_options, check_systems, describe_regions, system_regions
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.terminal import write_out
 
 NEVER_SAW_MASK = " *"
 
@@ -66,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
     if args.write is not None:
         write_variants(args.write, variants, data=Path(args.data))
     if not systems:
-        print(variant_table(variants, choice).render(args.format))
+        write_out(variant_table(variants, choice).render(args.format))
         return 0
     scores = {system: score_system(system, variants, args) for system in systems}
     made = table(scores, variants, choice)
     made.notes.append(describe_regions(args.regions, split=args.gen_subset, order=args.region_order))
-    print(made.render(args.format))
+    write_out(made.render(args.format))
     return 0
 
 
@@ -112,7 +113,9 @@ def translate_variants(
         cpu=args.cpu,
     )
     pipeline = variants.pipeline
-    for name, variant in tqdm(variants.variants.items(), desc=f"{label} {path}", disable=not sys.stderr.isatty()):
+    for name, variant in tqdm(
+        variants.variants.items(), desc=printable(f"{label} {path}"), disable=not sys.stderr.isatty()
+    ):
         pieces = translator.translate(
             variant.pieces,
             variants.images if translator.needs_images else None,

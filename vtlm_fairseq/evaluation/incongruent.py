@@ -21,6 +21,7 @@ from vtlm_fairseq.evaluation.systems import (
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
 from vtlm_fairseq.ranges import within
+from vtlm_fairseq.terminal import write_out
 
 
 def add_parser(commands) -> None:
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if any(row[1] == "shuffle" for row in made.rows):
         made.notes.append(f"shuffle: mean of {args.repeats} shufflings, p is the greatest of theirs")
     made.notes += about
-    print(made.render(args.format))
+    write_out(made.render(args.format))
     return 0
 
 

@@ -23,6 +23,7 @@ from vtlm_fairseq.evaluation.splits import in_order, load_split
 from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.hub import VTLM
+from vtlm_fairseq.terminal import write_out
 
 BOTH = "BOTH"
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             for order in orders if probe.regions is not None else ["none"]:
                 for masked, accuracy in probe.accuracies(order, args).items():
                     rows.setdefault((name, order, masked), {})[subset] = accuracy
-    print(table(rows, subsets, notes=list(dict.fromkeys(notes)), args=args).render(args.format))
+    write_out(table(rows, subsets, notes=list(dict.fromkeys(notes)), args=args).render(args.format))
     return 0
 
 

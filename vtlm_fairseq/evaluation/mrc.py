@@ -24,6 +24,7 @@ from vtlm_fairseq.evaluation.last_word import Accuracy
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel, add_model_options, load_model, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.terminal import write_out
 
 TEXTS = ("given", "hidden", "shuffle")
 COMMONEST, NEAREST = "commonest class", "nearest prototype, own features"
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             for subset, probe in first.items():
                 for name, result in classes.results(probe.regions).items():
                     rows.setdefault((name, None), {})[subset] = result
-    print(table(rows, subsets, notes=list(dict.fromkeys(notes))).render(args.format))
+    write_out(table(rows, subsets, notes=list(dict.fromkeys(notes))).render(args.format))
     return 0
 
 

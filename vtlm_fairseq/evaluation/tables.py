@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import UNPRINTABLE, VTLMError, printable
 
 Cell = str | int | float | None
 FORMATS = ("text", "markdown", "latex", "csv", "json")
@@ -44,7 +44,7 @@ class Table:
     precision: dict[str, int] = field(default_factory=dict)
 
     def render(self, format: str = "text") -> str:
-        """The table in one of `FORMATS`, without a newline at its end.
+        """The table in one of `FORMATS`, without a newline at its end. Control characters are escaped, but in CSV.
 
         Raises:
             VTLMError: another format.
@@ -57,7 +57,16 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"{len(row)} cells for {len(self.columns)} columns: {row}")
-        return getattr(self, f"_{format}")()
+        if format in ("csv", "json"):
+            return getattr(self, f"_{format}")()
+        shown = Table(
+            [printable(name) for name in self.columns],
+            [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows],
+            title=printable(self.title),
+            notes=[printable(note) for note in self.notes],
+            precision={printable(name): digits for name, digits in self.precision.items()},
+        )
+        return getattr(shown, f"_{format}")()
 
     def _formatted(self) -> list[list[str]]:
         return [
@@ -117,7 +126,8 @@ class Table:
     def _json(self) -> str:
         rows = [{name: _json_value(cell) for name, cell in zip(self.columns, row, strict=True)} for row in self.rows]
         content = {"title": self.title, "columns": self.columns, "rows": rows, "notes": self.notes}
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        return "\n".join(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in text.split("\n"))
 
 
 def add_format_option(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """From a pre-trained encoder to encoder and decoder of a translation model (paper, sections 2.4 and 3.1)."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,9 @@ from vtlm_fairseq.compatibility import is_pretraining
 from vtlm_fairseq.data.dictionary import check_symbols
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.models.embeddings import IMAGE
+from vtlm_fairseq.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # what has to agree between the two models, and the option that sets it
 GEOMETRY = {

@@ -1,7 +1,6 @@
 """Which checkpoints of a training are its best: a metric that exists, the direction it has, and what is kept."""
 
 import inspect
-import logging
 import math
 import os
 import re
@@ -18,8 +17,9 @@ from omegaconf import DictConfig
 from vtlm_fairseq.checkpoints import copy_file, load_checkpoint, num_updates
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 HIGHER = {"accuracy", "acc", "bleu", "chrf", "meteor", "comet", "f1", "precision", "recall"}
 LOWER = {"loss", "ppl", "perplexity", "nll", "error", "wer", "ter", "cer"}

@@ -1,7 +1,6 @@
 """What both tasks do alike: dictionary with ``<mask>``, languages, regions, checkpoints that describe themselves."""
 
 import itertools
-import logging
 import os
 import time
 from contextlib import nullcontext
@@ -46,8 +45,9 @@ from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.tasks.runs import keep_log, start_run, whole_config
+from vtlm_fairseq.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Warnings when a split is loaded: what is valid and probably useless."""
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +11,9 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.overlap import held_out_splits, shared_images, shared_pairs
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.suspicions import NormWatch, suspicions, take_sample
+from vtlm_fairseq.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Doubts:
