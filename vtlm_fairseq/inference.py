@@ -69,6 +69,7 @@ class Translator:
             "source_lang": config["source_lang"],
             "target_lang": config["target_lang"],
             "eval_bleu": False,
+            "path": os.pathsep.join(paths),
         }
         if max_regions is not None:
             overrides["max_regions"] = max_regions

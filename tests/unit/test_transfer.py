@@ -269,9 +269,9 @@ def test_files_that_are_no_pretrained_model(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     message = fault(PretrainedEncoder.load, str(tmp_path / "other.pt"))
     assert "other.pt" in message and "fairseq checkpoint" in message
-    path, _ = saved(tmp_path / "nmt.pt", name="multimodal_transformer")
+    path, _ = saved(tmp_path / "stock.pt", name="transformer")
     message = fault(PretrainedEncoder.load, path)
-    assert "multimodal_transformer" in message and "--finetune-from-model" in message
+    assert "--pretrained" in message and "'transformer'" in message
 
 
 class Foreign:

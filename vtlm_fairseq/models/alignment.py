@@ -1,6 +1,5 @@
 """``--print-alignment``: from attention over text and regions to pairs of words."""
 
-import torch
 from torch import Tensor
 
 Hypotheses = list[list[dict]]
@@ -20,18 +19,18 @@ def attention_to_text(attention: Tensor, src_tokens: Tensor) -> Tensor:
 
 
 def align_words(hypotheses: Hypotheses) -> Hypotheses:
-    """Number source words from 0 in the alignments that fairseq made; sources of this package begin with ``</s>``.
+    """Take the ``</s>`` that sources of this package begin with out of soft alignments; hard ones have no symbols.
 
     Args:
-        hypotheses: of sentences, as fairseq's generators return them. ``alignment`` is a list of (source, target) for
-            ``hard``, of a list of source probabilities for each target word for ``soft``, and else a tensor or None.
+        hypotheses: of sentences, as fairseq's generators return them. ``alignment`` is a list of (source word, target
+            word) for ``hard``, of a list of the source's probabilities for each target token for ``soft``, else a
+            tensor or None.
 
     Returns:
         the same, changed in place.
     """
     for hypothesis in (one for sentence in hypotheses for one in sentence):
         found = hypothesis.get("alignment")
-        if isinstance(found, torch.Tensor) or not found:
-            continue
-        hypothesis["alignment"] = [(pair[0] - 1, pair[1]) if isinstance(pair, tuple) else pair[1:] for pair in found]
+        if isinstance(found, list):
+            hypothesis["alignment"] = [row if isinstance(row, tuple) else row[1:] for row in found]
     return hypotheses

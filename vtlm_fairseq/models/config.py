@@ -51,3 +51,13 @@ class EncoderConfig(FairseqDataclass):
         metadata={"help": "width of region features (0: as in the store; with --regions none: no regions)"},
     )
     region_classes: int = field(default=0, metadata={"help": "number of region classes (0: as in the store)"})
+    pretrained: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "checkpoint whose parameters a new model begins with: vtlm, or for a translation model another one"
+        },
+    )
+    fresh_regions: bool = field(
+        default=False,
+        metadata={"help": "with --pretrained: draw region parameters instead of copying them, for another detector"},
+    )

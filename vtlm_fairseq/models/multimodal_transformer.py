@@ -27,13 +27,12 @@ class MultimodalTransformerConfig(EncoderConfig):
     decoder_attention_heads: Optional[int] = field(
         default=None, metadata={"help": "attention heads of a decoder layer (default: as the encoder)"}
     )
-    pretrained: Optional[str] = field(
-        default=None,
-        metadata={"help": "pre-trained vtlm checkpoint that fills encoder and decoder before training"},
-    )
     init_cross_attention: ChoiceEnum(["self-attention", "random"]) = field(
         default="self-attention",
-        metadata={"help": "with --pretrained: copy cross-attention from pre-trained self-attention, or draw it"},
+        metadata={
+            "help": "with --pretrained: copy cross-attention from pre-trained self-attention (of a translation model: "
+            "from its cross-attention), or draw it"
+        },
     )
 
 

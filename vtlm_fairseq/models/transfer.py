@@ -1,4 +1,9 @@
-"""From a pre-trained encoder to encoder and decoder of a translation model (paper, sections 2.4 and 3.1)."""
+"""From the parameters of a model to those of a new one (``--pretrained``).
+
+A pre-trained encoder fills encoder and decoder of a translation model (paper, sections 2.4 and 3.1). Between two models
+of one kind each tensor meets its namesake: TLM to VTLM and back, NMT to MMT and back, the other direction, more
+languages.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +14,7 @@ import torch.nn as nn
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from vtlm_fairseq.checkpoints import load_checkpoint, model_config
-from vtlm_fairseq.compatibility import is_pretraining
+from vtlm_fairseq.checkpoints import check_model_name, load_checkpoint, model_config
 from vtlm_fairseq.data.dictionary import check_symbols
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.models.embeddings import IMAGE
@@ -32,6 +36,9 @@ DECODER_GEOMETRY = {
     "decoder_layers": "encoder_layers",
     "decoder_attention_heads": "encoder_attention_heads",
 }
+REGION_OPTIONS = ("region_dim", "region_activation", "region_no_bias", "region_layernorm", "region_positions")
+REGION_PARAMETERS = ("encoder.embed_regions.", "region_head.")
+VERSION = "decoder.version"  # fairseq's marker of the decoder's format, not a parameter
 CROSS_ATTENTION = {"encoder_attn.": "self_attn.", "encoder_attn_layer_norm.": "self_attn_layer_norm."}
 
 
@@ -69,7 +76,7 @@ def _listing(names: list[str]) -> str:
 
 @dataclass
 class PretrainedEncoder:
-    """A pre-trained ``vtlm`` checkpoint.
+    """A ``vtlm`` or translation checkpoint that a new model begins with.
 
     Attributes:
         path: the file.
@@ -90,23 +97,24 @@ class PretrainedEncoder:
         """Languages of its embedding rows, comma-separated."""
         return self.config["langs"]
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it is a translation model."""
+        return "decoder_layers" in self.config
+
     @classmethod
     def load(cls, path: str) -> "PretrainedEncoder":
         """Read a checkpoint in restricted mode.
 
         Raises:
-            VTLMError: no such file, unreadable, or not of a ``vtlm`` model.
+            VTLMError: no such file, unreadable, or not of a model of this package.
         """
         try:
             checkpoint = load_checkpoint(path)
+            config, state = model_config(checkpoint), checkpoint["model"]
+            check_model_name(config, path)
         except VTLMError as error:
             raise VTLMError(f"--pretrained {error}") from None
-        config, state = model_config(checkpoint), checkpoint["model"]
-        if not is_pretraining(config):
-            raise VTLMError(
-                f"--pretrained {path}: model {config.get('_name')!r}, not a pre-trained vtlm model; to go on from a "
-                "translation model use --finetune-from-model"
-            )
         task_state = checkpoint.get("task_state") or {}
         return cls(path, config, state, task_state.get("symbols"), task_state)
 
@@ -130,28 +138,36 @@ class PretrainedEncoder:
                     f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
                     f"set {option} {self.config[name]}, or choose the arch of the same size"
                 )
-        for name, counterpart in DECODER_GEOMETRY.items():
-            if cfg[name] not in (None, self.config[counterpart]):
+        for name, counterpart in DECODER_GEOMETRY.items() if "decoder_layers" in cfg else ():
+            theirs, source = self.config[counterpart], counterpart
+            if self.config.get(name):
+                theirs, source = self.config[name], name
+            if (cfg[name] or cfg[counterpart]) != theirs:
+                option = f"--{name.replace('_', '-')}"
                 raise VTLMError(
-                    f"--pretrained {self.path} fills the decoder too: its {counterpart} is {self.config[counterpart]}, "
-                    f"--{name.replace('_', '-')} is {cfg[name]}; omit that option"
+                    f"--pretrained {self.path} fills the decoder too: its {source} is {theirs}, "
+                    f"{option} is {cfg[name]}; " + (f"set {option} {theirs}" if source == name else "omit that option")
                 )
-        for name in ("region_dim", "region_activation", "region_no_bias", "region_layernorm", "region_positions"):
-            if self.config["region_dim"] and cfg["region_dim"] and differ(self.config[name], cfg[name]):
+        if not self.config["region_dim"] or not cfg["region_dim"] or cfg["fresh_regions"]:
+            return
+        for name in REGION_OPTIONS if "decoder_layers" in cfg else (*REGION_OPTIONS, "region_classes"):
+            if differ(self.config[name], cfg[name]):
                 raise VTLMError(
                     f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
-                    "use regions made by the same detector and the same --region-* options"
+                    "use regions made by the same detector and the same --region-* options, or draw region parameters "
+                    "anew with --fresh-regions"
                 )
 
     @torch.no_grad()
     def fill(self, model: nn.Module, cfg, *, init_cross_attention: str) -> TransferReport:
-        """Fill encoder and decoder of ``model`` (paper, section 3.1, "Encoder attention parameters").
+        """Fill ``model``; a decoder from an encoder as the paper says (section 3.1, "Encoder attention parameters").
 
         Args:
-            model: a :class:`MultimodalTransformer`.
+            model: a :class:`MultimodalTransformer` or a :class:`VTLMModel`.
             cfg: its configuration.
             init_cross_attention: ``self-attention`` copies each decoder layer's cross-attention and its LayerNorm
-                from the self-attention of the same pre-trained layer; ``random`` leaves them as they are.
+                from the self-attention of the same pre-trained layer, or from the cross-attention of a translation
+                model; ``random`` leaves them as they are.
 
         Returns:
             a report that accounts for every tensor of the new model.
@@ -159,13 +175,18 @@ class PretrainedEncoder:
         Raises:
             VTLMError: the two models do not fit.
         """
+        if self.has_decoder and "decoder_layers" not in cfg:
+            raise VTLMError(
+                f"--pretrained {self.path} is a translation model, pre-training begins with a vtlm; choose another"
+            )
         self.check_geometry(cfg)
         report = TransferReport()
         used: set[str] = set()
         for name, tensor in model.state_dict().items():
-            if name == "decoder.version":  # fairseq's marker of the decoder's format, not a parameter
+            if name == VERSION:
                 continue
-            source, crossed = self._source(name)
+            fresh = cfg["fresh_regions"] and name.startswith(REGION_PARAMETERS)
+            source, crossed = ("", False) if fresh else self._source(name)
             if source not in self.state or (crossed and init_cross_attention == "random"):
                 report.random.append(name)
                 continue
@@ -179,23 +200,25 @@ class PretrainedEncoder:
                     f"model {tuple(tensor.shape)}; use the dictionary and the options of pre-training"
                 )
             tensor.copy_(self.state[source])
-            (report.from_self_attention if crossed else report.copied).append(name)
-        report.unused = [name for name in self.state if name not in used]
-        if any(name.startswith("encoder.embed_regions.") for name in report.random):
-            report.notes.append("the pre-trained model has no regions; the new model's region parameters start fresh")
+            (report.from_self_attention if crossed and source != name else report.copied).append(name)
+        report.unused = [name for name in self.state if name not in used and name != VERSION]
+        if any(name.startswith(REGION_PARAMETERS) for name in report.random):
+            why = "--fresh-regions" if self.config["region_dim"] else "the pre-trained model has no regions"
+            report.notes.append(f"{why}; the new model's region parameters start fresh")
         return report
 
-    @staticmethod
-    def _source(name: str) -> tuple[str, bool]:
-        """The pre-trained counterpart of a tensor of the new model, and whether it crosses from self-attention."""
+    def _source(self, name: str) -> tuple[str, bool]:
+        """The pre-trained counterpart of a tensor of the new model, and whether it is one of cross-attention."""
         half, _, rest = name.partition(".")
-        if half == "encoder":
+        if half != "decoder":
             return name, False
+        crossing = [(cross, own) for cross, own in CROSS_ATTENTION.items() if f".{cross}" in rest]
+        if self.has_decoder:
+            return name, bool(crossing)
         if rest.startswith("output_projection."):
             return rest.replace("output_projection.", "lm_head."), False
-        for cross, own in CROSS_ATTENTION.items():
-            if f".{cross}" in rest:
-                return f"encoder.{rest.replace(cross, own)}", True
+        for cross, own in crossing:
+            return f"encoder.{rest.replace(cross, own)}", True
         return f"encoder.{rest}", False
 
     def _copy_languages(self, name: str, new: Tensor, old: Tensor, cfg, report: TransferReport) -> None:

@@ -120,6 +120,7 @@ class CaptionsTask:
     region_dim: int | None = None
     region_classes: int | None = None
     best: BestCheckpoints | None = None  # in training
+    models_loaded: int = 0
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
     parameter_bytes: int = 0
@@ -293,14 +294,19 @@ class CaptionsTask:
         if self.cfg.langs not in (None, cfg.langs):
             raise VTLMError(f"--langs {self.cfg.langs} contradicts the checkpoint, which has {cfg.langs}; omit it")
         self.langs = cfg.langs
-        self.has_regions = cfg.region_dim > 0
-        self.region_dim, self.region_classes = cfg.region_dim, cfg.region_classes
+        self.models_loaded += 1
+        if cfg.region_dim:
+            if self.has_regions and (self.region_dim, self.region_classes) != (cfg.region_dim, cfg.region_classes):
+                raise VTLMError("the models of the ensemble were made for different regions; decode each alone")
+            self.has_regions = True
+            self.region_dim, self.region_classes = cfg.region_dim, cfg.region_classes
         if self.has_regions and self.cfg.regions == "none" and self.cfg.region_order != "none":
             raise VTLMError(
                 "the checkpoint has regions, --regions is none: name a region store (for new sentences use "
                 "vtlm-translate), or hide the regions on purpose with --region-order none"
             )
-        if not self.has_regions and self.cfg.regions != "none":
+        last = self.models_loaded >= len(utils.split_paths(self.cfg.path or ""))  # of an ensemble
+        if not self.has_regions and self.cfg.regions != "none" and last:
             raise VTLMError("the checkpoint is a text-only model (no region parameters); use --regions none")
 
     def build_criterion(self, cfg, from_checkpoint=False):

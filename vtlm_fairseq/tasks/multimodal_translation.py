@@ -16,7 +16,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 
-from vtlm_fairseq.compatibility import check_model, tasks_of
+from vtlm_fairseq.compatibility import tasks_of
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
@@ -24,9 +24,9 @@ from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.json_objects import parse_object
 from vtlm_fairseq.models.alignment import align_words
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
-from vtlm_fairseq.models.transfer import PretrainedEncoder
 from vtlm_fairseq.ranges import check_generation
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
+from vtlm_fairseq.tasks.warm_start import WarmStart
 
 
 @dataclass
@@ -53,7 +53,7 @@ class MultimodalTranslationConfig(CaptionsConfig):
 
 
 @register_task("multimodal_translation", dataclass=MultimodalTranslationConfig)
-class MultimodalTranslationTask(CaptionsTask, TranslationTask):
+class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
     """Translation with ``--regions`` (MMT) or without (NMT), from scratch or from a pre-trained encoder."""
 
     cfg: MultimodalTranslationConfig
@@ -66,26 +66,12 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
     )
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Build a model; for training with ``--pretrained``, fill it and print the transfer report.
-
-        The pre-trained file is not opened when a checkpoint is loaded or a run is resumed.
-        """
-        self._pretrained = None
+        """Build a model, after a look at options that are not read before the end of an epoch."""
         with exit_on_error():
-            if not from_checkpoint:
-                check_model(self, cfg)
-            if not from_checkpoint and cfg.pretrained and not self.restored_checkpoint():
-                self._pretrained = PretrainedEncoder.load(cfg.pretrained)
-                self._pretrained.check_dictionary(self.source_dictionary)
-                self.doubts.norms.precede(self._pretrained.task_state)
             for name in ("eval_bleu_args", "eval_bleu_detok_args") if self.cfg.eval_bleu else ():
                 option = f"--{name.replace('_', '-')}"
                 parse_object(self.cfg[name] or "", option, hint="give an object such as '{\"beam\": 4}'")
-            model = super().build_model(cfg, from_checkpoint)
-            if self._pretrained is not None:
-                self._pretrained.fill(model, cfg, init_cross_attention=str(cfg.init_cross_attention)).log()
-        self._pretrained = None
-        return model
+        return super().build_model(cfg, from_checkpoint)
 
     def _adopt(self, cfg) -> None:
         super()._adopt(cfg)
@@ -95,10 +81,6 @@ class MultimodalTranslationTask(CaptionsTask, TranslationTask):
                 f"the checkpoint translates {theirs[0]}-{theirs[1]}, this command asks for {ours[0]}-{ours[1]}; "
                 f"use -s {theirs[0]} -t {theirs[1]}"
             )
-
-    def default_langs(self) -> str:
-        """The pre-trained model's languages, else as in pre-training."""
-        return super().default_langs() if self._pretrained is None else self._pretrained.langs
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; ``train`` is shuffled, any other keeps its order."""

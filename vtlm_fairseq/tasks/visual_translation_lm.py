@@ -13,6 +13,7 @@ from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.vtlm import VTLMModel
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
+from vtlm_fairseq.tasks.warm_start import WarmStart
 
 
 @dataclass
@@ -44,7 +45,7 @@ class VisualTranslationLMConfig(CaptionsConfig):
 
 
 @register_task("visual_translation_lm", dataclass=VisualTranslationLMConfig)
-class VisualTranslationLMTask(CaptionsTask, FairseqTask):
+class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
     """TLM (``--regions none``) and VTLM."""
 
     uses_classes = True
