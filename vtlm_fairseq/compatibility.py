@@ -149,11 +149,6 @@ def is_translation(cfg: Mapping) -> bool:
     return _is_a(cfg, "multimodal_transformer")
 
 
-def is_pretraining(cfg: Mapping) -> bool:
-    """Whether a configuration is that of a pre-trained model of this package (TLM or VTLM)."""
-    return _is_a(cfg, "vtlm")
-
-
 def check_translates(cfg: Mapping, path: str) -> None:
     """Refuse the configuration of a model that does not translate.
 
