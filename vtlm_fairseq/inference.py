@@ -177,7 +177,10 @@ class Translator:
 
     def _line_regions(self, images: list[str]) -> LineRegions:
         rows = self.store.rows(images) if self.needs_images else np.zeros(len(images), dtype=np.int64)
-        return LineRegions(self.store, rows, order=self.region_order, seed=self.task.cfg.seed, split="translate")
+        seed = self.task.cfg.seed
+        regions = LineRegions(self.store, rows, order=self.region_order, seed=seed, split="translate")
+        self.task.check_positions(regions, f"--regions {self.regions}")
+        return regions
 
 
 def batches(dataset: FairseqDataset, batch_size: int, *, cuda: bool) -> Iterator[dict]:

@@ -6,6 +6,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import Tensor
 
+from vtlm_fairseq.models.attention import attention
 from vtlm_fairseq.models.dropout import Dropout
 
 
@@ -17,7 +18,14 @@ class CrossAttention(MultiheadAttention):
     several hypotheses of a sentence for each of the encoder's states; how many is seen from the two, and kept with the
     keys in ``incremental_state``, so that threads can share a model. (fairseq's own switch for this,
     ``set_beam_size``, is a state of the module, and stays on when decoding has ended.)
+
+    Args:
+        embed_dim, num_heads, options: as fairseq's.
     """
+
+    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0, **options):
+        super().__init__(embed_dim, num_heads, **options)
+        self.dropout_module = Dropout(dropout, module_name=type(self).__name__)
 
     def forward(
         self,
@@ -71,9 +79,10 @@ class CrossAttention(MultiheadAttention):
         if need_weights or need_head_weights:
             scores = q @ keys.transpose(2, 3) * self.scaling
             weights = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).float().softmax(-1)
-            x = weights.type_as(values) @ values
+            x = self.dropout_module(weights.type_as(values)) @ values
         else:
-            x = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+            dropout_p = self.dropout_module.p if self.dropout_module.active else 0.0
+            x = attention(q, keys, values, mask=mask, dropout_p=dropout_p)
         x = x.view(-1, self.num_heads, beam, length, self.head_dim).permute(3, 0, 2, 1, 4)
         x = self.out_proj(x.reshape(length, hypotheses, dim))
         if weights is not None:

@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.models.dropout import Dropout
 
 IMAGE = "image"  # name of the last language row
@@ -110,6 +111,9 @@ class RegionEmbedding(nn.Module):
 
         Returns:
             B x R x d.
+
+        Raises:
+            VTLMError: more regions than rows of the position table.
         """
         dtype = self.feature_proj.weight.dtype
         x = self.activation(self.feature_proj(features.to(dtype)))
@@ -117,10 +121,29 @@ class RegionEmbedding(nn.Module):
             x = torch.where(region_mask.unsqueeze(-1), mask_row.to(x.dtype), x)
         x = x + self.activation(self.box_proj(boxes.to(dtype))) + image_row
         if self.rank_positions is not None:
+            check_region_positions(x.size(1), self.rank_positions.num_embeddings, "this batch")
             x = x + self.rank_positions.weight[: x.size(1)]
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return self.dropout(x)
+
+
+def check_region_positions(regions: int, rows: int, where: str) -> None:
+    """Refuse more regions an image than a table of region positions has rows.
+
+    Args:
+        regions: of the image that has most.
+        rows: of the table; 0: no region has a position.
+        where: what the images are.
+
+    Raises:
+        VTLMError: there are more.
+    """
+    if rows and regions > rows:
+        raise VTLMError(
+            f"{where} has images with {regions} regions, the model has --region-positions {rows}; train with "
+            f"--region-positions {regions}, or give --max-regions {rows}"
+        )
 
 
 def initialise(module: nn.Module, *, embed_dim: int, padding_idx: int, layernorm_eps: float) -> None:
@@ -132,7 +155,7 @@ def initialise(module: nn.Module, *, embed_dim: int, padding_idx: int, layernorm
     for part in module.modules():
         if isinstance(part, nn.Linear):
             part.reset_parameters()
-        elif isinstance(part, nn.LayerNorm):
+        elif hasattr(part, "normalized_shape"):  # fairseq takes apex's LayerNorm where it is installed, another class
             part.eps = layernorm_eps
     for part in module.modules():
         if isinstance(part, nn.Embedding):

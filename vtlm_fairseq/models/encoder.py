@@ -195,3 +195,14 @@ def share_states(sample: dict, generator) -> dict:
     if not all(isinstance(getattr(model, "encoder", None), MultimodalEncoder) for model in generator.model.models):
         return sample
     return {**sample, "net_input": {**sample["net_input"], BEAM: generator.beam_size}}
+
+
+def match_source_length(sample: dict, generator) -> dict:
+    """A batch whose ``src_lengths`` are those of fairseq's translation, where ``--match-source-len`` reads them.
+
+    Our sources begin with a ``</s>`` that fairseq's do not have. The batch itself stays as it is.
+    """
+    if not getattr(generator, "match_source_len", False):
+        return sample
+    net_input = sample["net_input"]
+    return {**sample, "net_input": {**net_input, "src_lengths": net_input["src_lengths"] - 1}}

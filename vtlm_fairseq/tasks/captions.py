@@ -39,8 +39,8 @@ from vtlm_fairseq.data.region_store import RegionStore, say_beyond
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
-from vtlm_fairseq.models.embeddings import IMAGE
-from vtlm_fairseq.models.encoder import share_states
+from vtlm_fairseq.models.embeddings import IMAGE, check_region_positions
+from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.doubts import Doubts
@@ -119,6 +119,7 @@ class CaptionsTask:
     has_regions: bool = False
     region_dim: int | None = None
     region_classes: int | None = None
+    region_positions: int = 0
     best: BestCheckpoints | None = None  # in training
     models_loaded: int = 0
     loss_watch: LossWatch | None = None
@@ -226,6 +227,7 @@ class CaptionsTask:
                 raise VTLMError(
                     "--autocast fp16 without gradient scaling loses small gradients; add --amp, or use bf16"
                 )
+            self.region_positions = cfg.get("region_positions") or 0
             return super().build_model(cfg, from_checkpoint)
 
     def _describe(self, cfg) -> None:
@@ -462,14 +464,14 @@ class CaptionsTask:
         beyond = store.beyond(rows)
         if beyond[0]:
             logger.info("%s: %s and are not read", split, say_beyond(beyond, self.cfg.max_regions))
-        return LineRegions(
-            store,
-            rows,
-            order=order,
-            seed=self.cfg.seed,
-            split=split,
-            redraw=split == self.cfg.train_subset,
-        )
+        redraw = split == self.cfg.train_subset
+        regions = LineRegions(store, rows, order=order, seed=self.cfg.seed, split=split, redraw=redraw)
+        self.check_positions(regions, f"--regions {self.cfg.regions} ({split})")
+        return regions
+
+    def check_positions(self, regions: LineRegions, where: str) -> None:
+        """Refuse lines with more regions than the model has positions for."""
+        check_region_positions(int(regions.counts().max(initial=0)), self.region_positions, where)
 
     @cached_property
     def files(self) -> WatchedFiles:
@@ -583,7 +585,7 @@ class CaptionsTask:
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
         raise_fault(sample)
-        sample = share_states(sample, generator)
+        sample = match_source_length(share_states(sample, generator), generator)
         with self.autocast(sample):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
