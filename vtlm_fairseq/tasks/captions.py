@@ -42,9 +42,8 @@ from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.embeddings import IMAGE, check_region_positions
 from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
-from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.doubts import Doubts
-from vtlm_fairseq.tasks.runs import keep_log, start_run, whole_config
+from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
 from vtlm_fairseq.terminal import get_logger
 
 logger = get_logger(__name__)
@@ -120,7 +119,7 @@ class CaptionsTask:
     region_dim: int | None = None
     region_classes: int | None = None
     region_positions: int = 0
-    best: BestCheckpoints | None = None  # in training
+    training: TrainingRun | None = None
     models_loaded: int = 0
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
@@ -198,7 +197,9 @@ class CaptionsTask:
         """
         with exit_on_error():
             check_room(self.cfg.save_dir, self.parameter_bytes, self.started)
-        return {"symbols": list(self.source_dictionary.symbols), **self.doubts.norms.state()}
+        train = self.datasets.get(self.cfg.train_subset)
+        examples = {} if train is None else {"examples": len(train)}
+        return {"symbols": list(self.source_dictionary.symbols), **examples, **self.doubts.norms.state()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Compare the checkpoint's symbols with the data's."""
@@ -221,14 +222,17 @@ class CaptionsTask:
                     self._adopt(cfg)
                 else:
                     ranges.check_model(cfg)
-                    self.best = start_run(self.cfg)
+                    self.training = TrainingRun.start(self.cfg)
                     self._describe(cfg)
             if self.cfg.autocast == "fp16" and not from_checkpoint and not self.cfg.amp:
                 raise VTLMError(
                     "--autocast fp16 without gradient scaling loses small gradients; add --amp, or use bf16"
                 )
             self.region_positions = cfg.get("region_positions") or 0
-            return super().build_model(cfg, from_checkpoint)
+            model = super().build_model(cfg, from_checkpoint)
+            if self.training is not None and not from_checkpoint:
+                self.training.lock(self)
+            return model
 
     def _describe(self, cfg) -> None:
         """A model to be trained: languages and region sizes from options, pre-trained model and store."""
@@ -323,8 +327,8 @@ class CaptionsTask:
             check_criterion(self, cfg)
             ranges.check_ranges(cfg, ranges.CRITERION)
             criterion = super().build_criterion(cfg, from_checkpoint=True)
-            if self.best is not None:
-                self.best.check(self, criterion)
+            if self.training is not None:
+                self.training.check(self, criterion)
             return criterion
 
     def begin_epoch(self, epoch: int, model) -> None:
@@ -356,29 +360,29 @@ class CaptionsTask:
                 place_beside(os.path.join(folder, name), save_dir)
 
     def begin_best(self) -> None:
-        """Hand the best checkpoints over to ``self.best``, once the trainer has read its checkpoint."""
-        if self.best is not None:
+        """Begin to keep the best checkpoints, once the trainer has read its checkpoint."""
+        if self.training is not None:
             restored = self.restored_checkpoint()
             keeps = type(self).post_save is CaptionsTask.post_save  # a derived task's may not call ours
-            self.best.begin(load_checkpoint(restored, mmap=True) if restored else None, keeps=keeps)
+            self.training.best.begin(load_checkpoint(restored, mmap=True) if restored else None, keeps=keeps)
 
     def begin_valid_epoch(self, epoch: int, model) -> None:
         """Expect the figures of the first validation set."""
         super().begin_valid_epoch(epoch, model)
-        if self.best is not None:
-            self.best.begin_validation()
+        if self.training is not None:
+            self.training.best.begin_validation()
 
     def post_validate(self, model, stats: dict, agg) -> None:
         """Called by fairseq with the figures of a validation set: one line where the metric is not among them."""
-        if self.best is not None:
+        if self.training is not None:
             with exit_on_error():
-                self.best.validated(stats)
+                self.training.best.validated(stats)
 
     def post_save(self, path: str, num_updates: int) -> None:
         """Called by fairseq, on the first rank, when a checkpoint is saved: keep the best."""
-        if self.best is not None:
+        if self.training is not None:
             with exit_on_error():
-                self.best.keep(path)
+                self.training.best.keep(path)
 
     def check_clipping(self, model) -> None:
         """Refuse ``--cpu`` with ``--clip-norm`` beside a GPU, before the first update fails."""
@@ -526,7 +530,11 @@ class CaptionsTask:
         """As FairseqTask's, with one line instead of a stack where an example does not fit ``--max-tokens``."""
         with exit_on_error():
             ranges.check_ranges({**kwargs, "batch_size": kwargs.get("max_sentences")}, ranges.DATASET)
-            return super().get_batch_iterator(*args, **kwargs)
+            batches = super().get_batch_iterator(*args, **kwargs)
+            dataset = args[0] if args else kwargs["dataset"]
+            if self.training is not None and dataset is self.datasets.get(self.cfg.train_subset):
+                self.training.check_batches(batches, len(dataset))
+            return batches
 
     def eval_lm_dataloader(self, *args, **kwargs):
         """What fairseq-eval-lm asks for; no model of this package is a language model."""

@@ -5,11 +5,17 @@ import os
 import sys
 
 from fairseq.checkpoint_utils import save_checkpoint
+from fairseq.data.iterators import EpochBatchIterator
+from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import progress_bar
 from omegaconf import DictConfig
 
+from vtlm_fairseq.checkpoints import load_checkpoint
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
+from vtlm_fairseq.tasks.folder_lock import lock_folder, open_folder
+from vtlm_fairseq.tasks.resume import Resumption
 
 LOGGERS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # that --log-file adds handlers to
 
@@ -25,19 +31,68 @@ def whole_config(cfg) -> DictConfig | None:
     return root if root is not None and "checkpoint" in root and "distributed_training" in root else None
 
 
-def start_run(cfg) -> BestCheckpoints | None:
-    """Set up fairseq for the training that begins; returns what keeps its best checkpoints.
+class TrainingRun:
+    """The training that a task is made for: its best checkpoints, its folder, and the checkpoint that it goes on from.
 
     Args:
-        cfg: the task's configuration.
+        whole: the configuration of the command.
+
+    Raises:
+        VTLMError: Python leaves out assert statements.
     """
-    forget_last_run()
-    keep_log(cfg)
-    whole = whole_config(cfg)
-    if whole is None:
-        return None
-    read_on_all_ranks(whole)
-    return BestCheckpoints(whole)
+
+    def __init__(self, whole: DictConfig) -> None:
+        if sys.flags.optimize and not whole.checkpoint.no_save:
+            raise VTLMError(
+                "python -O (PYTHONOPTIMIZE) leaves out the assert statements in which fairseq writes "
+                "checkpoint_last.pt and checkpoint_best.pt; start without it, or with --no-save"
+            )
+        self._whole = whole
+        self.best = BestCheckpoints(whole)
+        self._resumption: Resumption | None = None
+        read_on_all_ranks(whole)
+
+    @classmethod
+    def start(cls, cfg) -> "TrainingRun | None":
+        """Set up fairseq for the training that begins; None where a task was made by itself.
+
+        Args:
+            cfg: the task's configuration.
+        """
+        forget_last_run()
+        keep_log(cfg)
+        whole = whole_config(cfg)
+        return None if whole is None else cls(whole)
+
+    def lock(self, task) -> None:
+        """Keep other trainings out of the folder of the checkpoints.
+
+        Raises:
+            VTLMError: there is one in it.
+        """
+        if not self._whole.checkpoint.no_save and distributed_utils.get_global_rank() == 0:
+            lock_folder(self._whole.checkpoint.save_dir, task)
+
+    def check(self, task, criterion) -> None:
+        """Check the options that depend on the criterion, and on the checkpoint that the trainer is about to restore.
+
+        Raises:
+            VTLMError: they cannot work.
+        """
+        self.best.check(task, criterion)
+        if restored := task.restored_checkpoint():
+            self._resumption = Resumption(restored, load_checkpoint(restored, mmap=True), self._whole)
+            self._resumption.check(criterion)
+
+    def check_batches(self, batches: EpochBatchIterator, examples: int) -> None:
+        """Check the place within the epoch that a training goes on from, when its first batches are made.
+
+        Raises:
+            VTLMError: these batches have no such place.
+        """
+        resumption, self._resumption = self._resumption, None
+        if resumption is not None:
+            resumption.check_position(batches, examples)
 
 
 def read_on_all_ranks(whole: DictConfig) -> None:
@@ -57,6 +112,7 @@ def forget_last_run() -> None:
     fairseq keeps the best score, the count of ``--patience`` and the writers of TensorBoard for good: the next training
     (``--multirun``, a notebook) would have no best checkpoint, stop early, and log into the first one's folder.
     """
+    open_folder()
     functions = [save_checkpoint]
     if train := sys.modules.get("fairseq_cli.train"):
         functions.append(train.should_stop_early)

@@ -1,0 +1,49 @@
+"""A training run set up by its task."""
+
+import errno
+import os
+import socket
+import sys
+from types import SimpleNamespace
+
+import pytest
+from fairseq import tasks
+from filelock import FileLock
+
+from tiny import folder, pretraining_config
+from vtlm_fairseq.tasks.folder_lock import NAME, FolderLock
+
+
+def test_without_assertions(tmp_path, monkeypatch):
+    """python -O leaves out fairseq's assert statements, one of which writes checkpoint_last.pt."""
+    data = folder(tmp_path / "data", {"train": 4}).path
+    cfg, unsaved = pretraining_config(data), pretraining_config(data, "--no-save")
+    flags = {name: getattr(sys.flags, name) for name in dir(sys.flags) if not name.startswith("_")}
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(**{**flags, "optimize": 1}))
+    with pytest.raises(SystemExit, match=r"error: python -O .* leaves out the assert statements .* --no-save"):
+        tasks.setup_task(cfg.task).build_model(cfg.model)
+    assert tasks.setup_task(unsaved.task).build_model(unsaved.model) is not None
+
+
+def test_lock_that_a_dead_process_left(tmp_path, caplog):
+    """Loader workers of a killed training may keep its lock: the next one waits for them, but not for ever."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    held = FileLock(tmp_path / NAME)
+    with held:
+        (tmp_path / NAME).write_text(f"process {child} on {socket.gethostname()}, since then", encoding="utf-8")
+        FolderLock(str(tmp_path)).acquire(wait=0)
+    assert "is held by what is left of a killed training" in caplog.text
+
+
+def test_no_locks_on_this_disk(tmp_path, monkeypatch, caplog):
+    """A file system without locks: training goes on, and says that nothing keeps a second one out."""
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    FolderLock(str(tmp_path)).acquire(wait=0)
+    assert "no lock (No locks available): nothing keeps a second training out of this folder" in caplog.text

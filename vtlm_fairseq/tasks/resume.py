@@ -1,0 +1,173 @@
+"""A training that goes on from a checkpoint: what it cannot take over, what it does not read, where it stands."""
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+
+from fairseq.data.iterators import EpochBatchIterator
+from fairseq.optim import OPTIMIZER_REGISTRY
+from omegaconf import DictConfig
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import get_logger
+
+logger = get_logger(__name__)
+
+BATCHES = {
+    "dataset": ("batch_size", "max_tokens", "required_batch_size_multiple"),
+    "distributed_training": ("distributed_world_size",),
+    "common": ("seed",),
+}
+KEEP_NO_BEST = ("fixed", "manual")  # schedulers of fairseq whose state has no best score
+
+
+class Resumption:
+    """The checkpoint that the trainer is about to restore, beside the command that goes on from it.
+
+    Args:
+        path: the checkpoint.
+        state: what it holds.
+        whole: the configuration of the command.
+    """
+
+    def __init__(self, path: str, state: Mapping, whole: DictConfig) -> None:
+        self._path, self._whole, self._options = path, whole, whole.checkpoint
+        self._config = _mapping(state.get("cfg"))
+        history = state.get("optimizer_history")
+        self._history = _mapping(history[-1] if isinstance(history, list) and history else None)
+        self._position = _mapping(_mapping(state.get("extra_state")).get("train_iterator"))
+        self._has_optimizer = state.get("last_optimizer_state") is not None
+        self._examples = _mapping(state.get("task_state")).get("examples")
+
+    def check(self, criterion) -> None:
+        """Refuse what fairseq cannot restore, and warn of options of a first start, which a run that goes on ignores.
+
+        Raises:
+            VTLMError: optimizer, scheduler or criterion is another, and nothing says to begin it anew.
+        """
+        if self._options.reset_optimizer:
+            pass
+        elif not self._has_optimizer:
+            logger.warning("%s holds no optimizer state: it begins anew, and updates are counted from 0", self._path)
+        else:
+            self._check_optimizer()
+            found, ours = self._history.get("criterion_name"), type(criterion).__name__
+            if found not in (None, ours):
+                theirs, ours = self._saved("criterion").get("_name", found), self._whole.criterion._name
+                raise VTLMError(
+                    f"{self._path} was trained with criterion {theirs}, this command has {ours}; go on with "
+                    f"--criterion {theirs}, or begin the optimizer anew with --reset-optimizer"
+                )
+            self._check_scheduler()
+        self._warn_of_unread()
+
+    def _saved(self, group: str) -> Mapping:
+        """A group of the configuration that the checkpoint was trained with."""
+        return _mapping(self._config.get(group))
+
+    def _check_optimizer(self) -> None:
+        common, name = self._whole.common, self._whole.optimizer._name
+        wraps = "FP16Optimizer" if common.fp16 or common.bf16 else "AMPOptimizer" if common.amp else None
+        if wraps and (common.memory_efficient_fp16 or common.memory_efficient_bf16):
+            wraps = "MemoryEfficientFP16Optimizer"
+        inner = getattr(OPTIMIZER_REGISTRY.get(name), "__name__", None)
+        found, saved = self._history.get("optimizer_name"), self._saved("optimizer").get("_name")
+        if inner is None or found is None or self._whole.optimization.use_bmuf:
+            return
+        if saved not in (None, name):
+            theirs, ours, choice = f"optimizer {saved}", name, f"--optimizer {saved}"
+        elif found != (wraps or inner):
+            theirs, ours, choice = f"optimizer {found}", wraps or inner, "the same --fp16, --bf16, --amp"
+        else:
+            return
+        raise VTLMError(
+            f"{self._path} holds the state of {theirs}, this command has {ours}; go on with {choice}, or drop it with "
+            "--reset-optimizer, which counts updates anew"
+        )
+
+    def _check_scheduler(self) -> None:
+        if self._options.reset_lr_scheduler:
+            return
+        saved, ours = self._saved("lr_scheduler").get("_name"), self._whole.lr_scheduler._name
+        if saved in (None, ours):
+            return
+        if ours == "reduce_lr_on_plateau" or (saved in KEEP_NO_BEST and ours not in KEEP_NO_BEST):
+            raise VTLMError(
+                f"{self._path} was trained with --lr-scheduler {saved}, whose state {ours} cannot take over; go on "
+                f"with {saved}, or begin the schedule anew, at the same update, with --reset-lr-scheduler"
+            )
+        logger.warning("--lr-scheduler is %s from here on; %s was trained with %s", ours, self._path, saved)
+
+    def _warn_of_unread(self) -> None:
+        """Name what a used ``--save-dir`` or ``--restore-file`` makes this command ignore, with both names."""
+        tuned = self._options.finetune_from_model
+        for option, ours, theirs in (
+            ("--pretrained", self._whole.model.get("pretrained"), self._saved("model").get("pretrained")),
+            ("--finetune-from-model", tuned, self._saved("checkpoint").get("finetune_from_model")),
+        ):
+            if ours and not _same_file(ours, theirs):
+                began = f"began from {theirs}" if theirs else "did not begin from it"
+                logger.warning(
+                    "%s %s is not read: this training goes on from %s, which %s; to begin from %s choose another "
+                    "--save-dir",
+                    option, ours, self._path, began, ours,
+                )  # fmt: skip
+        data, theirs = self._whole.task.get("data"), self._saved("task").get("data")
+        if data and theirs and not _same_file(data, theirs):
+            logger.warning(
+                "%s was trained on %s, it goes on with %s; for a run of its own choose another --save-dir",
+                self._path, theirs, data,
+            )  # fmt: skip
+        seed, theirs = self._whole.common.seed, self._saved("common").get("seed")
+        if theirs not in (None, seed):
+            logger.warning(
+                "--seed %s: this training goes on from %s, which has seed %s; for a run of its own choose another "
+                "--save-dir",
+                seed, self._path, theirs,
+            )  # fmt: skip
+
+    def check_position(self, batches: EpochBatchIterator, examples: int) -> None:
+        """Compare the place within an epoch, which fairseq keeps as a number of batches, with the epoch's batches.
+
+        Args:
+            batches: of the training set.
+            examples: their number.
+
+        Raises:
+            VTLMError: the epoch has fewer batches than were trained on.
+        """
+        done = self._position.get("iterations_in_epoch", 0)
+        if done == 0 or self._options.reset_dataloader:
+            return
+        changes = [
+            f"--{name.replace('_', '-')} {self._saved(group)[name]} -> {self._whole[group][name]}"
+            for group, names in BATCHES.items()
+            for name in names
+            if self._saved(group).get(name, self._whole[group][name]) != self._whole[group][name]
+        ]
+        if self._examples not in (None, examples):
+            changes.append(f"{self._examples} -> {examples} examples")
+        where = f"{self._path} stopped after {done} batches of an epoch"
+        why = f" ({', '.join(changes)})" if changes else ""
+        if done >= len(batches):
+            raise VTLMError(
+                f"{where}, which has {len(batches)} here{why}; go on with the batches of the first call, or begin the "
+                "epochs anew with --reset-dataloader"
+            )
+        if changes:
+            logger.warning(
+                "%s, whose batches are others here%s: in this epoch some examples are trained on twice, others not at "
+                "all; --reset-dataloader begins the epochs anew",
+                where, why,
+            )  # fmt: skip
+
+
+def _mapping(found) -> Mapping:
+    """A part of a checkpoint that should be a mapping, or (in older ones) a Namespace; empty if it is neither."""
+    found = vars(found) if isinstance(found, Namespace) else found
+    return found if isinstance(found, Mapping) else {}
+
+
+def _same_file(one: str, other: str | None) -> bool:
+    """Whether two paths are the same, or lead to the same file."""
+    return other is not None and (one == other or os.path.realpath(one) == os.path.realpath(other))
