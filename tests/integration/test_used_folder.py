@@ -107,7 +107,7 @@ def test_the_same_line(run, corpus, used, vtlm):
     """The command of the first call says nothing of the kind; another --update-freq is fairseq's own."""
     result = go_on(run, corpus, used, "--pretrained", vtlm, "--update-freq", "3")
     assert [update["num_updates"] for update in result.updates()][0] == 4
-    assert "WARNING:vtlm_fairseq" not in result.output and "another --save-dir" not in result.output
+    assert "WARNING:vtlm_fairseq.tasks.resume" not in result.output and "another --save-dir" not in result.output
 
 
 def test_no_optimizer_state(run, corpus, used):
