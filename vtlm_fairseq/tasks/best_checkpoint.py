@@ -18,7 +18,6 @@ from vtlm_fairseq.checkpoints import copy_file, load_checkpoint, num_updates
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.terminal import get_logger
-from vtlm_fairseq.terminal import get_logger
 
 logger = get_logger(__name__)
 
