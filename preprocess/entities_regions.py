@@ -12,12 +12,18 @@ reads 70 % of the validation labels right. Say "oracle regions" wherever a numbe
 `OUT/translated_captions.tsv` lists which caption of each image was put aside.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -P leaves the folder of the script out
 
 import numpy as np
 from multi30k import fairseq_name, read_image_ids, read_lines

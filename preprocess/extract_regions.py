@@ -8,6 +8,8 @@ Killed at any moment, the same command goes on from where it was. Images that ca
 STORE.errors.tsv (id, path, reason between tabs), and the exit status is 3; 1 is a fault that stopped the run.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import argparse
@@ -16,6 +18,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -P leaves the folder of the script out
 
 import numpy as np
 from detectors import Detection, Detector, DetectorOptions, get_detector, list_detectors

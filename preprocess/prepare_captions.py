@@ -9,11 +9,16 @@ and valid; `dropped.tsv` lists them. For fine-tuning, reuse the pre-training's v
 --dict PRE/dict.en.txt`. The folder is made whole or not at all, in constant memory.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -P leaves the folder of the script out
 
 from text_options import add_text_options, check_vocabulary, make_pipeline
 

@@ -9,11 +9,17 @@ name (`--gen-subset test_2017_flickr`), `val` becomes fairseq's `valid`. For fin
 vocabulary: `--bpe-model PRE/bpe.model --dict PRE/dict.en.txt`.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -P leaves the folder of the script out
 
 from multi30k import COUNTS, check_count, fairseq_name, read_image_ids, read_lines
 from text_options import add_text_options, check_vocabulary, make_pipeline

@@ -24,7 +24,7 @@ from statistics import fmean
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))  # commands.py, stages.py
+sys.path += [str(HERE), str(HERE.parent)]  # commands.py, stages.py and, with python -P, those beside this
 
 from stages import write_atomically  # noqa: E402
 from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402

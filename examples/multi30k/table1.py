@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from table1_rows import Size
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))  # commands.py, forks.py, stages.py
+sys.path += [str(HERE), str(HERE.parent)]  # commands.py, forks.py, stages.py and, with python -P, those beside this
 # TensorFlow, which PyTorch's TensorBoard support imports where it is installed, would print its greeting
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

@@ -1,13 +1,18 @@
 """Write the quickstart's data: captions in English and German, scenes, and what is known about each line."""
 
+# ruff: noqa: E402
+
 import argparse
 import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -P leaves the folder of the script out
 
 from grammar import Sentence, draw_sentences
 from lexicon import CLASS_NAMES

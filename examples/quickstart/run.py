@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # commands.py, stages.py
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE), str(HERE.parent)]  # commands.py, stages.py and, with python -P, those beside this
 # TensorFlow, which PyTorch's TensorBoard support imports where it is installed, would print its greeting
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

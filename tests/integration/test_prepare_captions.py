@@ -95,7 +95,11 @@ def test_it_trains(run, prepared, tmp_path):
 
 
 def test_line_files_with_an_earlier_vocabulary(run, prepared, tmp_path):
-    """URLs become ids by a map; the target language may come first; the dictionary is the earlier one's."""
+    """URLs become ids by a map; the target language may come first; the dictionary is the earlier one's.
+
+    The current folder has modules of fairseq's names: fairseq-preprocess must not be run with them.
+    """
+    write_lines(tmp_path / "fairseq_cli" / "__init__.py", ["raise SystemExit('code of the current folder ran')"])
     first = prepared[0] / "bin"
     for split in ("train", "valid"):
         lines = captions(6, 2, seed=3)
@@ -107,6 +111,7 @@ def test_line_files_with_an_earlier_vocabulary(run, prepared, tmp_path):
         *(SCRIPT, "--train", tmp_path / "train", "--valid", tmp_path / "valid", "--image-map", tmp_path / "map"),
         *("-s", "de", "-t", "en", "--bpe-model", first / "bpe.model", "--dict", first / "dict.en.txt"),
         *("--workers", 2, "--out", tmp_path / "bin"),
+        cwd=tmp_path,
     )
     assert "valid: 2 pairs dropped, image is not in --image-map" in result.output
     assert read_lines(tmp_path / "bin/train.images") == [f"{i:05d}" for i in range(5)] * 2

@@ -78,7 +78,8 @@ def binarise(
         raise VTLMError(f"{dictionary}: no such file; see --dict")
     others = [split for split in splits if split not in ("train", "valid")]
     with tempfile.TemporaryDirectory(dir=out) as destination:
-        command = [sys.executable, "-m", "fairseq_cli.preprocess", "--user-dir", str(PACKAGE), "--task", TASK]
+        safe = "-I" if sys.flags.isolated else "-P"  # not with modules of the folder in which the command is given
+        command = [sys.executable, safe, "-m", "fairseq_cli.preprocess", "--user-dir", str(PACKAGE), "--task", TASK]
         command += ["--source-lang", pipeline.source_lang, "--target-lang", pipeline.target_lang]
         command += ["--joined-dictionary", "--workers", str(max(1, workers)), "--destdir", destination]
         for split in ("train", "valid"):
