@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from harness import ROOT, shell
+from vtlm_fairseq.data.text_pipeline import TextPipeline
 
 BLEU = ("--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 15}', "--best-checkpoint-metric", "bleu",
         "--maximize-best-checkpoint-metric")  # fmt: skip
@@ -104,3 +105,22 @@ def test_no_save_writes_nothing(run, corpus, tmp_path):
     run.pretrain(corpus.data, tmp_path, "--no-save")
     assert sorted(path.name for path in corpus.data.iterdir()) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_a_best_bleu_of_other_text(run, corpus, tmp_path):
+    """The best of a checkpoint that compared something else, as those that do not say, does not count."""
+    data = corpus.copy(tmp_path / "corpus").data
+    TextPipeline("en", "de", steps=("tokenise",)).save(data)
+    argv = (*BLEU, "--save-dir", tmp_path / "a", "--max-update")
+    assert "--eval-bleu compares running text" in run.train(data, tmp_path / "a", *argv, "1").output
+    path = tmp_path / "a" / "checkpoint_last.pt"
+    for kept in (True, False):
+        state = torch.load(path, weights_only=True)
+        state["extra_state"]["best"] = 99.0
+        if not kept:
+            del state["task_state"]["bleu_of"]
+        torch.save(state, path)
+        updates = int(state["optimizer_history"][-1]["num_updates"]) + 1
+        resumed = run.train(data, tmp_path / "a", *argv, updates)
+        assert ("the best checkpoint is counted anew" in resumed.output) != kept
+        assert (torch.load(path, weights_only=True)["extra_state"]["best"] == 99.0) == kept

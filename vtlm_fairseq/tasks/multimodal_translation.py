@@ -16,6 +16,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
 
+from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.compatibility import tasks_of
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
@@ -26,7 +27,11 @@ from vtlm_fairseq.models.alignment import align_words
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.ranges import check_generation
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
+from vtlm_fairseq.tasks.validation_bleu import Spelling, choose_spelling, count_anew
 from vtlm_fairseq.tasks.warm_start import WarmStart
+from vtlm_fairseq.terminal import get_logger
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -41,13 +46,17 @@ class MultimodalTranslationConfig(CaptionsConfig):
         default="{}", metadata={"help": 'options of decoding as JSON, such as \'{"beam": 4, "lenpen": 0.6}\''}
     )
     eval_bleu_detok: str = field(
-        default="space", metadata={"help": "fairseq tokenizer that detokenises before BLEU (space: none)"}
+        default="space",
+        metadata={"help": "fairseq tokenizer that detokenises before BLEU (default: as text.json says; else none)"},
     )
     eval_bleu_detok_args: Optional[str] = field(default="{}", metadata={"help": "its arguments as JSON"})
     eval_tokenized_bleu: bool = field(default=False, metadata={"help": "BLEU with sacreBLEU's tokenize=none"})
     eval_bleu_remove_bpe: Optional[str] = field(
         default=None,
-        metadata={"help": "how to join sub-words before BLEU: sentencepiece or @@", "argparse_const": "@@ "},
+        metadata={
+            "help": "how to join sub-words before BLEU: sentencepiece, @@ or none (default: as text.json says)",
+            "argparse_const": "@@ ",
+        },
     )
     eval_bleu_print_samples: bool = field(default=False, metadata={"help": "log a hypothesis at each validation"})
 
@@ -57,6 +66,7 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
     """Translation with ``--regions`` (MMT) or without (NMT), from scratch or from a pre-trained encoder."""
 
     cfg: MultimodalTranslationConfig
+    spelling: Spelling | None = None  # with --eval-bleu
     model_class = MultimodalTransformer
     criteria = (
         CrossEntropyCriterion,
@@ -71,7 +81,24 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
             for name in ("eval_bleu_args", "eval_bleu_detok_args") if self.cfg.eval_bleu else ():
                 option = f"--{name.replace('_', '-')}"
                 parse_object(self.cfg[name] or "", option, hint="give an object such as '{\"beam\": 4}'")
-        return super().build_model(cfg, from_checkpoint)
+            model = super().build_model(cfg, from_checkpoint)
+            if self.cfg.eval_bleu:
+                folder = utils.split_paths(self.cfg.data)[0]
+                self.tokenizer = self.spelling = choose_spelling(
+                    self.cfg, folder=folder, dictionary=self.target_dictionary, tokenizer=self.tokenizer
+                )
+                logger.info("--eval-bleu compares %s", self.spelling.name)
+            return model
+
+    def state_dict(self) -> dict:
+        """Besides the symbols, what the BLEU of validation compares."""
+        return {**super().state_dict(), **({"bleu_of": self.spelling.name} if self.spelling else {})}
+
+    def begin_best(self) -> None:
+        """As in pre-training; a best BLEU of other text does not count."""
+        super().begin_best()
+        if self.spelling and (restored := self.restored_checkpoint()) and self.best and self.best.metric == "bleu":
+            count_anew(self.spelling, load_checkpoint(restored, mmap=True))
 
     def _adopt(self, cfg) -> None:
         super()._adopt(cfg)
