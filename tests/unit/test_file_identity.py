@@ -71,16 +71,26 @@ def test_a_store_replaced_between_two_epochs(data, tmp_path):
         epoch(task, 3, 2)
 
 
-def test_one_change_is_enough(tmp_path):
-    """Another inode with the size and time of before; a file that is gone; what a spawned worker unpickles."""
-    path = tmp_path / "r.h5"
-    make_store(path, 4)
+def replace_with_times_kept(path, other) -> None:
+    """Put a file in the place of another, with its time of change, as rsync does."""
+    at = path.stat()
+    assert other.stat().st_size == at.st_size
+    os.utime(other, ns=(at.st_atime_ns, at.st_mtime_ns))
+    os.replace(other, path)
+
+
+def test_another_file_of_the_same_size_and_time(tmp_path):
+    """It is the images that count: network file systems number files anew, and a moved copy is the same store."""
+    path, other = tmp_path / "r.h5", tmp_path / "other.h5"
+    make_store(path, NAMES)
     store = RegionStore([str(path)])
     sent = pickle.dumps(store)
-    at = path.stat()
-    (tmp_path / "copy.h5").write_bytes(path.read_bytes())
-    os.utime(tmp_path / "copy.h5", ns=(at.st_atime_ns, at.st_mtime_ns))
-    os.replace(tmp_path / "copy.h5", path)
+    other.write_bytes(path.read_bytes())
+    replace_with_times_kept(path, other)
+    np.testing.assert_array_equal(store[3].features, pickle.loads(sent)[3].features)
+    make_store(other, NAMES[::-1])
+    replace_with_times_kept(path, other)
+    store.close()
     assert "was replaced" in fault(store.__getitem__, 0)
     assert "was replaced" in fault(pickle.loads(sent).rows, NAMES)
     os.unlink(path)

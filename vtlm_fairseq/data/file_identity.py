@@ -36,18 +36,37 @@ def identify(file: str | int) -> FileIdentity:
     return FileIdentity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def check_unchanged(path: str, known: FileIdentity, found: FileIdentity) -> None:
+def check_unchanged(path: str, known: FileIdentity, found: FileIdentity, *, same: bool = True) -> None:
     """Compare a file with what it was when it was first opened.
+
+    Some network file systems number their files anew: another device or inode alone is no change, unless the caller
+    knows better.
+
+    Args:
+        path: the file.
+        known: its identity then.
+        found: its identity now.
+        same: whether what is in it is the same, as far as the caller knows.
 
     Raises:
         VTLMError: it is another file, or was written to.
     """
-    if found != known:
-        how = "replaced" if (found.device, found.inode) != (known.device, known.inode) else "written to"
+    if is_changed(known, found) or not same:
+        how = "replaced" if is_other(known, found) else "written to"
         raise VTLMError(
             f"{path}: was {how} since this command opened it, and may hold other data in the same places; leave files "
             "alone while they are read, and give the same command again"
         )
+
+
+def is_other(known: FileIdentity, found: FileIdentity) -> bool:
+    """Whether a path seems to name another file now."""
+    return (found.device, found.inode) != (known.device, known.inode)
+
+
+def is_changed(known: FileIdentity, found: FileIdentity) -> bool:
+    """Whether a file has other bytes, or was written to."""
+    return (found.size, found.mtime) != (known.size, known.mtime)
 
 
 class WatchedFiles:
@@ -86,7 +105,7 @@ class WatchedFiles:
         for path in sorted(self._mapped):
             known = self._known[path]
             found = identify(path) if os.path.exists(path) else None
-            replaced = found is None or (found.device, found.inode) != (known.device, known.inode)
+            replaced = found is None or (is_other(known, found) and is_changed(known, found))
             if replaced and multiprocessing.get_start_method() == "fork":
                 logger.warning(
                     "%s was replaced or removed: this run goes on with the file that it opened, a resumed run does not",

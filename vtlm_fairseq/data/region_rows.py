@@ -7,8 +7,8 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from vtlm_fairseq.data.file_identity import FileIdentity, check_unchanged, identify
-from vtlm_fairseq.data.region_schema import open_file
+from vtlm_fairseq.data.file_identity import FileIdentity, check_unchanged, identify, is_changed, is_other
+from vtlm_fairseq.data.region_schema import content_of, open_file, read_ids, unreadable
 
 
 class StoreFile:
@@ -17,6 +17,7 @@ class StoreFile:
     Args:
         path: the file.
         known: what this file and those that it takes data from were when its offsets were read, by path.
+        content: `content_of` the file then.
 
     Attributes:
         file: as HDF5 sees it.
@@ -26,12 +27,14 @@ class StoreFile:
         VTLMError: it cannot be opened, or has changed.
     """
 
-    def __init__(self, path: str, known: Mapping[str, FileIdentity]) -> None:
+    def __init__(self, path: str, known: Mapping[str, FileIdentity], content: int) -> None:
         self._path = path
         self._known = known
         self.file = open_file(path)
         self._plain = open(path, "rb", buffering=0)
-        check_unchanged(path, known[path], identify(self.file.id.get_vfd_handle()))
+        found = identify(self.file.id.get_vfd_handle())
+        same = not is_other(known[path], found) or is_changed(known[path], found) or self._content() == content
+        check_unchanged(path, known[path], found, same=same)
         self.check()
         self.features, self.boxes, self.labels, self.scores = (
             Rows(self.file[name], self._plain) for name in ("features", "boxes", "labels", "scores")
@@ -45,6 +48,10 @@ class StoreFile:
         """
         for path, known in self._known.items():
             check_unchanged(path, known, identify(self._plain.fileno() if path == self._path else path))
+
+    def _content(self) -> int:
+        with unreadable(self._path):
+            return content_of(read_ids(self.file["ids"]), self.file["offsets"][:])
 
     def close(self) -> None:
         """Close it in this process."""

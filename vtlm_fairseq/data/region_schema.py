@@ -7,6 +7,7 @@ and `class_names` [C] string. Regions of image i are the rows offsets[i]:offsets
 
 import math
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class StoreHeader:
     dtype: np.dtype
     attributes: dict[str, Any]
     files: dict[str, FileIdentity]
+
+    @property
+    def content(self) -> int:
+        """What tells the rows of this store from those of another."""
+        return content_of(self.ids, self.offsets)
 
     @property
     def feature_dim(self) -> int:
@@ -135,6 +141,11 @@ def read_header(path: str) -> StoreHeader:
         attributes = _check_attributes(file, path)
         data = {name: _get_dataset(file, path, name, files) for name in _RANKS}
         return _read_header(path, data, attributes, files)
+
+
+def content_of(ids: np.ndarray, offsets: np.ndarray) -> int:
+    """A checksum of which rows belong to which image: [N] ids and [N+1] offsets."""
+    return zlib.crc32(np.ascontiguousarray(offsets), zlib.crc32(np.ascontiguousarray(ids).view(np.uint8)))
 
 
 def read_strings(path: str) -> None:

@@ -114,7 +114,7 @@ class RegionStore:
         self.num_images = self._bounds[-1]
         self.num_regions = sum(int(header.offsets[-1]) for header in headers)
         self._index: tuple[np.ndarray, np.ndarray] | None = self._sort_ids([header.ids for header in headers])
-        self._files = [header.files for header in headers]
+        self._files = [(header.files, header.content) for header in headers]
         self._handles: dict[int, StoreFile] = {}
         self._check_at = 0.0
         self._pid = os.getpid()
@@ -269,7 +269,7 @@ class RegionStore:
             if handle is None:
                 while len(self._handles) >= _MAX_OPEN_FILES:  # a thread that reads one of them keeps it open
                     self._handles.pop(next(iter(self._handles)))
-                handle = self._handles[shard] = StoreFile(self.paths[shard], self._files[shard])
+                handle = self._handles[shard] = StoreFile(self.paths[shard], *self._files[shard])
             if now >= self._check_at:
                 self._check_at = now + _CHECK_SECONDS
                 for opened in self._handles.values():

@@ -87,7 +87,7 @@ def _find_faults(path: str, on_progress: Callable[[int, int], None] | None = Non
         if header is not None:
             _check_ids(header, faults)
             with unreadable(path):
-                _check_regions(StoreFile(path, header.files), header, faults, on_progress)
+                _check_regions(StoreFile(path, header.files, header.content), header, faults, on_progress)
     except VTLMError as error:
         faults.append(str(error))
     return list(dict.fromkeys(faults))
