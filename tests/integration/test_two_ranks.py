@@ -124,6 +124,11 @@ def test_goes_on(run, corpus, tmp_path):
     ours, theirs = weights(tmp_path / "resumed"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
+    shutil.copy(half, tmp_path / "resumed" / "checkpoint_last.pt")  # on one rank, whose batches are others
+    alone = run("fairseq_cli.train", *line("resumed"))
+    assert [update["num_updates"] for update in alone.updates()] == [4, 5, 6]
+    assert "whose batches are others here (--distributed-world-size 2 -> 1)" in alone.output
+
     argv = [*EXACT, "--max-update", "3", "--disable-validation"]
     reset = [f"--reset-{state}" for state in ("optimizer", "lr-scheduler", "meters", "dataloader")]
     two_ranks(run, line("restored", "--restore-file", half, *reset))

@@ -103,6 +103,14 @@ def test_warned(run, corpus, used, vtlm, tlm, tmp_path):
     assert [update["num_updates"] for update in result.updates()][0] == 4
 
 
+def test_named(run, corpus, stopped, vtlm, tlm, tmp_path):
+    """--restore-file names what it goes on from: only what is not read is told of."""
+    argv = ("--restore-file", stopped / "checkpoint_last.pt", "--pretrained", tlm, "--seed", "7")
+    result = go_on(run, corpus, tmp_path, *argv)
+    assert f"which began from {vtlm}; to begin from {tlm} leave out --restore-file" in result.output
+    assert "--seed 7: this training goes on" not in result.output
+
+
 def test_the_same_line(run, corpus, used, vtlm):
     """The command of the first call says nothing of the kind; another --update-freq is fairseq's own."""
     result = go_on(run, corpus, used, "--pretrained", vtlm, "--update-freq", "3")

@@ -100,7 +100,7 @@ class Resumption:
 
     def _warn_of_unread(self) -> None:
         """Name what a used ``--save-dir`` or ``--restore-file`` makes this command ignore, with both names."""
-        tuned = self._options.finetune_from_model
+        named, tuned = self._options.restore_file != "checkpoint_last.pt", self._options.finetune_from_model
         for option, ours, theirs in (
             ("--pretrained", self._whole.model.get("pretrained"), self._saved("model").get("pretrained")),
             ("--finetune-from-model", tuned, self._saved("checkpoint").get("finetune_from_model")),
@@ -108,10 +108,12 @@ class Resumption:
             if ours and not _same_file(ours, theirs):
                 began = f"began from {theirs}" if theirs else "did not begin from it"
                 logger.warning(
-                    "%s %s is not read: this training goes on from %s, which %s; to begin from %s choose another "
-                    "--save-dir",
+                    "%s %s is not read: this training goes on from %s, which %s; to begin from %s %s",
                     option, ours, self._path, began, ours,
+                    "leave out --restore-file" if named else "choose another --save-dir",
                 )  # fmt: skip
+        if named:
+            return
         data, theirs = self._whole.task.get("data"), self._saved("task").get("data")
         if data and theirs and not _same_file(data, theirs):
             logger.warning(
