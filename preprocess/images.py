@@ -149,7 +149,7 @@ def _members(tar: str, suffixes: Collection[str], notes: list[str]) -> Iterator[
     """Image members of a tar file; the id is webdataset's key: the name up to the first dot of its last part."""
     uncertain: list[str] = []
     hint = "copy it again, and unpack it if it is compressed"
-    for _, member in tar_members(tar, mode="r:", hint=hint):
+    for member, _ in tar_members(tar, mode="r:", hint=hint):
         folder, name = os.path.split(member.name)
         if name.startswith("."):
             continue

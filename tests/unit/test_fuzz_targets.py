@@ -18,6 +18,7 @@ CASES = {
     "hypotheses": 200,
     "converters": 200,
     "tars": 100,
+    "entities": 200,
     "region_stores": 40,
     "checkpoints": 100,
     "original_checkpoints": 50,

@@ -1,23 +1,26 @@
 """Data made to mislead or to stop a command: archives, XML, JSON and numbers; each ends in one line, soon."""
 
 import gzip
+import io
 import json
 import resource
 import tarfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from extraction import extract_regions, write_grids
 from extraction import images as image_lists
 from fairseq import tasks
+from PIL import Image
 from preparation import annotation, entities_regions, write
 from test_region_converters import coco, fails
 
-from stores import fault
+from stores import fault, make_store
 from tiny import folder as data_folder
 from tiny import translation_config
-from vtlm_fairseq.data.caption_files import CaptionFile
+from vtlm_fairseq.data.caption_files import CaptionFile, stream_lines
 from vtlm_fairseq.data.flickr30k_entities import parse_annotation, read_entities
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.evaluation.outputs import read_line_numbers
@@ -138,6 +141,44 @@ def test_hostile_tar_files(tmp_path, name, little_memory):
     with gzip.open(tmp_path / "x.tgz", "wb", compresslevel=1) as file:
         file.write(TARS[name])
     assert "x.tgz" in fault(lambda: list(read_entities(tmp_path / "x.tgz", ["1"])))
+
+
+def test_a_member_that_is_damaged(tmp_path):
+    """Its fault is met while it is read, not while members are counted."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name in ("Sentences/1.txt", "Annotations/1.xml"):
+            member = tarfile.TarInfo(name)
+            member.size = 100
+            archive.addfile(member, io.BytesIO(b"x" * 100))
+    packed = bytearray(gzip.compress(data.getvalue()[:1586]))
+    packed[-6] ^= 1  # of the checksum
+    (tmp_path / "x.tgz").write_bytes(packed)
+    assert "x.tgz: not an intact tar file" in fault(lambda: list(read_entities(tmp_path / "x.tgz", ["1"])))
+
+
+def test_a_line_without_end(tmp_path, monkeypatch):
+    """From a small file a line that fills the memory."""
+    monkeypatch.setattr("vtlm_fairseq.data.caption_files.MAX_LINE_BYTES", 1000)
+    with gzip.open(tmp_path / "x.gz", "wb") as file:
+        file.write(b"a\n" + bytes(10**7))
+    lines = stream_lines(tmp_path / "x.gz")
+    assert next(lines) == "a"
+    assert "x.gz line 2: more than 1,000 bytes, no caption has them" in fault(next, lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("boxes", np.nan), ("boxes", np.inf), ("boxes", -1e30), ("scores", np.nan), ("scores", np.inf)],
+)
+def test_regions_that_cannot_be_drawn(tmp_path, name, value):
+    """`vtlm-regions show` of a store that nobody has validated."""
+    make_store(tmp_path / "s.h5", ["a"], num_classes=1)
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        file[name][0] = value
+    Image.new("RGB", (30, 20)).save(tmp_path / "i.png")
+    argv = ("show", tmp_path / "s.h5", "a", "--image", tmp_path / "i.png", "--out", tmp_path / "o.png")
+    assert "cannot be drawn: not finite, or outside the image" in fails(*argv)
 
 
 def test_an_archive_of_too_many_members(tmp_path, monkeypatch):

@@ -250,7 +250,7 @@ def test_flickr30k_entities(entities):
     large = f"e.tgz: Sentences/1.txt is larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k Entities"
     says("flickr30k_entities.__init__", large, read("e.tgz"))
     Path("e.tgz").write_bytes(b"text")
-    broken = message("tar_files.tar_members", read("e.tgz"))
+    broken = message("tar_files._damage", read("e.tgz"))
     assert "e.tgz: not an intact tar file (" in broken and "give --entities the folder" in broken
     says(
         "flickr30k_entities.read_entities",

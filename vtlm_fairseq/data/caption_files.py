@@ -13,6 +13,8 @@ from vtlm_fairseq.errors import VTLMError, reason
 
 FORMATS = ("auto", "tsv", "jsonl", "lines")
 IMAGE = "image"
+MAX_LINE_BYTES = 1 << 24
+"""Of a line: a small compressed file may hold one that fills the memory."""
 _SUFFIXES = {".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -37,7 +39,9 @@ def stream_lines(path: str | Path) -> Iterator[str]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise VTLMError(f"{path} line {number}: more than {MAX_LINE_BYTES:,} bytes, no caption has them")
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield text.removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:

@@ -98,7 +98,7 @@ class _Archive:
         wanted = {name for image_id in image_ids for name in _names(image_id)}
         self._files: dict[str, bytes] = {}
         hint = "give --entities the folder"
-        for archive, member in tar_members(path, mode="r", hint=hint, most=MAX_MEMBERS):
+        for member, read in tar_members(path, mode="r", hint=hint, most=MAX_MEMBERS):
             name = "/".join(member.name.split("/")[-2:])
             if name not in wanted:
                 continue
@@ -106,7 +106,7 @@ class _Archive:
                 raise VTLMError(
                     f"{path}: {member.name} is larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k Entities"
                 )
-            self._files[name] = archive.extractfile(member).read()
+            self._files[name] = read()
 
     def read(self, name: str) -> bytes:
         return self._files[name]

@@ -5,14 +5,17 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vtlm_fairseq.data.region_store import Regions
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _GOLDEN = 0.618034  # neighbouring labels get distant hues
 _SMALLEST_SIDE = 640
+_LONGEST_NAME = 80
 _FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 
 
@@ -25,7 +28,15 @@ def draw_regions(image: "Image.Image", regions: Regions, class_names: Sequence[s
         image: RGB.
         regions: boxes are fractions of width and height.
         class_names: names of the labels.
+
+    Raises:
+        VTLMError: a box outside the image, or a value that is not finite.
     """
+    if not (np.isfinite(regions.scores).all() and ((regions.boxes >= 0) & (regions.boxes <= 1)).all()):
+        raise VTLMError(
+            "a box or a score of the image cannot be drawn: not finite, or outside the image; vtlm-regions validate "
+            "lists the faults of a store"
+        )
     from PIL import ImageDraw, ImageFont
 
     enlarge = max(1, -(-_SMALLEST_SIDE // max(image.size)))
@@ -38,7 +49,7 @@ def draw_regions(image: "Image.Image", regions: Regions, class_names: Sequence[s
         left, top, right, bottom = (float(fraction) * side for fraction, side in zip(box, canvas.size * 2, strict=True))
         colour = _colour(int(label))
         draw.rectangle((left, top, right, bottom), outline=colour, width=line)
-        text = f"{class_names[label]} {score:.2f}"
+        text = f"{printable(class_names[label][:_LONGEST_NAME])} {score:.2f}"
         x1, y1, x2, y2 = draw.textbbox((0, 0), text, font=font)
         x = min(max(left, 0), max(canvas.width - (x2 - x1) - 2 * line, 0))
         y = max(top - (y2 - y1) - 2 * line, 0)
