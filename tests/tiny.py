@@ -20,6 +20,7 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.region_store import Regions
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
+from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer, MultimodalTransformerTinyConfig
 from vtlm_fairseq.models.vtlm import VTLMModel, VTLMTinyConfig
 
@@ -179,7 +180,9 @@ def model_config(dataclass_, **overrides):
     """A complete model configuration: en-de, no dropout unless given."""
     defaults = {"langs": "de,en", "source_lang": "en", "target_lang": "de"}
     defaults |= {"dropout": 0.0, "attention_dropout": 0.0}
-    return OmegaConf.merge(OmegaConf.structured(dataclass_()), {**defaults, **overrides})
+    cfg = OmegaConf.merge(OmegaConf.structured(dataclass_()), {**defaults, **overrides})
+    fill_defaults(cfg)
+    return cfg
 
 
 def as_task(words: Dictionary) -> SimpleNamespace:

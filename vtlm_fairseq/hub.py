@@ -86,10 +86,11 @@ class VTLM:
         path: str | os.PathLike[str],
         *,
         regions: str = "none",
-        region_order: str = "given",
+        region_order: str | None = None,
         data: str | None = None,
         max_regions: int | None = None,
         preprocessed: bool = False,
+        any_detector: bool = False,
         cpu: bool = False,
         user_dir: str | None = None,
     ) -> VTLM:
@@ -98,10 +99,12 @@ class VTLM:
         Args:
             path: checkpoint or folder.
             regions: region store, where the model was trained with regions.
-            region_order: ``given``; ``shuffle``: other images' regions; ``none``: no regions, and no store needed.
+            region_order: ``given``; ``shuffle``: other images' regions; ``none``: no regions, and no store needed;
+                None: as in training.
             data: folder with dictionaries and ``text.json``; None: the checkpoint's folder.
             max_regions: at most so many regions an image; None: as in training.
             preprocessed: sentences are words and sub-words already, separated by spaces.
+            any_detector: the regions may be of another detector than the model's.
             cpu: do not use a GPU.
             user_dir: folder with classes of one's own, as in training; its code is run.
 
@@ -115,6 +118,7 @@ class VTLM:
             data=data,
             max_regions=max_regions,
             preprocessed=preprocessed,
+            any_detector=any_detector,
             cpu=cpu,
             user_dir=user_dir,
         )
@@ -241,8 +245,8 @@ class MultimodalTransformer(Translator):
 
         Args:
             path: checkpoint or folder.
-            options: ``regions``, ``region_order``, ``data``, ``max_regions``, ``preprocessed``, ``cpu`` and
-                ``user_dir``, as of :meth:`VTLM.from_pretrained`.
+            options: ``regions``, ``region_order``, ``data``, ``max_regions``, ``preprocessed``, ``any_detector``,
+                ``cpu`` and ``user_dir``, as of :meth:`VTLM.from_pretrained`.
 
         Raises:
             VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.

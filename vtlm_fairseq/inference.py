@@ -31,9 +31,10 @@ class Translator:
         paths: checkpoints of ``multimodal_translation``; several make an ensemble.
         data: folder with dictionaries and ``text.json``; None: the folder of the first checkpoint.
         regions: a store file, a folder whose ``.h5`` files are taken together, or ``none``.
-        region_order: ``given``, ``shuffle`` or ``none`` (see :class:`LineRegions`).
+        region_order: ``given``, ``shuffle`` or ``none`` (see :class:`LineRegions`); None: as in training.
         max_regions: at most so many regions an image; None: as in training.
         preprocessed: sentences are words and sub-words already, separated by spaces, and so is the output.
+        any_detector: the regions may be of another detector than the model's.
         cpu: do not use a GPU.
         user_dir: folder with classes of one's own, as in training; its code is run.
 
@@ -49,9 +50,10 @@ class Translator:
         *,
         data: str | None = None,
         regions: str = "none",
-        region_order: str = "given",
+        region_order: str | None = None,
         max_regions: int | None = None,
         preprocessed: bool = False,
+        any_detector: bool = False,
         cpu: bool = False,
         user_dir: str | None = None,
     ):
@@ -65,21 +67,23 @@ class Translator:
         overrides = {
             "data": folder,
             "regions": regions,
-            "region_order": region_order,
+            "any_detector": any_detector,
+            "autocast": "none",  # as in fairseq-generate
             "source_lang": config["source_lang"],
             "target_lang": config["target_lang"],
             "eval_bleu": False,
             "path": os.pathsep.join(paths),
         }
-        if max_regions is not None:
-            overrides["max_regions"] = max_regions
+        for name, value in (("max_regions", max_regions), ("region_order", region_order)):
+            if value is not None:
+                overrides[name] = value
         self.pipeline = None if preprocessed else TextPipeline.load(folder)
         with _loading, raise_instead_of_exit():
             self.models, cfg, self.task = checkpoint_utils.load_model_ensemble_and_task(
                 list(paths), arg_overrides=overrides
             )
         self.regions = regions
-        self.region_order = region_order
+        self.region_order = self.task.option("region_order")
         self.source_lang, self.target_lang = config["source_lang"], config["target_lang"]
         self.cuda = torch.cuda.is_available() and not cpu
         for model in self.models:
@@ -89,22 +93,26 @@ class Translator:
         self.max_positions = utils.resolve_max_positions(
             self.task.max_positions(), *[model.max_positions() for model in self.models]
         )
-        self.store = self._open_store(self.task.cfg.max_regions) if regions != "none" else None
+        self.store = self._open_store(any_detector) if regions != "none" else None
         if self.needs_images:
             self.task.doubts.store(self.store, np.arange(len(self.store)), "translate")
 
-    def _open_store(self, max_regions: int) -> RegionStore:
+    def _open_store(self, any_detector: bool) -> RegionStore:
         files = [self.regions]
         if os.path.isdir(self.regions):
             files = sorted(glob.glob(os.path.join(glob.escape(self.regions), "*.h5")))
         if not files or not os.path.isfile(files[0]):
             raise VTLMError(f"--regions {self.regions}: no such file, or a folder without .h5 files")
-        store = RegionStore(files, max_regions)
+        store = RegionStore(files, self.task.option("max_regions"), any_detector=any_detector)
         if store.feature_dim != self.task.region_dim:
             raise VTLMError(
                 f"--regions {self.regions}: features are {store.feature_dim} wide, the model was built for "
                 f"{self.task.region_dim}; use regions made by the same detector"
             )
+        self.task.check_detector(
+            self.task.detector, store.identity, where=f"--regions {self.regions}", owner="the model"
+        )
+        self.task.warn_of_order()
         return store
 
     @property
@@ -113,10 +121,10 @@ class Translator:
         return self.store is not None and self.region_order != "none"
 
     def encode(self, sentence: str) -> torch.Tensor:
-        """Ids of a sentence, ending in ``</s>``, [n] int64."""
+        """Ids of a sentence, ending in ``</s>``, [n] int64; cut where training cut sources."""
         pieces = sentence if self.pipeline is None else self.pipeline.encode(sentence, self.source_lang)
         dictionary = self.task.source_dictionary
-        return dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
+        return self.task.cut(dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long())
 
     def decode(self, tokens: torch.Tensor, *, detokenize: bool) -> str:
         """Text of a hypothesis."""
@@ -176,8 +184,8 @@ class Translator:
         return translations
 
     def _line_regions(self, images: list[str]) -> LineRegions:
+        seed = self.task.validation_seed()
         rows = self.store.rows(images) if self.needs_images else np.zeros(len(images), dtype=np.int64)
-        seed = self.task.cfg.seed
         regions = LineRegions(self.store, rows, order=self.region_order, seed=seed, split="translate")
         self.task.check_positions(regions, f"--regions {self.regions}")
         return regions

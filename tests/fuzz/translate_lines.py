@@ -24,7 +24,9 @@ def setup(folder: Path) -> Case:
         words.add_symbol(symbol)
     pipelines = [None, *(TextPipeline("en", "de", bpe=bpe, folder=folder) for bpe in ("sentencepiece", "none"))]
     translators = [
-        SimpleNamespace(pipeline=pipeline, source_lang="en", task=SimpleNamespace(source_dictionary=words))
+        SimpleNamespace(
+            pipeline=pipeline, source_lang="en", task=SimpleNamespace(source_dictionary=words, cut=lambda ids: ids)
+        )
         for pipeline in pipelines
     ]
 

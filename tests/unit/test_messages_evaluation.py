@@ -267,7 +267,15 @@ def test_attention(here, monkeypatch):
 
 
 def test_splits_without_references_or_regions(here, monkeypatch):
-    args = Namespace(data="bin", gen_subset="test", regions="none", region_order="given", cpu=True, on="references")
+    args = Namespace(
+        data="bin",
+        gen_subset="test",
+        regions="none",
+        region_order="given",
+        cpu=True,
+        on="references",
+        any_detector=False,
+    )
     args.batch_size = 1
     loaded = SimpleNamespace(dataset=[0], batches=lambda size: iter([{"net_input": {}}]))
     monkeypatch.setattr(attention, "load_model", lambda *a, **k: loaded)

@@ -334,12 +334,12 @@ def test_dictionaries_and_data(here):
 def test_models_in_training(here):
     rows = [
         (
-            "captions._describe",
+            "described._describe",
             "--region-dim is 7, but regions has 8",
             build("--region-dim", "7", "--regions", "regions"),
         ),
-        ("captions._describe", "describe a region store; name it with --regions", build("--region-dim", "7")),
-        ("captions._describe", "--langs en,en: names must be distinct, and 'image' is", build("--langs", "en,en")),
+        ("described._describe", "describe a region store; name it with --regions", build("--region-dim", "7")),
+        ("described._describe", "--langs en,en: names must be distinct, and 'image' is", build("--langs", "en,en")),
         (
             "captions.build_model",
             "--autocast fp16 without gradient scaling loses small gradients; add --amp",
@@ -360,7 +360,7 @@ def test_models_in_training(here):
             "--b 0.7 and --c 0.7 add up to more than 1",
             lambda: masking_rates({"--a": 0, "--b": 0.7, "--c": 0.7}),
         ),
-        ("captions._describe", "--langs en,fr lacks 'de', a language of the data; add it", build("--langs", "en,fr")),
+        ("described._describe", "--langs en,fr lacks 'de', a language of the data; add it", build("--langs", "en,fr")),
     ]
     for site, words, call in rows:
         says(site, words, call)
@@ -384,17 +384,17 @@ def test_models_of_checkpoints(here):
             lambda: load("-s", "de", "-t", "en", "--regions", "regions"),
         ),
         (
-            "captions._adopt",
+            "described._adopt",
             "the checkpoint has regions, --regions is none: name a region store (for new",
             lambda: load(),
         ),
         (
-            "captions.open_store",
+            "described.open_store",
             "--regions wide.h5 (valid): features are 6 wide, the model was built for 8; use regions",
             lambda: load("--regions", "wide.h5").load_dataset("valid"),
         ),
         (
-            "captions.open_store",
+            "described.open_store",
             "--regions classes.h5 (valid): it has 4 classes, the model was built for 5; use regions",
             lambda: load("--regions", "classes.h5").load_dataset("valid"),
         ),
@@ -404,7 +404,7 @@ def test_models_of_checkpoints(here):
             lambda: load("--regions", "regions").build_dataset_for_inference([], []),
         ),
         (
-            "captions._adopt",
+            "described._adopt",
             "--langs en,de contradicts the checkpoint, which has de,en; omit it",
             lambda: load("--langs", "en,de", "--regions", "regions"),
         ),
@@ -415,7 +415,7 @@ def test_models_of_checkpoints(here):
     tasks.setup_task(text.task).build_model(text.model)
     build_model = translation_task("bin", "--regions", "regions").build_model
     says(
-        "captions._adopt",
+        "described._adopt",
         "the checkpoint is a text-only model (no region parameters); use --regions none",
         build_model,
         text.model,
@@ -498,19 +498,19 @@ def translator(**attributes) -> Translator:
 
 
 def test_inference(here):
-    wide = translator(regions="wide.h5", task=SimpleNamespace(region_dim=8))
+    wide = translator(regions="wide.h5", task=SimpleNamespace(region_dim=8, option=lambda name: None))
     make_store("wide.h5", 4, feature_dim=6)
     Path("empty").mkdir()
     rows = [
         (
             "inference._open_store",
             "--regions empty: no such file, or a folder without .h5 files",
-            lambda: translator(regions="empty")._open_store(36),
+            lambda: translator(regions="empty")._open_store(False),
         ),
         (
             "inference._open_store",
             "--regions wide.h5: features are 6 wide, the model was built for 8; use regions made by",
-            lambda: wide._open_store(36),
+            lambda: wide._open_store(False),
         ),
         (
             "inference.translate",

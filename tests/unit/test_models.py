@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from tiny import as_task, dictionary, line_regions, lm_dataset, model_config, translation_model, vtlm_model
 from vtlm_fairseq.data.masking import MaskingRates
+from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.multimodal_transformer import (
     MultimodalTransformer,
     MultimodalTransformerBaseConfig,
@@ -60,6 +61,7 @@ def test_parameter_count_of_the_papers_encoder():
 )  # fmt: skip
 def test_sizes(config, expected):
     cfg = config()
+    fill_defaults(cfg)
     assert (cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, cfg.encoder_layers, cfg.encoder_attention_heads) == (
         expected
     )

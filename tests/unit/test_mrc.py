@@ -275,7 +275,7 @@ def test_regions_of_one_class(monkeypatch):
     made = probe(regions=line_regions(COUNTS, num_classes=1))
     made.regions.store.class_names = ["cell"]
     monkeypatch.setattr(mrc, "load_model", lambda *args, **kwargs: made.loaded)
-    args = SimpleNamespace(data="d", regions="grid.h5", cpu=True)
+    args = SimpleNamespace(data="d", regions="grid.h5", any_detector=False, cpu=True)
     words = "--regions grid.h5 (valid): all regions are of one class ('cell'), so there are no labels to predict"
     says("mrc.load", words, SplitProbe.load, "x.pt", "valid", args)
 
@@ -290,7 +290,7 @@ def test_no_word_of_a_loaded_split_is_masked(monkeypatch):
     )
     model = SimpleNamespace(max_positions=lambda: (512, 512))
     monkeypatch.setattr(mrc, "load_model", lambda *args, **kwargs: LoadedModel(model, task, dataset, cuda=False))
-    made = SplitProbe.load("x.pt", "valid", SimpleNamespace(data="d", regions="r", cpu=True))
+    made = SplitProbe.load("x.pt", "valid", SimpleNamespace(data="d", regions="r", any_detector=False, cpu=True))
     assert checked == [([0, 1, 2], (99, 9))]
     assert next(masked_items(made.loaded.dataset, hide_text=False))["tokens"].tolist()[1:4] == [10, 11, 12]
 

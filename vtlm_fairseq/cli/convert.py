@@ -16,6 +16,7 @@ from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.conversion import convert
 from vtlm_fairseq.interop.vocabulary import write_dictionaries
+from vtlm_fairseq.models.description import Description, first_other
 from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
@@ -189,6 +190,9 @@ def run_average(args: argparse.Namespace) -> int:
             )
         if model.keys() != sums.keys() or any(model[name].shape != sums[name].shape for name in sums):
             raise VTLMError(f"{path}: other parameters than {args.checkpoints[0]}; average checkpoints of one model")
+        first, this = (Description.of_checkpoint(*one) for one in ((result, args.checkpoints[0]), (state, path)))
+        if other := first_other(first, this):
+            raise VTLMError(f"{path}: another {other} than {args.checkpoints[0]}; average checkpoints of one model")
         for name, tensor in model.items():
             if tensor.is_floating_point():
                 sums[name] = sums[name] + tensor.double()

@@ -51,7 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--path", required=True, metavar="CKPT", help="translation or pre-trained (vtlm) checkpoint")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="page to write")
     parser.add_argument("--regions", default="none", metavar="STORE", help="region store, as in training")
-    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
+    parser.add_argument("--any-detector", action="store_true", help="regions may be of another detector")
     parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="split to show (default: test)")
     parser.add_argument(
         "--lines", type=parse_lines, default=list(range(1, 11)), metavar="1,5,7-9", help="lines to show (default: 1-10)"
@@ -98,6 +99,7 @@ def make_page(args: argparse.Namespace) -> str:
         split=args.gen_subset,
         regions=args.regions,
         region_order=args.region_order,
+        any_detector=args.any_detector,
         cpu=args.cpu,
     )
     spelling = Spelling.of_data(args.data, loaded.task.source_dictionary, args.post_process)
@@ -113,7 +115,12 @@ def make_page(args: argparse.Namespace) -> str:
     facts = [
         f"{os.path.basename(folder)}/{name}",
         f"{args.gen_subset}, {loaded.task.cfg.source_lang}-{loaded.task.cfg.target_lang}",
-        describe_regions(args.regions, split=args.gen_subset, order=args.region_order),
+        describe_regions(
+            args.regions,
+            split=args.gen_subset,
+            order=loaded.task.option("region_order"),
+            any_detector=args.any_detector,
+        ),
     ]
     if not pretrained:
         facts.append(f"beam {args.beam}")

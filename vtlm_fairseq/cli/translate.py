@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         region_order=args.region_order,
         max_regions=args.max_regions,
         preprocessed=args.preprocessed,
+        any_detector=args.any_detector,
         cpu=args.cpu,
     )
     lines = enumerate(read_lines(args.input), 1)
@@ -67,7 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("input", nargs="?", default="-", help="file of lines, UTF-8 (default: standard input)")
     parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint, or a.pt:b.pt for an ensemble")
     parser.add_argument("--regions", default="none", metavar="STORE", help="store file, folder of stores, or none")
-    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
+    parser.add_argument("--any-detector", action="store_true", help="regions may be of another detector")
     parser.add_argument("--max-regions", type=positive, metavar="N", help="regions an image (default: as in training)")
     parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
     parser.add_argument("--preprocessed", action="store_true", help="input and output are sub-words already")

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 WORDS, REGIONS = 0, 1  # streams
+VALIDATION_SEED = 1
+"""Of the masks of validation, in every run: the same weights have the same figures."""
+MASKS_VERSION = 2
+"""Of the masks of validation. In version 1 their seed was that of the training."""
 
 
 @dataclass(frozen=True)

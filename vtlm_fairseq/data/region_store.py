@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vtlm_fairseq.data.detector import Detector, check_detector
 from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.region_guard import check_openable
 from vtlm_fairseq.data.region_rows import StoreFile
@@ -74,12 +75,14 @@ class RegionStore:
     Args:
         paths: the files; images keep this order.
         max_regions: at most so many regions an image, the most confident; None keeps all.
+        any_detector: the files may be of several detectors whose sizes and classes agree.
 
     Attributes:
         feature_dim: D.
         num_classes: C.
         class_names: C names.
         detector: what made the regions, of the first file.
+        identity: its name and its classes.
         dtype: numpy dtype of the features.
         num_images: N over all files.
         num_regions: T over all files, before truncation.
@@ -90,7 +93,9 @@ class RegionStore:
         VTLMError: a file not as the schema says, shards that do not fit together, or an id given twice.
     """
 
-    def __init__(self, paths: Sequence[str], max_regions: int | None = MAX_REGIONS) -> None:
+    def __init__(
+        self, paths: Sequence[str], max_regions: int | None = MAX_REGIONS, *, any_detector: bool = False
+    ) -> None:
         if max_regions is not None and max_regions < 1:
             raise VTLMError(f"--max-regions is {max_regions}, must be at least 1")
         if not paths:
@@ -101,10 +106,14 @@ class RegionStore:
         first = headers[0]
         for other in headers[1:]:
             _check_agree(first, other)
+            check_detector(
+                identity(first), identity(other), where=other.path, owner=first.path, any_detector=any_detector
+            )
         self.feature_dim = first.feature_dim
         self.class_names = list(first.class_names)
         self.num_classes = len(self.class_names)
-        self.detector = str(first.attributes["detector"])
+        self.identity = identity(first)
+        self.detector = self.identity.name
         self.dtype = first.dtype
         self.attributes: dict[str, Any] = first.attributes
         sizes = [len(header.ids) for header in headers]
@@ -120,7 +129,9 @@ class RegionStore:
         self._pid = os.getpid()
 
     @classmethod
-    def open(cls, regions: str, split: str, max_regions: int | None = MAX_REGIONS) -> "RegionStore":
+    def open(
+        cls, regions: str, split: str, max_regions: int | None = MAX_REGIONS, *, any_detector: bool = False
+    ) -> "RegionStore":
         """Open what `--regions` names: a file, or a folder holding `{split}.h5` or `{split}.*.h5` shards.
 
         A child process opens the files first: of some damaged ones HDF5 never comes back.
@@ -131,7 +142,7 @@ class RegionStore:
         """
         paths = find_store_files(regions, split)
         check_openable(paths)
-        return cls(paths, max_regions)
+        return cls(paths, max_regions, any_detector=any_detector)
 
     def __len__(self) -> int:
         return self.num_images
@@ -316,6 +327,11 @@ def say_beyond(beyond: tuple[int, int], max_regions: int) -> str:
     """What `RegionStore.beyond` found, for logs: "8,803 of 21,510 regions (41 %) lie beyond --max-regions 36"."""
     cut, total = beyond
     return f"{cut:,} of {total:,} regions ({100 * cut / max(1, total):.0f} %) lie beyond --max-regions {max_regions}"
+
+
+def identity(header: StoreHeader) -> Detector:
+    """Who made the regions of a file."""
+    return Detector.of(header.attributes["detector"], header.class_names)
 
 
 def _check_agree(first: StoreHeader, other: StoreHeader) -> None:

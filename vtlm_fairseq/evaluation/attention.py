@@ -104,6 +104,7 @@ def measure(path: str, args: Namespace, *, label: str) -> Masses:
         split=args.gen_subset,
         regions=args.regions,
         region_order=args.region_order,
+        any_detector=args.any_detector,
         cpu=args.cpu,
         translates=True,
     )
@@ -163,7 +164,9 @@ def table(results: dict[System, list[Masses]], args: Namespace) -> Table:
         made.notes.append(
             f"{system.name}: {seeds[0].sentences:,} sentences, {seeds[0].without:,} without regions left out"
         )
-    made.notes.append(describe_regions(args.regions, split=args.gen_subset, order=args.region_order))
+    made.notes.append(
+        describe_regions(args.regions, split=args.gen_subset, order=args.region_order, any_detector=args.any_detector)
+    )
     made.notes.append("uniform: mean of R/(R+T), R regions and T source positions, both </s> included")
     return made
 

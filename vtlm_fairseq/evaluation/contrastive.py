@@ -32,7 +32,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--correct", required=True, metavar="FILE", help="right translations (CoMMuTE: correct.de)")
     parser.add_argument("--incorrect", required=True, metavar="FILE", help="wrong ones (CoMMuTE: incorrect.de)")
     parser.add_argument("--images", metavar="FILE", help="image ids, one a line (CoMMuTE: img.order)")
-    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
     parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
     parser.add_argument("--preprocessed", action="store_true", help="the text is sub-words already")
     parser.add_argument(
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         for what, (right, ties) in results(scores, lenpen=args.lenpen).items():
             made.rows.append([name, what, 100 * right / len(scores), right, ties, len(scores)])
         if model.needs_images:
-            made.notes.append(f'{name}: regions "{model.store.detector}", order {args.region_order}')
+            made.notes.append(f'{name}: regions "{model.store.detector}", order {model.region_order}')
         if unknown:
             made.notes.append(f"{name}: {unknown} sub-words of the translations are <unk>")
         written += [
@@ -157,8 +157,9 @@ def _load(path: str, args: argparse.Namespace) -> MultimodalTransformer:
         path,
         data=args.data,
         regions=args.regions if has_regions else "none",
-        region_order=args.region_order if has_regions else "given",
+        region_order=args.region_order if has_regions else None,
         preprocessed=args.preprocessed,
+        any_detector=args.any_detector,
         cpu=args.cpu,
     )
 

@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     scores = {system: score_system(system, variants, args) for system in systems}
     made = table(scores, variants, choice)
-    made.notes.append(describe_regions(args.regions, split=args.gen_subset, order=args.region_order))
+    made.notes.append(
+        describe_regions(args.regions, split=args.gen_subset, order=args.region_order, any_detector=args.any_detector)
+    )
     write_out(made.render(args.format))
     return 0
 
@@ -108,8 +110,9 @@ def translate_variants(
         [path],
         data=os.fspath(args.data),
         regions=regions,
-        region_order=args.region_order if regions != "none" else "given",
+        region_order=args.region_order if regions != "none" else None,
         preprocessed=True,
+        any_detector=args.any_detector,
         cpu=args.cpu,
     )
     pipeline = variants.pipeline

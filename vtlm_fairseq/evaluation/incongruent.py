@@ -117,7 +117,8 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
         VTLMError: a fault of input or options.
     """
     where = {"data": args.data, "split": args.gen_subset, "regions": args.regions}
-    loaded = load_model(path, cpu=args.cpu, translates=True, **where)
+    given = {"region_order": "given", "any_detector": args.any_detector}
+    loaded = load_model(path, cpu=args.cpu, translates=True, **where, **given)
     dataset, dictionary = loaded.dataset, loaded.task.target_dictionary
     if dataset.tgt is None:
         raise VTLMError(

@@ -78,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     notes: list[str] = []
     for name, path in checkpoints:
         # no store is opened here: each split has its own
-        model = VTLM(path, data=args.data, region_order="none", preprocessed=True, cpu=args.cpu)
+        model = VTLM(
+            path, data=args.data, region_order="none", preprocessed=True, any_detector=args.any_detector, cpu=args.cpu
+        )
         for subset in subsets:
             probe = SplitProbe.load(model, subset, args)
             notes += probe.notes

@@ -146,7 +146,15 @@ class SplitProbe:
             VTLMError: no such split or regions, or regions of a single class.
             SystemExit: data or regions do not fit the checkpoint, or a sentence is too long.
         """
-        loaded = load_model(path, data=args.data, split=subset, regions=args.regions, cpu=args.cpu)
+        loaded = load_model(
+            path,
+            data=args.data,
+            split=subset,
+            regions=args.regions,
+            region_order="given",
+            any_detector=args.any_detector,
+            cpu=args.cpu,
+        )
         dataset, store = loaded.dataset, loaded.dataset.regions.store
         if store.num_classes < 2:
             raise VTLMError(

@@ -43,7 +43,7 @@ def parse_system(text: str) -> System:
 def add_model_options(
     parser: argparse.ArgumentParser, *, what: str, batch_size: int = 32, required: bool = True
 ) -> None:
-    """Add ``--system``, ``--regions``, ``--batch-size`` and ``--cpu``.
+    """Add ``--system``, ``--regions``, ``--any-detector``, ``--batch-size`` and ``--cpu``.
 
     Args:
         what: the kind of model and what several of them are, for the help.
@@ -62,6 +62,7 @@ def add_model_options(
         help=what,
     )
     parser.add_argument("--regions", default="none", metavar="STORE", help="for models with regions: as in training")
+    parser.add_argument("--any-detector", action="store_true", help="regions may be of another detector")
     parser.add_argument("--batch-size", type=positive, default=batch_size, help="at once (default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
@@ -83,7 +84,7 @@ def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") 
     add_model_options(parser, what="a system and the checkpoints of its seeds; repeat for more systems", required=False)
     add_decoding_options(parser)
     parser.set_defaults(gen_subset=split)
-    parser.add_argument("--region-order", choices=ORDERS, default="given", help="as in training (default: given)")
+    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
 
 
 def named_checkpoints(systems: list[System]) -> Iterator[tuple[str, str]]:
@@ -123,11 +124,17 @@ def system_regions(path: str, *, regions: str, split: str) -> tuple[dict[str, An
     return config, regions
 
 
-def describe_regions(regions: str, *, split: str, order: str) -> str:
-    """What made the regions, as the store says (oracle and synthetic ones are called that), and their order."""
+def describe_regions(regions: str, *, split: str, order: str | None, any_detector: bool = False) -> str:
+    """What made the regions, as the store says (oracle and synthetic ones are called that), and their order.
+
+    Args:
+        order: None: each model's own.
+        any_detector: the store's files may be of several.
+    """
     if regions == "none":
         return "no regions"
-    return f'regions "{RegionStore.open(regions, split).detector}", order {order}'
+    detector = RegionStore.open(regions, split, any_detector=any_detector).detector
+    return f'regions "{detector}", order {order or "as in training"}'
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,8 @@ def load_model(
     data: str,
     split: str,
     regions: str = "none",
-    region_order: str = "given",
+    region_order: str | None = None,
+    any_detector: bool = False,
     cpu: bool = False,
     translates: bool = False,
 ) -> LoadedModel:
@@ -176,6 +184,8 @@ def load_model(
 
     Args:
         translates: refuse a pre-trained model.
+        region_order: None: as in training.
+        any_detector: the regions may be of another detector than the model's.
 
     Raises:
         VTLMError: not a checkpoint of this package, a pre-trained one, or no such store.
@@ -187,11 +197,14 @@ def load_model(
     overrides = {
         "data": os.fspath(data),
         "regions": regions,
-        "region_order": region_order,
+        "any_detector": any_detector,
+        "autocast": "none",  # as in fairseq-generate
         "source_lang": config["source_lang"],
         "target_lang": config["target_lang"],
         "eval_bleu": False,
     }
+    if region_order is not None:
+        overrides["region_order"] = region_order
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
     task.load_dataset(split)
     cuda = torch.cuda.is_available() and not cpu

@@ -19,6 +19,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.interop.names import REGION_PARTS, our_layout
 from vtlm_fairseq.interop.original import IMAGE_LANGUAGE, OriginalCheckpoint, read_original
 from vtlm_fairseq.interop.vocabulary import make_dictionary, our_ids
+from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.embeddings import IMAGE
 
 _DATACLASSES = {
@@ -278,6 +279,7 @@ def _configuration(original: OriginalCheckpoint, config: dict, folder: str) -> d
     with open_dict(cfg):
         for part, name in parts.items():
             cfg[part] = OmegaConf.structured(_DATACLASSES[part][name](_name=name))
+    fill_defaults(cfg.model)
     cfg.task.data = cfg.checkpoint.save_dir = folder
     cfg = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     cfg["model"].update(config)

@@ -28,14 +28,18 @@ class EncoderConfig(FairseqDataclass):
         default=512,
         metadata={"help": "rows of the position tables: the longest sentence, </s> symbols included"},
     )
-    layernorm_eps: float = field(default=1e-12, metadata={"help": "epsilon of every LayerNorm"})
-    region_activation: ChoiceEnum(["relu", "gelu", "none"]) = field(
-        default="relu", metadata={"help": "activation after the feature and box projections"}
+    # None: not given. Then it is that of the model to begin with, else the default of models/description.py, which
+    # building a model fills in: a checkpoint holds no None
+    layernorm_eps: Optional[float] = field(
+        default=None, metadata={"help": "epsilon of every LayerNorm (default: the pre-trained model's, else 1e-12)"}
     )
-    region_no_bias: bool = field(default=False, metadata={"help": "feature and box projections without bias"})
-    region_layernorm: bool = field(default=False, metadata={"help": "LayerNorm on region embeddings"})
-    region_positions: int = field(
-        default=0, metadata={"help": "rows of a position table over region ranks (0: no region positions)"}
+    region_activation: Optional[ChoiceEnum(["relu", "gelu", "none"])] = field(
+        default=None, metadata={"help": "activation after the feature and box projections (default: relu)"}
+    )
+    region_no_bias: Optional[bool] = field(default=None, metadata={"help": "feature and box projections without bias"})
+    region_layernorm: Optional[bool] = field(default=None, metadata={"help": "LayerNorm on region embeddings"})
+    region_positions: Optional[int] = field(
+        default=None, metadata={"help": "rows of a position table over region ranks (default: 0, no region positions)"}
     )
     langs: Optional[str] = field(
         default=None,

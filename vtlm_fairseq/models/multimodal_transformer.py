@@ -11,6 +11,7 @@ from torch import Tensor
 from vtlm_fairseq.compatibility import check_task
 from vtlm_fairseq.models.config import EncoderConfig
 from vtlm_fairseq.models.decoder import CaptionDecoder
+from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.embeddings import initialise
 from vtlm_fairseq.models.encoder import MultimodalEncoder
 
@@ -67,6 +68,7 @@ class MultimodalTransformer(FairseqEncoderDecoderModel):
     def build_model(cls, cfg, task):
         """Build from a complete configuration (the task's ``build_model`` fills in languages and region sizes)."""
         check_task(task, cls)
+        fill_defaults(cfg)
 
         def embedding(dictionary) -> nn.Embedding:
             return nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())

@@ -17,6 +17,7 @@ from torch import Tensor
 from vtlm_fairseq.checkpoints import check_model_name, load_checkpoint, model_config
 from vtlm_fairseq.data.dictionary import check_symbols
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.models.description import Description, differ, model_value
 from vtlm_fairseq.models.embeddings import IMAGE
 from vtlm_fairseq.terminal import get_logger
 
@@ -65,11 +66,6 @@ class TransferReport:
             logger.info("transfer: %s", note)
 
 
-def differ(saved, given) -> bool:
-    """Whether a value of a checkpoint and one of a configuration differ (choices are strings there, enums here)."""
-    return str(saved) != str(given)
-
-
 def _listing(names: list[str]) -> str:
     return f": {', '.join(names)}" if 0 < len(names) <= 12 else ""
 
@@ -84,6 +80,7 @@ class PretrainedEncoder:
         state: its parameters by name.
         symbols: its dictionary, None in files that hold none.
         task_state: what its task kept.
+        description: what it says of its input.
     """
 
     path: str
@@ -91,6 +88,7 @@ class PretrainedEncoder:
     state: dict[str, Tensor]
     symbols: list[str] | None
     task_state: Mapping[str, Any] = field(default_factory=dict)
+    description: Description = field(default_factory=lambda: Description("--pretrained"))
 
     @property
     def langs(self) -> str:
@@ -116,7 +114,8 @@ class PretrainedEncoder:
         except VTLMError as error:
             raise VTLMError(f"--pretrained {error}") from None
         task_state = checkpoint.get("task_state") or {}
-        return cls(path, config, state, task_state.get("symbols"), task_state)
+        description = Description.of_checkpoint(checkpoint, f"--pretrained {path}")
+        return cls(path, config, state, task_state.get("symbols"), task_state, description)
 
     def check_dictionary(self, dictionary: Dictionary) -> None:
         """Compare symbol by symbol.
@@ -133,7 +132,7 @@ class PretrainedEncoder:
             VTLMError: names the option to change.
         """
         for name, option in GEOMETRY.items():
-            if differ(self.config[name], cfg[name]):
+            if name in self.config and differ(self.config[name], cfg[name]):
                 raise VTLMError(
                     f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
                     f"set {option} {self.config[name]}, or choose the arch of the same size"
@@ -151,9 +150,10 @@ class PretrainedEncoder:
         if not self.config["region_dim"] or not cfg["region_dim"] or cfg["fresh_regions"]:
             return
         for name in REGION_OPTIONS if "decoder_layers" in cfg else (*REGION_OPTIONS, "region_classes"):
-            if differ(self.config[name], cfg[name]):
+            theirs, ours = model_value(self.config, name), model_value(cfg, name)
+            if theirs != ours:
                 raise VTLMError(
-                    f"--pretrained {self.path} has {name} {self.config[name]}, the new model {cfg[name]}; "
+                    f"--pretrained {self.path} has {name} {theirs}, the new model {ours}; "
                     "use regions made by the same detector and the same --region-* options, or draw region parameters "
                     "anew with --fresh-regions"
                 )

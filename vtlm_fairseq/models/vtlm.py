@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_task
 from vtlm_fairseq.models.config import EncoderConfig
+from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.embeddings import initialise
 from vtlm_fairseq.models.encoder import MultimodalEncoder
 
@@ -57,6 +58,7 @@ class VTLMModel(BaseFairseqModel):
     def build_model(cls, cfg, task):
         """Build from a complete configuration (the task's ``build_model`` fills in languages and region sizes)."""
         check_task(task, cls)
+        fill_defaults(cfg)
         dictionary = task.source_dictionary
         embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
         model = cls(MultimodalEncoder(cfg, dictionary, embed_tokens), region_classes=cfg.region_classes)

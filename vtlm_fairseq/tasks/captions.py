@@ -19,15 +19,12 @@ from omegaconf import II, open_dict
 
 from vtlm_fairseq import ranges
 from vtlm_fairseq.checkpoints import (
-    advise_latest,
     check_model_name,
     check_room,
     check_whole,
     complete_best,
     copy_file,
     load_checkpoint,
-    model_config,
-    read_model_config,
 )
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.batching import raise_fault
@@ -35,13 +32,15 @@ from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.file_identity import WatchedFiles
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.names import check_languages, check_name
-from vtlm_fairseq.data.region_store import RegionStore, say_beyond
+from vtlm_fairseq.data.region_store import say_beyond
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
-from vtlm_fairseq.models.embeddings import IMAGE, check_region_positions
+from vtlm_fairseq.models.description import Description
+from vtlm_fairseq.models.embeddings import check_region_positions
 from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
 from vtlm_fairseq.terminal import get_logger
@@ -70,16 +69,32 @@ class CaptionsConfig(FairseqDataclass):
         default="none",
         metadata={"help": "region store: a file, a folder of {split}.h5 or {split}.*.h5, or none"},
     )
-    max_regions: int = field(default=36, metadata={"help": "at most so many regions an image, the most confident"})
-    region_order: ChoiceEnum(list(ORDERS)) = field(
-        default="given",
-        metadata={"help": "given: each line its own image's regions; shuffle: another image's; none: hide all regions"},
+    any_detector: bool = field(
+        default=False, metadata={"help": "take regions of another detector than the model's, or of several, on purpose"}
     )
-    max_source_positions: int = field(
-        default=512, metadata={"help": "longest source sentence in tokens, </s> symbols included"}
+    # None: not given. Then it is that of the checkpoint, else the default that models/description.py has for it
+    max_regions: Optional[int] = field(
+        default=None,
+        metadata={"help": "at most so many regions an image, the most confident (default: the checkpoint's, else 36)"},
     )
-    max_target_positions: int = field(
-        default=512, metadata={"help": "longest target sentence in tokens, </s> symbols included"}
+    region_order: Optional[ChoiceEnum(list(ORDERS))] = field(
+        default=None,
+        metadata={
+            "help": "given: each line its own image's regions; shuffle: another image's; none: hide all regions "
+            "(default: the checkpoint's, else given)"
+        },
+    )
+    max_source_positions: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "longest source sentence in tokens, </s> symbols included (default: the checkpoint's, else 512)"
+        },
+    )
+    max_target_positions: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "longest target sentence in tokens, </s> symbols included (default: the checkpoint's, else 512)"
+        },
     )
     upsample_primary: int = field(
         default=1, metadata={"help": "how often train is repeated where train1, train2, ... are joined to it"}
@@ -96,6 +111,7 @@ class CaptionsConfig(FairseqDataclass):
     dataset_impl: Optional[str] = II("dataset.dataset_impl")
     required_seq_len_multiple: int = II("dataset.required_seq_len_multiple")
     seed: int = II("common.seed")
+    fixed_validation_seed: Optional[int] = II("dataset.fixed_validation_seed")
     amp: bool = II("common.amp")
     clip_norm: float = II("optimization.clip_norm")
     save_dir: str = II("checkpoint.save_dir")
@@ -105,22 +121,14 @@ class CaptionsConfig(FairseqDataclass):
     path: Optional[str] = II("common_eval.path")
 
 
-class CaptionsTask:
-    """Mixin in front of a fairseq task. Faults of input and options end a command with one line.
-
-    ``langs``, ``has_regions``, ``region_dim`` and ``region_classes`` are the model's, known once it is built.
-    """
+class CaptionsTask(DescribedTask):
+    """Mixin in front of a fairseq task. Faults of input and options end a command with one line."""
 
     model_class: type
     criteria: tuple[type, ...]
     uses_classes: bool = False  # of regions, in training
-    langs: str | None = None
-    has_regions: bool = False
-    region_dim: int | None = None
-    region_classes: int | None = None
     region_positions: int = 0
     training: TrainingRun | None = None
-    models_loaded: int = 0
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
     parameter_bytes: int = 0
@@ -185,12 +193,15 @@ class CaptionsTask:
                     f"{paths[0]}: dict.{cfg.source_lang}.txt and dict.{cfg.target_lang}.txt differ {difference}; "
                     "run fairseq-preprocess with --joined-dictionary"
                 )
-            return cls(cfg, source, target)
+            task = cls(cfg, source, target)
+            task.rebuilt = bool(kwargs.get("from_checkpoint"))
+            return task
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        """Saved in every checkpoint: the symbols, so that a foreign dictionary is noticed wherever it comes from.
+        """Saved in every checkpoint: the symbols, so that a foreign dictionary is noticed wherever it comes from, and
+        what the model was trained with.
 
         fairseq asks for them when it is about to write; where the disk is full it ends with a stack and, for what it
         copies in place, a part of a file. So a run for whose next checkpoint there is no room ends here.
@@ -199,13 +210,15 @@ class CaptionsTask:
             check_room(self.cfg.save_dir, self.parameter_bytes, self.started)
         train = self.datasets.get(self.cfg.train_subset)
         examples = {} if train is None else {"examples": len(train)}
-        return {"symbols": list(self.source_dictionary.symbols), **examples, **self.doubts.norms.state()}
+        symbols = {"symbols": list(self.source_dictionary.symbols)}
+        return {**symbols, **examples, "description": self.describe(), **self.doubts.norms.state()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Compare the checkpoint's symbols with the data's."""
+        """Compare the checkpoint's symbols with the data's, and keep what it says of its model."""
         with exit_on_error():
             check_symbols(state_dict.get("symbols"), self.source_dictionary, "the checkpoint")
             self.doubts.norms.adopt(state_dict)
+            self.source = Description.of_task_state(state_dict.get("description"), "the checkpoint")
 
     def build_model(self, cfg, from_checkpoint=False):
         """Fill in what the model has to know (see :class:`vtlm_fairseq.models.config.EncoderConfig`), then build it.
@@ -233,87 +246,6 @@ class CaptionsTask:
             if self.training is not None and not from_checkpoint:
                 self.training.lock(self)
             return model
-
-    def _describe(self, cfg) -> None:
-        """A model to be trained: languages and region sizes from options, pre-trained model and store."""
-        pair = (self.cfg.source_lang, self.cfg.target_lang)
-        cfg.source_lang, cfg.target_lang = pair
-        cfg.langs = self.cfg.langs or self.default_langs()
-        languages = cfg.langs.split(",")
-        if IMAGE in languages or len(set(languages)) != len(languages):
-            raise VTLMError(f"--langs {cfg.langs}: names must be distinct, and {IMAGE!r} is the name of the image row")
-        for lang in pair:
-            if lang not in languages:
-                raise VTLMError(f"--langs {cfg.langs} lacks {lang!r}, a language of the data; add it")
-        self.langs = cfg.langs
-        self.has_regions = self.cfg.regions != "none"
-        if self.has_regions:
-            store = self.open_store(self.cfg.train_subset)
-            for name, found in (("region_dim", store.feature_dim), ("region_classes", store.num_classes)):
-                if cfg[name] not in (0, found):
-                    raise VTLMError(f"--{name.replace('_', '-')} is {cfg[name]}, but {self.cfg.regions} has {found}")
-                cfg[name] = found
-            self.region_dim, self.region_classes = store.feature_dim, store.num_classes
-        elif cfg.region_dim or cfg.region_classes:
-            raise VTLMError("--region-dim and --region-classes describe a region store; name it with --regions")
-        if restored := self.restored_checkpoint():
-            self._check_same_model(restored, cfg)
-        elif self.cfg.finetune_from_model and os.path.isfile(self.cfg.finetune_from_model):
-            self._check_same_model(self.cfg.finetune_from_model, cfg)
-
-    def _check_same_model(self, path: str, cfg) -> None:
-        """Compare a checkpoint that the trainer is about to load with what this command describes.
-
-        fairseq's trainer does not call ``load_state_dict`` of the task, so the dictionary is compared here too.
-        """
-        with advise_latest(path):
-            state = load_checkpoint(path, mmap=True)
-        saved = model_config(state)
-        for name in ("source_lang", "target_lang", "langs", "region_dim", "region_classes"):
-            if saved.get(name) != cfg[name]:
-                raise VTLMError(
-                    f"{path} has {name} {saved.get(name)}, this command {cfg[name]}; go on with the options of the "
-                    "first call, or choose another --save-dir"
-                )
-        check_symbols((state.get("task_state") or {}).get("symbols"), self.source_dictionary, path)
-        if path == self.cfg.finetune_from_model:
-            self.doubts.norms.precede(state.get("task_state"))
-        else:
-            self.doubts.norms.adopt(state.get("task_state"))
-
-    def restored_checkpoint(self) -> str | None:
-        """Path of the checkpoint that the trainer is about to restore; None for a fresh start."""
-        path = self.cfg.restore_file
-        if path == "checkpoint_last.pt":
-            path = os.path.join(self.cfg.save_dir, path)
-        return path if os.path.isfile(path) else None
-
-    def default_langs(self) -> str:
-        """Languages where ``--langs`` is not given: the restored model's, else source and target, sorted."""
-        if restored := self.restored_checkpoint():
-            with advise_latest(restored):
-                return read_model_config(restored)["langs"]
-        return ",".join(sorted({self.cfg.source_lang, self.cfg.target_lang}))
-
-    def _adopt(self, cfg) -> None:
-        """A model from a checkpoint: check the options of this command against it."""
-        if self.cfg.langs not in (None, cfg.langs):
-            raise VTLMError(f"--langs {self.cfg.langs} contradicts the checkpoint, which has {cfg.langs}; omit it")
-        self.langs = cfg.langs
-        self.models_loaded += 1
-        if cfg.region_dim:
-            if self.has_regions and (self.region_dim, self.region_classes) != (cfg.region_dim, cfg.region_classes):
-                raise VTLMError("the models of the ensemble were made for different regions; decode each alone")
-            self.has_regions = True
-            self.region_dim, self.region_classes = cfg.region_dim, cfg.region_classes
-        if self.has_regions and self.cfg.regions == "none" and self.cfg.region_order != "none":
-            raise VTLMError(
-                "the checkpoint has regions, --regions is none: name a region store (for new sentences use "
-                "vtlm-translate), or hide the regions on purpose with --region-order none"
-            )
-        last = self.models_loaded >= len(utils.split_paths(self.cfg.path or ""))  # of an ensemble
-        if not self.has_regions and self.cfg.regions != "none" and last:
-            raise VTLMError("the checkpoint is a text-only model (no region parameters); use --regions none")
 
     def build_criterion(self, cfg, from_checkpoint=False):
         """Build the criterion; a field that a checkpoint has and the class has lost is dropped.
@@ -395,20 +327,6 @@ class CaptionsTask:
 
     # -- data --------------------------------------------------------------------------------------------------
 
-    def open_store(self, split: str) -> RegionStore:
-        """The region store of a split; its sizes must be the model's."""
-        store = RegionStore.open(self.cfg.regions, split, self.cfg.max_regions)
-        for what, expected, found in (
-            ("features are {} wide", self.region_dim, store.feature_dim),
-            ("it has {} classes", self.region_classes, store.num_classes),
-        ):
-            if expected not in (None, found):
-                raise VTLMError(
-                    f"--regions {self.cfg.regions} ({split}): {what.format(found)}, the model was built for "
-                    f"{expected}; use regions made by the same detector"
-                )
-        return store
-
     def load_pair(self, split: str, *, epoch: int, combine: bool) -> tuple[LanguagePairDataset, LineRegions | None]:
         """Text and regions of a split.
 
@@ -432,9 +350,9 @@ class CaptionsTask:
             upsample_primary=self.cfg.upsample_primary,
             left_pad_source=False,
             left_pad_target=False,
-            max_source_positions=self.cfg.max_source_positions - 1,
-            max_target_positions=self.cfg.max_target_positions,
-            truncate_source=getattr(self.cfg, "truncate_source", False),
+            max_source_positions=self.option("max_source_positions") - 1,
+            max_target_positions=self.option("max_target_positions"),
+            truncate_source=self.option("truncate_source"),
             pad_to_multiple=self.cfg.required_seq_len_multiple,
         )
         regions = self.load_regions(folder, split, parts, pair)
@@ -458,18 +376,19 @@ class CaptionsTask:
         rows = [store.rows(ids) for ids in names]
         if len(rows) > 1:
             rows[0] = np.tile(rows[0], self.cfg.upsample_primary)
-        order = str(self.cfg.region_order)
+        order = self.option("region_order")
         logger.info(
-            "%s: regions of %d lines from %s (%d images, at most %d regions, %d x %s, %d classes), order %s",
-            split, sum(map(len, rows)), self.cfg.regions, store.num_images, self.cfg.max_regions,
-            store.feature_dim, store.dtype, store.num_classes, order,
+            "%s: regions of %d lines from %s (%d images, at most %d regions, %d x %s, %d classes, by %s), order %s",
+            split, sum(map(len, rows)), self.cfg.regions, store.num_images, self.option("max_regions"),
+            store.feature_dim, store.dtype, store.num_classes, store.identity, order,
         )  # fmt: skip
         rows = np.concatenate(rows)
         beyond = store.beyond(rows)
         if beyond[0]:
-            logger.info("%s: %s and are not read", split, say_beyond(beyond, self.cfg.max_regions))
+            logger.info("%s: %s and are not read", split, say_beyond(beyond, self.option("max_regions")))
+        self.warn_of_order()
         redraw = split == self.cfg.train_subset
-        regions = LineRegions(store, rows, order=order, seed=self.cfg.seed, split=split, redraw=redraw)
+        regions = LineRegions(store, rows, order=order, seed=self.shuffle_seed(split), split=split, redraw=redraw)
         self.check_positions(regions, f"--regions {self.cfg.regions} ({split})")
         return regions
 
@@ -517,7 +436,8 @@ class CaptionsTask:
                 raise VTLMError(
                     f"{len(ignored)} pairs are longer than {max_positions} tokens (source, target), the first is line "
                     f"{ignored[0] + 1} with {tuple(map(int, dataset.size(ignored[0])))}; shorten them, or leave "
-                    "them out with --skip-invalid-size-inputs-valid-test"
+                    "them out with --skip-invalid-size-inputs-valid-test, or raise --max-source-positions and "
+                    "--max-target-positions as far as the model has positions"
                 )
         if ignored:
             logger.warning(

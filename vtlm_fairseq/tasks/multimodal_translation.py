@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 import sacrebleu
+import torch
 from fairseq import utils
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
@@ -15,6 +16,7 @@ from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationTask
+from torch import Tensor
 
 from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.compatibility import tasks_of
@@ -38,8 +40,8 @@ logger = get_logger(__name__)
 class MultimodalTranslationConfig(CaptionsConfig):
     """Options of translation; those of ``--eval-bleu`` are fairseq's."""
 
-    truncate_source: bool = field(
-        default=False, metadata={"help": "cut sources to --max-source-positions instead of skipping them"}
+    truncate_source: Optional[bool] = field(  # None: not given, then the checkpoint's, else off
+        default=None, metadata={"help": "cut sources to --max-source-positions instead of skipping them"}
     )
     eval_bleu: bool = field(default=False, metadata={"help": "decode the validation set and log BLEU"})
     eval_bleu_args: Optional[str] = field(
@@ -109,9 +111,14 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
                 f"use -s {theirs[0]} -t {theirs[1]}"
             )
 
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target sentence in tokens."""
+        return (self.option("max_source_positions"), self.option("max_target_positions"))
+
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; ``train`` is shuffled, any other keeps its order."""
         with exit_on_error():
+            self.complete(kwargs.get("task_cfg"))
             pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
             self.datasets[split] = MultimodalTranslationDataset.from_pair(
                 pair, regions=regions, shuffle=split == self.cfg.train_subset
@@ -120,7 +127,7 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
     def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None):
         """Dataset of new sentences, text only (fairseq-interactive keeps nothing but the source tokens)."""
         with exit_on_error():
-            if self.has_regions and self.cfg.region_order != "none":
+            if self.has_regions and self.option("region_order") != "none":
                 raise VTLMError(
                     "this model translates with regions, for which fairseq-interactive has no input; "
                     "use vtlm-translate, or hide the regions with --region-order none"
@@ -131,9 +138,10 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
         self, src_tokens, src_lengths, *, regions: LineRegions | None, constraints=None
     ) -> MultimodalTranslationDataset:
         """Dataset of new sentences: tensors of ids ending in ``</s>``, their lengths, and their regions."""
+        tokens = [self.cut(ids) for ids in src_tokens]
         return MultimodalTranslationDataset(
-            src_tokens,
-            src_lengths,
+            tokens,
+            [len(ids) for ids in tokens],
             self.source_dictionary,
             tgt_dict=self.target_dictionary,
             left_pad_source=False,
@@ -141,6 +149,13 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
             constraints=constraints,
             regions=regions,
         )
+
+    def cut(self, ids: Tensor) -> Tensor:
+        """A source sentence [n], which ends in ``</s>``, as a split with ``--truncate-source`` has it."""
+        longest = self.option("max_source_positions") - 1  # the leading </s>
+        if not self.option("truncate_source") or len(ids) <= longest:
+            return ids
+        return torch.cat([ids[: longest - 1], ids[-1:]])
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs):
         """As fairseq's; ``<mask>`` and the dictionary's padding words are never generated."""

@@ -1,6 +1,7 @@
 """Task ``visual_translation_lm``: pre-training on caption pairs and regions (paper, sections 2.1 to 2.3)."""
 
 from dataclasses import dataclass, field
+from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import FairseqTask, register_task
@@ -11,35 +12,43 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.models.description import option_name
 from vtlm_fairseq.models.vtlm import VTLMModel
 from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
 from vtlm_fairseq.tasks.warm_start import WarmStart
 
+WORD_SHARES = ("mask_prob", "leave_unmasked_prob", "random_token_prob")
+REGION_SHARES = ("region_mask_prob", "region_leave_unmasked_prob", "region_random_prob")
+
 
 @dataclass
 class VisualTranslationLMConfig(CaptionsConfig):
-    """Options of pre-training; the defaults are the paper's VTLM."""
+    """Options of pre-training. None: not given, then the checkpoint's, else the paper's (models/description.py)."""
 
-    mask_prob: float = field(default=0.15, metadata={"help": "share of words that are predicted"})
-    leave_unmasked_prob: float = field(default=0.1, metadata={"help": "share of predicted words that stay as they are"})
-    random_token_prob: float = field(
-        default=0.1,
+    mask_prob: Optional[float] = field(default=None, metadata={"help": "share of words that are predicted"})
+    leave_unmasked_prob: Optional[float] = field(
+        default=None, metadata={"help": "share of predicted words that stay as they are"}
+    )
+    random_token_prob: Optional[float] = field(
+        default=None,
         metadata={"help": "share of predicted words that become a random word (the rest: <mask>)"},
     )
-    region_mask_prob: float = field(default=0.15, metadata={"help": "share of regions whose label is predicted"})
-    region_leave_unmasked_prob: float = field(
-        default=0.1,
+    region_mask_prob: Optional[float] = field(
+        default=None, metadata={"help": "share of regions whose label is predicted"}
+    )
+    region_leave_unmasked_prob: Optional[float] = field(
+        default=None,
         metadata={
             "help": "share of predicted regions that stay as they are (1, with --region-random-prob 0: the paper's "
             "alternative without visual masking)"
         },
     )
-    region_random_prob: float = field(
-        default=0.1,
+    region_random_prob: Optional[float] = field(
+        default=None,
         metadata={"help": "share of predicted regions that get the features of a random region of the batch"},
     )
-    region_mask_fill: ChoiceEnum(["mask", "zero"]) = field(
-        default="mask",
+    region_mask_fill: Optional[ChoiceEnum(["mask", "zero"])] = field(
+        default=None,
         metadata={"help": "masked regions: the <mask> embedding in place of the projected features, or features 0"},
     )
 
@@ -57,28 +66,33 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
         super().__init__(cfg)
         self.src_dict = src_dict
         self.tgt_dict = tgt_dict
-        self.word_rates = masking_rates(
-            {
-                "--mask-prob": cfg.mask_prob,
-                "--leave-unmasked-prob": cfg.leave_unmasked_prob,
-                "--random-token-prob": cfg.random_token_prob,
-            }
-        )
-        self.region_rates = masking_rates(
-            {
-                "--region-mask-prob": cfg.region_mask_prob,
-                "--region-leave-unmasked-prob": cfg.region_leave_unmasked_prob,
-                "--region-random-prob": cfg.region_random_prob,
-            }
-        )
+        for names in (WORD_SHARES, REGION_SHARES):
+            self._rates(names)  # refuses shares that do not fit together
+
+    @property
+    def word_rates(self) -> MaskingRates:
+        """Shares of words."""
+        return self._rates(WORD_SHARES)
+
+    @property
+    def region_rates(self) -> MaskingRates:
+        """Shares of regions."""
+        return self._rates(REGION_SHARES)
+
+    def _rates(self, names: tuple[str, ...]) -> MaskingRates:
+        return masking_rates({option_name(name): self.option(name) for name in names})
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; ``train`` is shuffled and masked anew each epoch, any other has fixed masks."""
+        train = split == self.cfg.train_subset
         with exit_on_error():
+            self.complete(kwargs.get("task_cfg"))
             pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
             if pair.tgt is None:
                 raise VTLMError(f"split {split}: {self.cfg.target_lang} is missing; pre-training needs both sides")
             languages = (self.langs or self.cfg.langs or self.default_langs()).split(",")
+            if not train:
+                self.warn_of_figures()
             self.datasets[split] = TranslationLMDataset(
                 pair.src,
                 pair.tgt,
@@ -88,9 +102,9 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
                 region_rates=self.region_rates,
                 words=word_mask(self.src_dict),
                 regions=regions,
-                zero_masked_regions=str(self.cfg.region_mask_fill) == "zero",
-                seed=self.cfg.seed,
-                train=split == self.cfg.train_subset,
+                zero_masked_regions=self.option("region_mask_fill") == "zero",
+                seed=self.cfg.seed if train else self.validation_seed(),
+                train=train,
                 pad_to_multiple=self.cfg.required_seq_len_multiple,
             )
 
@@ -105,7 +119,7 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target sentence in tokens."""
-        return (self.cfg.max_source_positions, self.cfg.max_target_positions)
+        return (self.option("max_source_positions"), self.option("max_target_positions"))
 
     @property
     def source_dictionary(self):

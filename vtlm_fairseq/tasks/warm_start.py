@@ -2,6 +2,7 @@
 
 from vtlm_fairseq.compatibility import check_model
 from vtlm_fairseq.errors import exit_on_error
+from vtlm_fairseq.models.description import Description, Relation
 from vtlm_fairseq.models.transfer import PretrainedEncoder
 
 
@@ -31,6 +32,7 @@ class WarmStart:
         self._pretrained = None
         return model
 
-    def default_langs(self) -> str:
-        """The pre-trained model's languages, else as without one."""
-        return super().default_langs() if self._pretrained is None else self._pretrained.langs
+    def begins_with(self) -> tuple[Relation, Description] | None:
+        """The checkpoint to go on from, else the pre-trained one."""
+        source = super().begins_with()
+        return (Relation.PRETRAINED, self._pretrained.description) if source is None and self._pretrained else source

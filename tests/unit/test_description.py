@@ -1,0 +1,164 @@
+"""Every option that a checkpoint keeps is adopted by commands that do not give it, and compared with those that do."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import tasks
+from omegaconf import OmegaConf
+
+from stores import make_store
+from tiny import folder, pretraining_config, translation_config
+from vtlm_fairseq.models.description import TASK_OPTIONS
+
+# trained with, another value, and what becomes of it in: decoding, resuming, --finetune-from-model, --pretrained
+OPTIONS = {
+    "max_regions": (3, 4, "refused refused warned warned"),
+    "region_order": ("shuffle", "none", "warned warned warned warned"),
+    "max_source_positions": (40, 50, "warned warned warned nothing"),
+    "max_target_positions": (41, 50, "warned warned warned nothing"),
+    "truncate_source": (True, False, "warned warned warned nothing"),
+    "mask_prob": (0.3, 0.4, "warned warned warned nothing"),
+    "leave_unmasked_prob": (0.2, 0.3, "warned warned warned nothing"),
+    "random_token_prob": (0.2, 0.3, "warned warned warned nothing"),
+    "region_mask_prob": (0.3, 0.4, "warned warned warned nothing"),
+    "region_leave_unmasked_prob": (0.2, 0.3, "warned warned warned nothing"),
+    "region_random_prob": (0.2, 0.3, "warned warned warned nothing"),
+    "region_mask_fill": ("zero", "mask", "refused refused refused nothing"),
+}
+MODEL = {"layernorm_eps": (1e-5, 1e-6), "region_activation": ("gelu", "none"), "region_no_bias": (True, False),
+         "region_layernorm": (True, False), "region_positions": (6, 8)}  # fmt: skip
+RELATIONS = ("load", "resume", "finetune", "pretrained")
+CONFIGS = {"visual_translation_lm": pretraining_config, "multimodal_translation": translation_config}
+
+
+class Trained:
+    """A data folder, and for each task a checkpoint whose options are none of the defaults."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        folder(path / "bin", {"train": 9, "valid": 5})
+        make_store(path / "regions" / "train.h5", 4)
+        make_store(path / "regions" / "valid.h5", 4, seed=1)
+        for name in CONFIGS:
+            cfg = self.config(name)
+            for option, (value, _, _) in OPTIONS.items():
+                if option in cfg.task:
+                    cfg.task[option] = value
+            for option, (value, _) in MODEL.items():
+                cfg.model[option] = value
+            task = tasks.setup_task(cfg.task)
+            model = task.build_model(cfg.model)
+            plain = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
+            saved = {"model": plain["model"], "task": {"_name": name}}
+            state = {"model": model.state_dict(), "cfg": saved, "task_state": task.state_dict()}
+            torch.save(state, path / f"{name}.pt")
+
+    def config(self, name: str):
+        """Of a command that gives no option."""
+        return CONFIGS[name](self.path / "bin", "--regions", self.path / "regions")
+
+    def build(self, name: str, relation: str, **given):
+        """Task and model configuration of a command in a relation to the checkpoint."""
+        cfg = self.config(name)
+        path = str(self.path / f"{name}.pt")
+        if relation == "pretrained":
+            name, path = "multimodal_translation", str(self.path / "visual_translation_lm.pt")
+            cfg = self.config(name)
+            cfg.model.pretrained = path
+        elif relation != "load":
+            cfg.task["restore_file" if relation == "resume" else "finetune_from_model"] = path
+        for option, value in given.items():
+            (cfg.task if option in OPTIONS else cfg.model)[option] = value
+        task = tasks.setup_task(cfg.task)
+        if relation != "load":
+            task.build_model(cfg.model)
+            return task, cfg.model
+        state = torch.load(path, weights_only=True)
+        task.load_state_dict(state["task_state"])
+        saved = OmegaConf.create(state["cfg"]["model"])
+        task.build_model(saved, from_checkpoint=True)
+        return task, saved
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("described"))
+
+
+def test_all_options_are_tried():
+    assert set(OPTIONS) == set(TASK_OPTIONS)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_options_that_are_not_given_are_the_checkpoints(trained, name, relation):
+    if relation == "pretrained" and name == "visual_translation_lm":
+        pytest.skip("pre-training begins with no pre-trained model")
+    task, model = trained.build(name, relation)
+    for option, (value, _, found) in OPTIONS.items():
+        if option in task.cfg:
+            adopted = relation in ("load", "resume") or (
+                option == "max_regions" if relation == "pretrained" else option != "region_order"
+            )
+            assert (task.option(option) == value) == adopted, (option, found)
+    assert {option: getattr(model[option], "value", model[option]) for option in MODEL} == {
+        option: value for option, (value, _) in MODEL.items()
+    }
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("option", list(OPTIONS))
+def test_options_that_differ(trained, option, relation, caplog):
+    """Refused, warned of where they are an experiment, or without a counterpart in the other task."""
+    name = (
+        "visual_translation_lm"
+        if option not in trained.config("multimodal_translation").task
+        else "multimodal_translation"
+    )
+    if relation == "pretrained" and name == "visual_translation_lm":
+        return
+    _, other, expected = OPTIONS[option]
+    expected = expected.split()[RELATIONS.index(relation)]
+    flag = f"--{option.replace('_', '-')}"
+    caplog.set_level(logging.WARNING)
+    if expected == "refused":
+        with pytest.raises(SystemExit) as caught:
+            trained.build(name, relation, **{option: other})
+        assert flag in str(caught.value) and str(OPTIONS[option][0]) in str(caught.value)
+        return
+    task, _ = trained.build(name, relation, **{option: other})
+    task.load_dataset("valid")
+    assert task.option(option) == other
+    assert (flag in caplog.text) == (expected == "warned")
+
+
+@pytest.mark.parametrize("relation", RELATIONS[1:])
+@pytest.mark.parametrize("option", list(MODEL))
+def test_models_that_differ(trained, option, relation, caplog):
+    """One with another activation or table of positions is another model; a new training may change epsilon."""
+    if option == "layernorm_eps" and relation != "resume":
+        caplog.set_level(logging.WARNING)
+        _, model = trained.build("multimodal_translation", relation, layernorm_eps=1e-6)
+        assert model.layernorm_eps == 1e-6 and "--layernorm-eps 1e-05" in caplog.text
+        return
+    with pytest.raises(SystemExit) as caught:
+        trained.build("multimodal_translation", relation, **{option: MODEL[option][1]})
+    assert option.replace("_", "-") in str(caught.value).replace("_", "-")
+
+
+def test_fewer_regions_are_an_experiment(trained, caplog):
+    caplog.set_level(logging.WARNING)
+    assert trained.build("multimodal_translation", "load", max_regions=2)[0].option("max_regions") == 2
+    assert "--max-regions 3" in caplog.text
+
+
+def test_nothing_is_said_where_options_agree(trained, caplog):
+    caplog.set_level(logging.WARNING)
+    for relation in RELATIONS[:3]:
+        for name in CONFIGS:
+            given = {o: v for o, (v, _, _) in OPTIONS.items() if o in trained.config(name).task}
+            task, _ = trained.build(name, relation, **given)
+            task.load_dataset("valid")
+    assert not [record for record in caplog.records if record.name.startswith("vtlm_fairseq")]
