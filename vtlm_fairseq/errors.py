@@ -58,6 +58,10 @@ def exit_on_error() -> Iterator[None]:
         yield
     except VTLMError as error:
         raise SystemExit(f"error: {error}") from None
+    except RuntimeError as error:  # of a DataLoader whose workers have too many files to send
+        if not any(os.strerror(number) in str(error) for number in _TOO_MANY):
+            raise
+        raise SystemExit(f"error: {_too_many_files('this command')}") from None
     except OSError as error:
         if error.errno in _TOO_MANY:
             raise SystemExit(f"error: {_too_many_files(printable(str(error.filename or 'this command')))}") from None

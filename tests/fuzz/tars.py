@@ -54,7 +54,8 @@ def setup(folder: Path) -> Case:
         for _ in range(rng.choice((0, 0, 0, 1, 2, 3))):
             at = rng.randrange(len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if rng.random() < 0.3 else 0
             data = data[:at] + _extended(rng) * (1200 if rng.random() < 0.02 else 1) + data[at:]
-        path.write_bytes(damage(rng, data) if rng.random() < 0.5 else data)
+        data = damage(rng, data) if rng.random() < 0.5 else data
+        path.write_bytes(data)
         try:
             files, notes = list_images(str(path), IMAGE_SUFFIXES)
             assert all("\n" not in note for note in notes), "a note of two lines"
