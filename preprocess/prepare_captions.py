@@ -29,6 +29,7 @@ from vtlm_fairseq.data.names import name_fault
 from vtlm_fairseq.data.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
 from vtlm_fairseq.data.region_store import find_store_files
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.ranges import SCRIPTS, within
 from vtlm_fairseq.terminal import command_line, say
 
 COLUMNS = "image=1,en=3,de=4"
@@ -76,7 +77,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--min-tokens", type=int, default=1, help="as --max-tokens, at least (default: %(default)s)")
     parser.add_argument(
         "--bpe-sample",
-        type=int,
+        type=within("bpe_sample", SCRIPTS),
         default=2_000_000,
         metavar="N",
         help="learn BPE from N sentences at most, both sides together (default: %(default)s)",

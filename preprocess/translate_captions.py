@@ -31,6 +31,7 @@ from vtlm_fairseq.data.names import check_language
 from vtlm_fairseq.data.text_pipeline import load_bpe
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.json_objects import parse_object
+from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
 from vtlm_fairseq.terminal import command_line, say
 
 BPE_FILES = ("bpecodes", "code", "bpe.codes", "bpe.model", "sentencepiece.bpe.model")
@@ -56,9 +57,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--column", type=int, metavar="N", help="the sentence is column N, from 1, between tabs")
     parser.add_argument("--append", action="store_true", help="write the input line, a tab, and the translation")
     parser.add_argument("--out", type=Path, required=True, help="file to make")
-    parser.add_argument("--beam", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--max-tokens", type=int, default=8000, help="source tokens decoded at once (%(default)s)")
-    parser.add_argument("--block", type=int, default=4096, help="lines between two writes (default: %(default)s)")
+    parser.add_argument("--beam", type=within("beam"), default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--max-tokens", type=within("max_tokens", DATASET), default=8000, help="source tokens at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--block", type=within("block", SCRIPTS), default=4096, help="lines between two writes (default: %(default)s)"
+    )
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     return parser.parse_args(argv)
 

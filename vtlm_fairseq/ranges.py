@@ -72,6 +72,9 @@ MODEL = {
 }  # fmt: skip
 """Of both models."""
 
+SCRIPTS = {"seed": Range(0, 2**32 - 1, whole=True), "block": COUNT, "bpe_sample": COUNT}
+"""Of commands of this package alone."""
+
 CRITERION = {"label_smoothing": SHARE, "mrc_weight": NOT_NEGATIVE, "rdrop_alpha": NOT_NEGATIVE}
 
 

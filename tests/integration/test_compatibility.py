@@ -10,7 +10,7 @@ from fairseq.criterions import CRITERION_REGISTRY
 from omegaconf import OmegaConf
 
 import tiny
-from harness import TRAINING, USER_DIR, shell
+from harness import ROOT, TRAINING, USER_DIR, shell
 from vtlm_fairseq.compatibility import check_command_line
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 
@@ -244,3 +244,19 @@ def test_numbers_out_of_range_in_decoding(run, corpus, trained):
         assert f"error: argument {option}: out of its range, must be" in translated.last_line
     translated = run.translate(nmt, "--preprocessed", "--max-len-b", "0", ok=False, stdin="word1\n")
     translated.fault("--max-len-b 0 is shorter than --min-len 1")
+
+
+def test_numbers_out_of_range_in_other_commands(run, corpus, trained, tmp_path):
+    """A stack, and --block 0, which wrote nothing and was content."""
+    probe = ("incongruent", corpus.data, "--system", trained / "mmt/checkpoint_last.pt", "--regions", corpus.regions)
+    captions = ("--input", corpus.raw / "test.en", "--out", tmp_path / "out.txt", "--model", tmp_path)
+    for command, argv, option, value in (
+        ("vtlm_fairseq.cli.probe", probe, "--seed", "-1"),
+        ("vtlm_fairseq.cli.probe", probe, "--max-len-b", "-1"),
+        (ROOT / "preprocess/translate_captions.py", captions, "--block", "0"),
+        (ROOT / "preprocess/translate_captions.py", captions, "--beam", "0"),
+        (ROOT / "preprocess/translate_captions.py", captions, "--max-tokens", "0"),
+        (ROOT / "preprocess/prepare_captions.py", ("--train", "a", "--valid", "b", "--out", "c"), "--bpe-sample", "0"),
+    ):
+        refused = run(command, *argv, option, value, ok=False)
+        assert f"error: argument {option}: out of its range, must be at least" in refused.last_line, refused.output

@@ -20,7 +20,7 @@ from vtlm_fairseq.evaluation.systems import (
     named_checkpoints,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
-from vtlm_fairseq.ranges import within
+from vtlm_fairseq.ranges import SCRIPTS, within
 from vtlm_fairseq.terminal import write_out
 
 
@@ -36,7 +36,7 @@ def add_parser(commands) -> None:
     add_model_options(parser, what="translation checkpoint; repeat for more")
     add_decoding_options(parser)
     parser.add_argument("--repeats", type=positive, default=5, help="shufflings (default: 5)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
+    parser.add_argument("--seed", type=within("seed", SCRIPTS), default=1, help="of the first shuffling (default: 1)")
     parser.add_argument(
         "--max-len-a", type=within("max_len_a"), default=0.0, help="at most ax+b tokens for x source tokens"
     )
