@@ -4,9 +4,11 @@ import math
 
 import pytest
 from fairseq import tasks
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion
+from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
-from tiny import folder, pretraining_config
+from tiny import folder, pretraining_config, translation_task
 from vtlm_fairseq.tasks.best_checkpoint import higher_is_better
 
 
@@ -46,3 +48,17 @@ def test_names_that_tell():
     """The last word of a name that tells counts; others do not tell."""
     found = [higher_is_better(name) for name in ("nll_loss", "ppl", "bleu", "mrc_accuracy", "valid_acc", "mine")]
     assert found == [False, False, True, True, True, None]
+
+
+def test_bleu_of_empty_translations(tmp_path):
+    """PITFALLS 13: a model that says nothing yet has BLEU 0, and its training goes on."""
+    task = translation_task(folder(tmp_path / "data", {"train": 4}).path, "--eval-bleu")
+    criterion = CrossEntropyCriterion(task, sentence_avg=False)
+    log = {"loss": 8.0, "ntokens": 4, "nsentences": 1, "sample_size": 4, "_bleu_sys_len": 0, "_bleu_ref_len": 3}
+    log |= {f"_bleu_{kind}_{i}": 0 for kind in ("counts", "totals") for i in range(4)}
+    with metrics.aggregate(new_root=True) as validation:
+        task.reduce_metrics([log], criterion)
+    assert validation.get_smoothed_values()["bleu"] == 0
+    with metrics.aggregate(new_root=True) as training:
+        task.reduce_metrics([{name: log[name] for name in ("loss", "ntokens", "nsentences", "sample_size")}], criterion)
+    assert "bleu" not in training.get_smoothed_values()
