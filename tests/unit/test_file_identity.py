@@ -106,7 +106,7 @@ def test_a_part_of_a_merged_store_is_remade(tmp_path):
     store = RegionStore([str(tmp_path / "m.h5")])
     np.testing.assert_array_equal(store[1].features, RegionStore([str(tmp_path / "b.h5")])[0].features)
     make_store(tmp_path / "b.h5", ["b"], seed=8)
-    store.check_soon()
+    store.close()
     message = fault(store.__getitem__, 1)
     assert "b.h5: was replaced" in message and "m.h5: was" not in message
     os.unlink(tmp_path / "b.h5")
