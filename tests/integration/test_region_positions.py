@@ -10,12 +10,15 @@ def test_fewer_positions_than_regions(run, corpus, tmp_path):
         done = run.pretrain(corpus.data, tmp_path / rows, "--region-positions", rows, regions=corpus.regions, ok=False)
         done.fault(f"has images with 7 regions, the model has --region-positions {rows}", "--region-positions 7")
         assert "num_updates" not in done.output
-    argv = ("--region-positions", "4", "--max-regions", "4", "--max-update", "1", "--disable-validation")
+    argv = ("--region-positions", "7", "--max-update", "1", "--disable-validation")
     run.pretrain(corpus.data, tmp_path / "run", *argv, regions=corpus.regions)
     path = tmp_path / "run" / "checkpoint_last.pt"
-    run.validate(corpus.data, path, "--regions", corpus.regions, "--max-regions", "4")
-    refused = run.validate(corpus.data, path, "--regions", corpus.regions, "--max-regions", "6", ok=False)
-    refused.fault("valid", "has images with 6 regions, the model has --region-positions 4", "--max-regions 4")
+    run.validate(corpus.data, path, "--regions", corpus.regions)
+    more = tmp_path / "more" / "valid.h5"
+    make_store(more, sorted(set(corpus.images("valid"))), regions=8, feature_dim=DIM, num_classes=CLASSES)
+    refused = run.validate(corpus.data, path, "--regions", tmp_path / "more", ok=False)
+    refused.fault("(valid) has images with 8 regions, the model has --region-positions 7", "--max-regions 7")
+    run.validate(corpus.data, path, "--regions", tmp_path / "more", "--max-regions", "7")
 
 
 def test_new_sentences(run, corpus, tmp_path):
