@@ -99,7 +99,8 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
     def begin_best(self) -> None:
         """As in pre-training; a best BLEU of other text does not count."""
         super().begin_best()
-        if self.spelling and (restored := self.restored_checkpoint()) and self.best and self.best.metric == "bleu":
+        by_bleu = self.training is not None and self.training.best.metric == "bleu"
+        if self.spelling and by_bleu and (restored := self.restored_checkpoint()):
             count_anew(self.spelling, load_checkpoint(restored, mmap=True))
 
     def _adopt(self, cfg) -> None:
