@@ -9,7 +9,7 @@ import pytest
 import torch
 from extraction import encoded
 from PIL import Image
-from preparation import entities_regions, prepare_multi30k, write
+from preparation import annotation, entities_regions, prepare_multi30k, write
 from test_region_converters import coco, convert, fails
 
 from originals import random_original
@@ -18,6 +18,7 @@ from tiny import folder as data_folder
 from tiny import translation_task
 from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.cli import convert as convert_command
+from vtlm_fairseq.data.flickr30k_entities import read_entities
 from vtlm_fairseq.data.names import MAX_BYTES, find_inside, name_fault
 from vtlm_fairseq.data.region_store import find_store_files
 from vtlm_fairseq.data.text_pipeline import TextPipeline
@@ -104,6 +105,16 @@ def test_splits_and_images_of_oracle_regions(tmp_path):
         write(tmp_path / "lists" / "train.txt", f"{name}\n")
         message = ends_with(entities_regions.main, [*argv, "--splits", "train", "--out", str(tmp_path / "out")])
         assert "train.txt line 1" in message
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a\0"])
+def test_images_of_entities(tmp_path, name):
+    """Ids of `{split}.images` name the files: those outside the folder were read."""
+    for folder in ("e/Sentences", "e/Annotations"):
+        (tmp_path / folder).mkdir(parents=True)
+    write(tmp_path / "x.txt", "[/EN#1/people A man] .\n")
+    write(tmp_path / "x.xml", annotation(9, 9, []))
+    assert "image id" in fault(lambda: list(read_entities(tmp_path / "e", [name])))
 
 
 @pytest.mark.parametrize("make", [lambda outer: "../../x", lambda outer: str(outer / "x")], ids=["up", "absolute"])

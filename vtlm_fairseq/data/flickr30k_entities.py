@@ -12,6 +12,7 @@ from typing import Protocol
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.tar_files import tar_members
 from vtlm_fairseq.errors import VTLMError
 
@@ -205,8 +206,10 @@ def read_entities(source: Path, image_ids: list[str]) -> Iterator[ImageEntities]
         image_ids: image file names without extension.
 
     Raises:
-        VTLMError: the source is neither, an image is not in it, or a file cannot be read.
+        VTLMError: the source is neither, an id is no file name, an image is not in it, or a file cannot be read.
     """
+    for image_id in image_ids:
+        check_name(image_id, f"{source}: image id", hint="Flickr30k Entities has no such image")
     files = _open(source, image_ids)
     for image_id in image_ids:
         sentences_name, annotation_name = _names(image_id)
