@@ -66,6 +66,17 @@ def test_languages_of_fairseqs_checkpoints(tmp_path, change):
     assert "language" in fault(read_model_config, str(tmp_path / "m.pt"))
 
 
+def test_file_names_of_a_checkpoint_folder(tmp_path, capsys):
+    """`--restore-file "$(vtlm-convert latest DIR)"` takes one line."""
+    for name, updates in (("checkpoint1.pt", 1), ("checkpoint\n2.pt", 2), ("checkpoint\x1b[2J.pt", 3)):
+        state = {"model": {"w": torch.zeros(1)}, "optimizer_history": [{"num_updates": updates}]}
+        torch.save(state, tmp_path / name)
+    assert convert_command.main(["latest", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path}/checkpoint1.pt\n"
+    assert said.err.count("skipped: ") == 2 == said.err.count("\n") and "\x1b" not in said.err
+
+
 @pytest.mark.parametrize("name", ["../x", "..", "x\0", "\x1b[2J", "a/b"])
 def test_names_in_text_json(tmp_path, name):
     """With a zero in it a name ended in a stack; `..` was read as if it were a file."""

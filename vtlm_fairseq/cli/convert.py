@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config, num_updates
+from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.conversion import convert
@@ -158,6 +159,7 @@ def run_latest(args: argparse.Namespace) -> int:
     for entry in os.scandir(args.folder):
         if entry.name.endswith(".pt") and entry.name.startswith("checkpoint"):
             try:
+                check_name(entry.name, f"{args.folder}: file", hint="rename it")
                 updates = num_updates(load_checkpoint(entry.path))
             except VTLMError as error:
                 say(f"skipped: {error}", file=sys.stderr)
