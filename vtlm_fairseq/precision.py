@@ -1,9 +1,11 @@
 """Which precisions pay on a device."""
 
 import functools
+from importlib.util import find_spec
 
 import torch
 
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.terminal import get_logger
 
 logger = get_logger(__name__)
@@ -48,3 +50,25 @@ def default_precision(*, cpu: bool = False) -> str:
     """
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     return "bf16" if is_fast("bf16", device) else "fp32"
+
+
+def check_training(common) -> None:
+    """Refuse a precision in which fairseq's trainer cannot train here, before it is built.
+
+    Args:
+        common: fairseq's ``common`` group of the command.
+
+    Raises:
+        VTLMError: it needs a TPU, or a GPU.
+    """
+    # fairseq's command line sets tpu wherever bf16 is asked for, GPU or not; fairseq-hydra-train does not
+    if common.tpu and find_spec("torch_xla") is None:
+        raise VTLMError(
+            "fairseq-train takes --tpu, --bf16 and --memory-efficient-bf16 for a TPU, and torch_xla is not installed; "
+            "on CPUs and GPUs use --autocast bf16"
+        )
+    # the flat copy of the parameters is made on a GPU, and so is the norm after an overflow
+    if common.fp16 and (common.cpu or not torch.cuda.is_available()):
+        raise VTLMError(
+            "--fp16 and --memory-efficient-fp16 train on a GPU only; leave them out here, or use --autocast bf16"
+        )

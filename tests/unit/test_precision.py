@@ -1,6 +1,8 @@
 """Half precision is chosen only where it is fast, and asking for it elsewhere is answered with one warning."""
 
 import logging
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import recipes  # noqa: F401  (puts the examples on the path)
@@ -12,6 +14,7 @@ from table1_rows import SIZES
 
 from tiny import folder, pretraining_task
 from vtlm_fairseq import precision
+from vtlm_fairseq.errors import VTLMError
 
 
 def on_a_cpu(monkeypatch, *, fast: bool) -> None:
@@ -96,3 +99,22 @@ def test_precision_of_table_1(monkeypatch, argv, fast, expected):
     plan = Planner(args.out, data, size, precision=chosen).plan(["nmt"], [1])
     (command,) = [stage.command for stage in plan.stages if stage.name == "nmt.1"]
     assert ("--autocast" in command) == (expected == "bf16")
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu", "message"),
+    [
+        ({"fp16": True}, True, None),
+        ({"bf16": True}, False, None),
+        ({}, False, None),
+        ({"fp16": True}, False, "--fp16 and --memory-efficient-fp16 train on a GPU only"),
+        ({"fp16": True, "cpu": True}, True, "--fp16 and --memory-efficient-fp16 train on a GPU only"),
+        ({"bf16": True, "tpu": True}, True, "for a TPU, and torch_xla is not installed"),
+    ],
+)
+def test_precisions_that_fairseq_cannot_train_in(monkeypatch, asked, gpu, message):
+    """bf16 of fairseq-hydra-train needs no TPU; fairseq-train's does."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    common = SimpleNamespace(**{"cpu": False, "tpu": False, "fp16": False, "bf16": False, **asked})
+    with nullcontext() if message is None else pytest.raises(VTLMError, match=message):
+        precision.check_training(common)

@@ -211,6 +211,17 @@ def test_joined_splits_and_upsampling(tmp_path):
         (made.path / "train1.images").write_text("img3.jpg\n" * 4)
 
 
+@pytest.mark.parametrize("keep", [0, 5, 20, 40])
+@pytest.mark.parametrize("build", BUILDERS)
+def test_binarised_text_that_is_cut_off(tmp_path, build, keep):
+    """One line that says which split."""
+    made = folder(tmp_path / "bin", {"train": 9})
+    index = made.path / "train.en-de.de.idx"
+    index.write_bytes(index.read_bytes()[:keep])
+    message = ends_with(build(made.path).load_dataset, "train")
+    assert "bin: the binarised text of train cannot be read (" in message and "prepare the data again" in message
+
+
 def test_a_and_b_alternate_by_epoch_and_validate_on_a(tmp_path):
     folder(tmp_path / "a", {"train": 3, "valid": 2})
     folder(tmp_path / "b", {"train": 4, "valid": 5})

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import struct
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
@@ -14,6 +16,7 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset, data_utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.distributed import utils as distributed_utils
+from fairseq.search import DiverseBeamSearch
 from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
@@ -34,7 +37,7 @@ from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.names import check_languages, check_name
 from vtlm_fairseq.data.region_store import say_beyond
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
-from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.models.embeddings import check_region_positions
@@ -338,23 +341,24 @@ class CaptionsTask(DescribedTask):
         src, tgt = self.cfg.source_lang, self.cfg.target_lang
         parts = self.split_parts(folder, split, combine=combine)
         self.watch_files(folder, parts)
-        pair = load_langpair_dataset(
-            folder,
-            split,
-            src,
-            self.source_dictionary,
-            tgt,
-            self.target_dictionary,
-            combine=combine,
-            dataset_impl=self.cfg.dataset_impl,
-            upsample_primary=self.cfg.upsample_primary,
-            left_pad_source=False,
-            left_pad_target=False,
-            max_source_positions=self.option("max_source_positions") - 1,
-            max_target_positions=self.option("max_target_positions"),
-            truncate_source=self.option("truncate_source"),
-            pad_to_multiple=self.cfg.required_seq_len_multiple,
-        )
+        with unreadable_text(folder, split):
+            pair = load_langpair_dataset(
+                folder,
+                split,
+                src,
+                self.source_dictionary,
+                tgt,
+                self.target_dictionary,
+                combine=combine,
+                dataset_impl=self.cfg.dataset_impl,
+                upsample_primary=self.cfg.upsample_primary,
+                left_pad_source=False,
+                left_pad_target=False,
+                max_source_positions=self.option("max_source_positions") - 1,
+                max_target_positions=self.option("max_target_positions"),
+                truncate_source=self.option("truncate_source"),
+                pad_to_multiple=self.cfg.required_seq_len_multiple,
+            )
         regions = self.load_regions(folder, split, parts, pair)
         self.doubts.load(self, split, folder, parts, regions)
         return pair, regions
@@ -514,8 +518,25 @@ class CaptionsTask(DescribedTask):
         """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
         raise_fault(sample)
         sample = match_source_length(share_states(sample, generator), generator)
+        if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
+            # it takes the ids of sentences for their places in the batch
+            sample = {**sample, "id": torch.arange(len(sample["id"]), device=sample["id"].device)}
         with self.autocast(sample):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+
+
+@contextmanager
+def unreadable_text(folder: str, split: str) -> Iterator[None]:
+    """Say in one line which binarised text fairseq cannot read."""
+    try:
+        yield
+    except (AssertionError, OSError, ValueError, EOFError, struct.error) as error:
+        if isinstance(error, VTLMError):
+            raise
+        raise VTLMError(
+            f"{folder}: the binarised text of {split} cannot be read ({reason(error)}); leave out --dataset-impl, or "
+            "prepare the data again"
+        ) from None
 
 
 def language_pair(folder: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.precision import check_training, warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.folder_lock import lock_folder, open_folder
 from vtlm_fairseq.tasks.resume import Resumption
@@ -38,10 +38,11 @@ class TrainingRun:
         whole: the configuration of the command.
 
     Raises:
-        VTLMError: Python leaves out assert statements.
+        VTLMError: Python leaves out assert statements, or the precision needs another device.
     """
 
     def __init__(self, whole: DictConfig) -> None:
+        check_training(whole.common)
         if sys.flags.optimize and not whole.checkpoint.no_save:
             raise VTLMError(
                 "python -O (PYTHONOPTIMIZE) leaves out the assert statements in which fairseq writes "
