@@ -130,9 +130,17 @@ class RegionStore:
 
     @classmethod
     def open(
-        cls, regions: str, split: str, max_regions: int | None = MAX_REGIONS, *, any_detector: bool = False
+        cls,
+        regions: str,
+        split: str,
+        max_regions: int | None = MAX_REGIONS,
+        *,
+        parts: Sequence[str] = (),
+        any_detector: bool = False,
     ) -> "RegionStore":
         """Open what `--regions` names: a file, or a folder holding `{split}.h5` or `{split}.*.h5` shards.
+
+        In a folder, files of further `parts` (`train1`, ...) are taken too, where there are any.
 
         A child process opens the files first: of some damaged ones HDF5 never comes back.
 
@@ -140,7 +148,7 @@ class RegionStore:
             VTLMError: nothing there for this split (names the splits that exist), HDF5 crashes or does not come back,
                 or as the constructor.
         """
-        paths = find_store_files(regions, split)
+        paths = store_files(regions, split, parts)
         check_openable(paths)
         return cls(paths, max_regions, any_detector=any_detector)
 
@@ -332,6 +340,21 @@ def say_beyond(beyond: tuple[int, int], max_regions: int) -> str:
 def identity(header: StoreHeader) -> Detector:
     """Who made the regions of a file."""
     return Detector.of(header.attributes["detector"], header.class_names)
+
+
+def store_files(regions: str, split: str, parts: Sequence[str]) -> list[str]:
+    """Files of a split in ``--regions``, and, in a folder, those of its parts ``{split}1``, ... that have their own.
+
+    Raises:
+        VTLMError: there are none of the split.
+    """
+    files = find_store_files(regions, split)
+    for part in parts if os.path.isdir(regions) else ():
+        try:
+            files += find_store_files(regions, part)
+        except VTLMError:
+            continue  # its images stand in the split's store
+    return list(dict.fromkeys(files))
 
 
 def _check_agree(first: StoreHeader, other: StoreHeader) -> None:

@@ -120,6 +120,8 @@ DECISIONS: dict[str, Decision] = {
     "dataset_impl": _not("format of the files"),
     "data": _PLACE, "save_dir": _PLACE, "restore_file": _PLACE, "finetune_from_model": _PLACE, "path": _PLACE,
     "pretrained": _PLACE, "fresh_regions": _not("how a model begins"),
+    "valid_subset": _TRAINING, "combine_valid_subsets": _TRAINING, "ignore_unused_valid_subsets": _TRAINING,
+    "disable_validation": _TRAINING,
     "train_subset": _TRAINING, "reuse_dataloader": _TRAINING, "persistent_workers": _TRAINING, "amp": _TRAINING,
     "clip_norm": _TRAINING, "no_save": _TRAINING,
     # of visual_translation_lm

@@ -13,7 +13,7 @@ from typing import Optional
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import Dictionary, LanguagePairDataset, data_utils
+from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.distributed import utils as distributed_utils
 from fairseq.search import DiverseBeamSearch
@@ -36,6 +36,7 @@ from vtlm_fairseq.data.file_identity import WatchedFiles
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.data.names import check_languages, check_name
 from vtlm_fairseq.data.region_store import say_beyond
+from vtlm_fairseq.data.split_files import check_valid_subsets, language_pairs
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
@@ -111,6 +112,10 @@ class CaptionsConfig(FairseqDataclass):
     reuse_dataloader: bool = field(default=False, metadata={"help": "keep loader workers over epochs (masks repeat)"})
     persistent_workers: bool = field(default=False, metadata={"help": "keep loader workers after their epoch"})
     train_subset: str = II("dataset.train_subset")
+    valid_subset: str = II("dataset.valid_subset")
+    combine_valid_subsets: Optional[bool] = II("dataset.combine_valid_subsets")
+    ignore_unused_valid_subsets: Optional[bool] = II("dataset.ignore_unused_valid_subsets")
+    disable_validation: bool = II("dataset.disable_validation")
     dataset_impl: Optional[str] = II("dataset.dataset_impl")
     required_seq_len_multiple: int = II("dataset.required_seq_len_multiple")
     seed: int = II("common.seed")
@@ -238,6 +243,7 @@ class CaptionsTask(DescribedTask):
                     self._adopt(cfg)
                 else:
                     ranges.check_model(cfg)
+                    check_valid_subsets(self.cfg)
                     self.training = TrainingRun.start(self.cfg)
                     self._describe(cfg)
             if self.cfg.autocast == "fp16" and not from_checkpoint and not self.cfg.amp:
@@ -377,7 +383,13 @@ class CaptionsTask(DescribedTask):
                     "line i must name the image of pair i"
                 )
         store = self.open_store(split)
-        rows = [store.rows(ids) for ids in names]
+        try:
+            rows = [store.rows(ids) for ids in names]
+        except VTLMError:
+            more = self.open_store(split, parts[1:])
+            if more.paths == store.paths:
+                raise
+            store, rows = more, [more.rows(ids) for ids in names]
         if len(rows) > 1:
             rows[0] = np.tile(rows[0], self.cfg.upsample_primary)
         order = self.option("region_order")
@@ -543,15 +555,16 @@ def language_pair(folder: str) -> tuple[str, str]:
     """Source and target language of a data or checkpoint folder, from its file names or ``text.json``.
 
     Raises:
-        VTLMError: neither says.
+        VTLMError: neither says, or files of several pairs lie there.
     """
-    source, target = data_utils.infer_language_pair(folder)
-    if source is None or target is None:
-        if not os.path.exists(os.path.join(folder, "text.json")):
-            raise VTLMError(f"{folder}: no binarised data and no text.json name the language pair; give -s and -t")
-        pipeline = TextPipeline.load(folder)
-        source, target = pipeline.source_lang, pipeline.target_lang
-    return source, target
+    pairs, prepared = language_pairs(folder), os.path.exists(os.path.join(folder, "text.json"))
+    if len(pairs) == 1:
+        return pairs[0]
+    if not prepared:
+        found = " and ".join(f"{source}-{target}" for source, target in pairs) or "no binarised data and no text.json"
+        raise VTLMError(f"{folder}: {found} name the language pair; give -s and -t")
+    pipeline = TextPipeline.load(folder)
+    return pipeline.source_lang, pipeline.target_lang
 
 
 def read_image_names(folder: str, split: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Models that describe themselves: what a task fills in, keeps in a checkpoint, adopts from one and compares."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from fairseq import utils
@@ -187,10 +188,10 @@ class DescribedTask:
         """Refuse regions of another detector, unless ``--any-detector``."""
         check_detector(expected, found, where=where, owner=owner, any_detector=self.cfg.any_detector)
 
-    def open_store(self, split: str) -> RegionStore:
-        """The region store of a split; its sizes and its detector must be the model's."""
+    def open_store(self, split: str, parts: Sequence[str] = ()) -> RegionStore:
+        """The region store of a split and of parts that have their own; sizes and detector must be the model's."""
         store = RegionStore.open(
-            self.cfg.regions, split, self.option("max_regions"), any_detector=self.cfg.any_detector
+            self.cfg.regions, split, self.option("max_regions"), parts=parts, any_detector=self.cfg.any_detector
         )
         where = f"--regions {self.cfg.regions} ({split})"
         for what, expected, found in (

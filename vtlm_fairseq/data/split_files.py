@@ -1,0 +1,54 @@
+"""What the names of files in a data folder say: languages and splits."""
+
+import os
+import re
+
+from fairseq import utils
+
+from vtlm_fairseq.errors import VTLMError
+
+
+def language_pairs(folder: str) -> list[tuple[str, str]]:
+    """Language pairs of binarised files, ``{split}.{source}-{target}.{language}.*``, in order.
+
+    Languages may hold hyphens (``pt-BR``): where a pair is parted is seen from the languages of its files. fairseq's
+    own function knows none of them.
+    """
+    languages: dict[str, set[str]] = {}
+    for name in os.listdir(folder):
+        parts = name.split(".")
+        if len(parts) >= 3 and parts[0] and "-" in parts[1]:
+            languages.setdefault(parts[1], set()).add(parts[2])
+    pairs = set()
+    for pair, names in languages.items():
+        both = [(source, target) for source in names for target in names if f"{source}-{target}" == pair]
+        for name in sorted(names) if not both else ():  # files of one side only
+            if pair.startswith(f"{name}-"):
+                both.append((name, pair.removeprefix(f"{name}-")))
+            elif pair.endswith(f"-{name}"):
+                both.append((pair.removesuffix(f"-{name}"), name))
+        pairs.update(both[:1])
+    return sorted(pairs)
+
+
+def check_valid_subsets(cfg) -> None:
+    """Refuse a folder with ``valid1``, ... that fairseq would end with a stack for, also where it is named.
+
+    Args:
+        cfg: options of a task that trains.
+
+    Raises:
+        VTLMError: names the options that say what is meant.
+    """
+    if cfg.combine_valid_subsets or cfg.ignore_unused_valid_subsets or cfg.disable_validation:
+        return
+    folder, chosen = utils.split_paths(cfg.data)[0], cfg.valid_subset.split(",")
+    found = {match[1] for match in (re.match(r"(valid[0-9]+)\.", name) for name in os.listdir(folder)) if match}
+    if not found:
+        return
+    more = [name for name in sorted(found) if name not in chosen]
+    names = ",".join([*chosen, *more])
+    raise VTLMError(
+        f"{folder} holds {', '.join(sorted(found))}; add --combine-valid-subsets to validate on all as one, or "
+        f"--ignore-unused-valid-subsets, with --valid-subset {names} to validate on each"
+    )
