@@ -7,6 +7,7 @@ import torch
 from fairseq import optim
 from fairseq.optim.adam import FairseqAdamConfig
 from fairseq.optim.amp_optimizer import AMPOptimizer
+from fairseq.optim.fp16_optimizer import MemoryEfficientFP16Optimizer
 from omegaconf import OmegaConf
 
 from vtlm_fairseq.optim.fused_adam import FusedAdam, FusedAdamConfig
@@ -91,6 +92,61 @@ def test_amp_unscales_once_and_skips_overflows():
     assert amp.scaler.get_scale() == 64
 
 
-def test_fp16_may_flatten_it_but_not_save_memory():
+def test_fp16_may_flatten_it_and_save_memory():
     optimizer, _ = made()
-    assert optimizer.supports_flat_params and not optimizer.supports_memory_efficient_fp16
+    assert optimizer.supports_flat_params and optimizer.supports_memory_efficient_fp16
+
+
+MEMORY_EFFICIENT = {
+    "optimizer": {},
+    "common": {"fp16_scale_window": 100, "fp16_init_scale": 128, "fp16_scale_tolerance": 0.0, "bf16": False,
+               "threshold_loss_scale": None, "min_loss_scale": 1e-4},
+}  # fmt: skip
+
+
+def half_precision(dtype=torch.float16, **values):
+    """fairseq's ``--memory-efficient-fp16`` around our optimizer, and its parameter."""
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0], dtype=dtype))
+    ours = FusedAdam(config(FusedAdamConfig, _name="fused_adam", **values), [parameter])
+    cfg = OmegaConf.create(MEMORY_EFFICIENT)
+    cfg.common.bf16 = dtype is torch.bfloat16
+    return MemoryEfficientFP16Optimizer(cfg, [parameter], ours), parameter
+
+
+def half_steps(optimizer, parameter, count):
+    for step in range(count):
+        optimizer.zero_grad()
+        gradient = torch.tensor([0.5, -2.0, 1e-6]) * (step + 1)
+        optimizer.backward((parameter.float() * gradient).sum())
+        optimizer.clip_grad_norm(0)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_memory_efficient_half_precision(dtype):
+    """Moments in float32: small gradients, whose square is 0 in float16, move their weights as in float32."""
+    optimizer, parameter = half_precision(dtype, adam_eps=1e-12)
+    plain, reference = made(adam_eps=1e-12)
+    half_steps(optimizer, parameter, 4)
+    for step in range(4):
+        reference.grad = torch.tensor([0.5, -2.0, 1e-6]) * (step + 1)
+        plain.step()
+    assert parameter.dtype == dtype
+    torch.testing.assert_close(parameter.float().detach(), reference.detach(), atol=4e-3, rtol=1e-2)
+    (state,) = optimizer.optimizer.state.values()
+    assert state["exp_avg_sq"].dtype == torch.float32 and (state["exp_avg_sq"] > 0).all()
+    torch.testing.assert_close(state["exp_avg_sq"], plain.optimizer.state[reference]["exp_avg_sq"], rtol=0.02, atol=0)
+
+
+def test_memory_efficient_half_precision_goes_on_from_its_checkpoint():
+    optimizer, parameter = half_precision()
+    half_steps(optimizer, parameter, 3)
+    state, weights = deepcopy(optimizer.state_dict()), parameter.detach().clone()
+    half_steps(optimizer, parameter, 2)
+    restored, copy = half_precision()
+    copy.data.copy_(weights)
+    restored.load_state_dict(state, {"lr": 0.1})
+    half_steps(restored, copy, 2)
+    torch.testing.assert_close(copy.detach(), parameter.detach(), atol=0, rtol=0)
+    moments = [next(iter(one.optimizer.state.values()))["exp_avg_sq"] for one in (restored, optimizer)]
+    torch.testing.assert_close(*moments, atol=0, rtol=0)

@@ -5,10 +5,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, List
 
-import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
 from omegaconf import II, OmegaConf
+
+from vtlm_fairseq.optim.half_precision import AdamW
 
 
 @dataclass
@@ -31,7 +32,7 @@ class FusedAdam(FairseqOptimizer):
 
     def __init__(self, cfg: FusedAdamConfig, params):
         super().__init__(cfg)
-        self._optimizer = torch.optim.AdamW(list(params), fused=True, **self.optimizer_config)
+        self._optimizer = AdamW(list(params), fused=True, **self.optimizer_config)
 
     @property
     def optimizer_config(self) -> dict:
@@ -63,4 +64,9 @@ class FusedAdam(FairseqOptimizer):
     @property
     def supports_flat_params(self) -> bool:
         """Element-wise, so fairseq may train one flat copy (``--fp16``)."""
+        return True
+
+    @property
+    def supports_memory_efficient_fp16(self) -> bool:
+        """Parameters may be in half precision (``--memory-efficient-fp16``); see :class:`AdamW`."""
         return True
