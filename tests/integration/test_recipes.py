@@ -58,6 +58,25 @@ def test_recipe(run, corpus, joined, request, tmp_path, name):
         assert "train en-de 21 examples" in trained.output and "train1 en-de 45 examples" in trained.output
 
 
+def test_relative_paths_and_several_seeds_in_one_call(run, corpus, vtlm, tmp_path):
+    """hydra stays in the folder of the call, with --multirun too, and a seed trains as in a call of its own."""
+    shutil.copytree(corpus.data, tmp_path / "data")
+    shutil.copytree(corpus.regions, tmp_path / "regions")
+    shutil.copy(vtlm, tmp_path / "start.pt")
+    path = RECIPES["vtlm_mmt"]
+    argv = ["--config-dir", path.parent, "--config-name", path.stem, *SMALL, f"common.user_dir={USER_DIR}",
+            "task.data=data", "task.regions=regions", "model.pretrained=start.pt"]  # fmt: skip
+    folders = ("checkpoint.save_dir=several/${common.seed}", "checkpoint.save_dir=one/${common.seed}")
+    run("fairseq_cli.hydra_train", "--multirun", *argv, "common.seed=1,2", folders[0], cwd=tmp_path)
+    run("fairseq_cli.hydra_train", *argv, "common.seed=2", folders[1], cwd=tmp_path)
+    first, second, alone = (
+        torch.load(tmp_path / name / "checkpoint_best.pt", weights_only=True)["model"]
+        for name in ("several/1", "several/2", "one/2")
+    )
+    name = "encoder.layers.0.fc1.weight"
+    assert torch.equal(second[name], alone[name]) and not torch.equal(first[name], second[name])
+
+
 def test_join_corpora(run, corpus, second, tmp_path):
     """CC is ``train``, Multi30k ``train1``; valid and test sets are Multi30k's; other dictionaries are refused."""
     script = ROOT / "examples/conceptual_captions/join_corpora.py"
