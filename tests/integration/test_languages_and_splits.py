@@ -57,7 +57,9 @@ def test_a_second_validation_set(run, corpus, tmp_path):
     argv = ("--lr", "0", "--max-update", "1", "--no-save")
     for chosen in ("valid", "valid,valid1"):
         refused = run.train(here.data, tmp_path / "a", *argv, "--valid-subset", chosen, ok=False)
-        refused.fault("--combine-valid-subsets", "--ignore-unused-valid-subsets", "--valid-subset valid,valid1")
+        refused.fault(
+            "holds valid1; add --combine-valid-subsets to validate on all as one", "--valid-subset valid,valid1"
+        )
     each = run.train(here.data, tmp_path / "b", *argv, "--valid-subset", "valid,valid1",
                      "--ignore-unused-valid-subsets", regions=here.regions)  # fmt: skip
     both = run.train(here.data, tmp_path / "c", *argv, "--combine-valid-subsets", regions=here.regions)
