@@ -146,7 +146,8 @@ def registered_model(cfg) -> type | None:
 
 def is_translation(cfg: Mapping) -> bool:
     """Whether a configuration is that of a translation model of this package, not of a pre-trained one."""
-    return _is_a(cfg, "multimodal_transformer")
+    model = registered_model(cfg)
+    return model is not None and issubclass(model, MODEL_REGISTRY["multimodal_transformer"])
 
 
 def check_translates(cfg: Mapping, path: str) -> None:
@@ -178,11 +179,6 @@ def names_of(kinds: tuple[type, ...], registry: Mapping[str, type]) -> str:
     """The names of all classes of a registry that derive from one of ``kinds``, as ``a, b or c``."""
     names = [name for name, registered in registry.items() if issubclass(registered, kinds)]
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def _is_a(cfg: Mapping, name: str) -> bool:
-    model, base = registered_model(cfg), MODEL_REGISTRY.get(name)
-    return model is not None and base is not None and issubclass(model, base)
 
 
 def _is_known(kind: type, packages: tuple[str, ...] = KNOWN) -> bool:

@@ -12,7 +12,12 @@ OWN = '''"""Derived classes under names that say nothing of ours."""
 from dataclasses import dataclass, field
 
 import vtlm_fairseq
-from fairseq.criterions import register_criterion
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+)
+from fairseq.logging import metrics
 from fairseq.models import register_model, register_model_architecture
 from fairseq.optim import register_optimizer
 from fairseq.tasks import register_task
@@ -99,6 +104,22 @@ class OwnLoss(VTLMCriterion):
         return self.factor * loss, size, log
 
 
+@register_criterion("own_words", dataclass=LabelSmoothedCrossEntropyCriterionConfig)
+class OwnWords(LabelSmoothedCrossEntropyCriterion):
+    pass
+
+
+@register_criterion("own_squares")
+class OwnSquares(FairseqCriterion):
+    def forward(self, model, sample, reduce=True):
+        loss = model.encoder.embed_tokens.weight.square().sum()
+        return loss, 1, {"loss": loss.data, "sample_size": 1, "ntokens": 1, "nsentences": 1}
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs):
+        metrics.log_scalar("loss", sum(log["loss"] for log in logging_outputs).item())
+
+
 @register_optimizer("own_adam", dataclass=FusedAdamConfig)
 class OwnAdam(FusedAdam):
     pass
@@ -125,7 +146,7 @@ def trained(run, corpus, own, tmp_path_factory):
     """Folders of a pre-trained and a translation model of one's own, each resumed with the same line."""
     folder = tmp_path_factory.mktemp("trained")
     loss = ("--criterion", "own_loss", "--factor", "3", "--own-option", "4")
-    transfer = ("--criterion", "cross_entropy", "--pretrained", folder / "encoder" / "checkpoint_last.pt")
+    transfer = ("--criterion", "own_words", "--pretrained", folder / "encoder" / "checkpoint_last.pt")
     lines = {
         "encoder": training(corpus, own, folder / "encoder", "own_pretraining", "own_encoder", *loss),
         "translator": training(corpus, own, folder / "translator", "own_translation", "own_translator", *transfer),
@@ -147,6 +168,14 @@ def test_fairseqs_commands(run, corpus, own, trained):
     run.generate(corpus.data, translator, *store, ok=False).fault("own_translator", "--user-dir")
     line = (corpus.data, "--user-dir", own, "--path", translator, "--cpu")
     run("fairseq_cli.generate", *line, ok=False).fault("--task", "multimodal_translation", "own_translation")
+
+
+def test_criteria(run, corpus, own, tmp_path):
+    """One that derives from fairseq's for words does not train a VTLM; one of no known kind may do what it does."""
+    line = (corpus, own, tmp_path, "own_pretraining", "own_encoder", "--max-update", "1", "--no-save", "--criterion")
+    refused = run("fairseq_cli.train", *training(*line, "own_words"), ok=False)
+    refused.fault("--criterion own_words", "own_pretraining", "vtlm")
+    assert len(run("fairseq_cli.train", *training(*line, "own_squares", "--disable-validation")).updates()) == 1
 
 
 def test_an_arch_without_a_model_of_its_own(run, corpus, own, tmp_path):
