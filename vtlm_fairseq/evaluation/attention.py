@@ -22,6 +22,7 @@ from vtlm_fairseq.evaluation.systems import (
     check_systems,
     describe_regions,
     load_model,
+    orders_of,
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
@@ -165,7 +166,12 @@ def table(results: dict[System, list[Masses]], args: Namespace) -> Table:
             f"{system.name}: {seeds[0].sentences:,} sentences, {seeds[0].without:,} without regions left out"
         )
     made.notes.append(
-        describe_regions(args.regions, split=args.gen_subset, order=args.region_order, any_detector=args.any_detector)
+        describe_regions(
+            args.regions,
+            split=args.gen_subset,
+            order=orders_of(results, args.region_order),
+            any_detector=args.any_detector,
+        )
     )
     made.notes.append("uniform: mean of R/(R+T), R regions and T source positions, both </s> included")
     return made

@@ -21,7 +21,14 @@ from vtlm_fairseq.evaluation.entity_variants import (
     write_variants,
 )
 from vtlm_fairseq.evaluation.scores import TOKENISED, Figure, seed_statistics
-from vtlm_fairseq.evaluation.systems import System, add_system_options, check_systems, describe_regions, system_regions
+from vtlm_fairseq.evaluation.systems import (
+    System,
+    add_system_options,
+    check_systems,
+    describe_regions,
+    orders_of,
+    system_regions,
+)
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.terminal import write_out
@@ -72,7 +79,12 @@ def run(args: argparse.Namespace) -> int:
     scores = {system: score_system(system, variants, args) for system in systems}
     made = table(scores, variants, choice)
     made.notes.append(
-        describe_regions(args.regions, split=args.gen_subset, order=args.region_order, any_detector=args.any_detector)
+        describe_regions(
+            args.regions,
+            split=args.gen_subset,
+            order=orders_of(scores, args.region_order),
+            any_detector=args.any_detector,
+        )
     )
     write_out(made.render(args.format))
     return 0

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from fairseq.data import FairseqDataset
 from fairseq.tasks import FairseqTask
 from torch import nn
 
-from vtlm_fairseq.checkpoints import read_model_config
+from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
 from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import raise_fault
@@ -20,6 +20,7 @@ from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.data.region_store import RegionStore, find_store_files
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.hub import find_checkpoint
+from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.ranges import within
 
 
@@ -124,17 +125,27 @@ def system_regions(path: str, *, regions: str, split: str) -> tuple[dict[str, An
     return config, regions
 
 
-def describe_regions(regions: str, *, split: str, order: str | None, any_detector: bool = False) -> str:
+def describe_regions(regions: str, *, split: str, order: str, any_detector: bool = False) -> str:
     """What made the regions, as the store says (oracle and synthetic ones are called that), and their order.
 
     Args:
-        order: None: each model's own.
         any_detector: the store's files may be of several.
     """
     if regions == "none":
         return "no regions"
     detector = RegionStore.open(regions, split, any_detector=any_detector).detector
-    return f'regions "{detector}", order {order or "as in training"}'
+    return f'regions "{detector}", order {order}'
+
+
+def orders_of(systems: Iterable[System], given: str | None) -> str:
+    """The order of regions of systems: the given one, else those that their models with regions were trained with."""
+    if given is not None:
+        return given
+    orders = []
+    for path in (path for system in systems for path in system.paths):
+        described = Description.of_checkpoint(load_checkpoint(path, mmap=True), path)
+        orders += [described.options.get("region_order", "given")] if described.has_regions else []
+    return ", ".join(dict.fromkeys(orders)) or "given"
 
 
 @dataclass(frozen=True)
