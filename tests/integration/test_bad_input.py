@@ -157,10 +157,10 @@ def test_pretrained_of_another_size(run, corpus, vtlm, tmp_path, option, value):
 
 
 def test_pretrained_that_is_none(run, corpus, mmt, tmp_path):
-    """No such file, a cut-off file, a translation model."""
+    """No such file, a cut-off file."""
     cut = tmp_path / "cut.pt"
     cut.write_bytes(mmt.read_bytes()[:5000])
-    for path, part in ((tmp_path / "none.pt", "no such file"), (cut, "not a"), (mmt, "not a pre-trained")):
+    for path, part in ((tmp_path / "none.pt", "no such file"), (cut, "not a")):
         argv = ("--pretrained", path)
         run.train(corpus.data, tmp_path / "a", *argv, regions=corpus.regions, ok=False).fault(str(path), part)
 
