@@ -122,10 +122,10 @@ def test_threads_share_the_open_files_of_a_store(tmp_path, monkeypatch):
     store.close()
     opened, StoreFile = [], region_store.StoreFile
 
-    def opening(path, known):
+    def opening(path, *args):
         opened.append(path)
         time.sleep(0.01)
-        return StoreFile(path, known)
+        return StoreFile(path, *args)
 
     monkeypatch.setattr(region_store, "StoreFile", opening)
     order = random.Random(0).choices(range(18), k=300)

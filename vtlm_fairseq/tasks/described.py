@@ -134,7 +134,8 @@ class DescribedTask:
         if self.source is not None:
             if self.relation is not Relation.PRETRAINED:  # that one is compared where it is copied
                 description.check_same_model(self.source, cfg, self.relation)
-            if self.has_regions:
+            resized = self.relation is Relation.PRETRAINED and self.source.model.get("region_dim") != self.region_dim
+            if self.has_regions and not resized:  # the transfer says which option takes another size
                 self.check_detector(
                     self.source.detector, self.detector, where=self.cfg.regions, owner=self.source.owner
                 )
