@@ -15,6 +15,7 @@ from vtlm_fairseq.compatibility import check_command_line
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 
 OURS = {"visual_translation_lm": "vtlm_tiny", "multimodal_translation": "multimodal_transformer_tiny"}
+ANOTHER = {"_name": "translation", "max_source_positions": 9, "max_target_positions": 9, "truncate_source": False}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_decoding_without_the_task(run, corpus, trained, model):
         ("generate", ()),
         ("interactive", ()),
         ("generate", ("--task", "translation_lev")),
-        ("validate", ("--task", task, "--batch-size", "8", "--model-overrides", "{'task': {'_name': 'translation'}}")),
+        ("validate", ("--task", task, "--batch-size", "8", "--model-overrides", str({"task": ANOTHER}))),
         ("eval_lm", ("--task", "translation")),
     ]
     for command, argv in commands if model == "nmt" else commands[:1]:
@@ -63,7 +64,7 @@ def test_fairseqs_hub(corpus, trained):
     found = MultimodalTransformer.from_pretrained(*where)
     assert type(found.task).__name__ == "MultimodalTranslationTask"
     with pytest.raises(SystemExit, match="--task translation .*--task multimodal_translation"):
-        MultimodalTransformer.from_pretrained(*where, task={"_name": "translation"})
+        MultimodalTransformer.from_pretrained(*where, task=ANOTHER)
 
 
 def test_no_task_of_fairseqs_builds_our_models(corpus):
