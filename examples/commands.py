@@ -4,11 +4,11 @@ import contextlib
 import io
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from vtlm_fairseq.cli import convert
+from vtlm_fairseq.files import copy_file
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_DIR = str(ROOT / "vtlm_fairseq")
@@ -34,14 +34,14 @@ def mend_last_checkpoint(folder: Path) -> None:
     try:
         with contextlib.redirect_stdout(answer), contextlib.redirect_stderr(io.StringIO()):
             convert.main(["latest", str(folder)])
-    except SystemExit:
+    except SystemExit as end:
+        if isinstance(end.code, int):  # ended by a signal, which says nothing of the folder
+            raise
         last.unlink(missing_ok=True)
         return
     newest = Path(answer.getvalue().rstrip("\n"))
     if newest != last:
-        partial = folder / ".checkpoint_last.partial"
-        shutil.copyfile(newest, partial)
-        partial.replace(last)
+        copy_file(newest, last)
 
 
 def update_progress(last: int) -> Callable[[str], float | None]:

@@ -4,7 +4,6 @@ A stage is finished when its stamp exists and holds the fingerprint of its comma
 """
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import write_text
+from vtlm_fairseq.interrupts import end_with_parent, interrupts
 
 TAIL = 20
 """How many lines of a log are shown when its stage fails."""
@@ -100,16 +101,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a text file that appears only when it is complete; an unchanged file is left alone."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    write_text(path, text, parents=True)
 
 
 def die_with_parent() -> None:
     """In a child: ask Linux to end it when the runner is killed, so that no training goes on unseen."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+    end_with_parent(signal.SIGTERM)
 
 
 def prepare_folder(out: Path) -> None:
@@ -202,12 +199,12 @@ class Runner:
 
         Raises:
             VTLMError: a stage failed, after the end of its log was shown, or ``out`` is in use or not ours.
-            KeyboardInterrupt: after the running command was ended.
+            KeyboardInterrupt: a signal came (`vtlm_fairseq.interrupts`), after the running command was ended.
         """
         prepare_folder(self.out)
         seconds = {}
         width = max([24, *(len(stage.title) for stage in self.stages)])
-        with self._locked() as lock, _terminate_as_interrupt():
+        with self._locked() as lock, interrupts():
             for number, stage in enumerate(self.stages, start=1):
                 stamp = self._stamp(stage)
                 self._screen.start(f"{number}/{len(self.stages)}  {stage.title:<{width}}")
@@ -331,20 +328,6 @@ class _Watch:
         if share > before:
             left = (now - since) / (share - before) * (1 - share)
         self._screen.progress(share, left, left + self._seconds_after)
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that either ends the running command."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _end(process: subprocess.Popen) -> None:

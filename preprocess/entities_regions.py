@@ -35,6 +35,7 @@ from vtlm_fairseq.data.flickr30k_entities import Caption, ImageEntities, find_tr
 from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.files import check_writable, write_lines
 from vtlm_fairseq.terminal import command_line, say
 
 NOISE = 10.7
@@ -70,9 +71,7 @@ def write_translated(path: Path, numbers: dict[str, int]) -> None:
     """Write the file that `read_translated` reads; lines of other images that it holds are kept."""
     if path.exists():
         numbers = {**read_translated(path), **numbers}
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(f"{image_id}\t{number}\n" for image_id, number in numbers.items()))
-    temporary.replace(path)
+    write_lines(path, (f"{image_id}\t{number}" for image_id, number in numbers.items()))
 
 
 class Corpus:
@@ -225,6 +224,8 @@ def build(arguments: argparse.Namespace) -> None:
     for path in paths.values():
         if path.exists() and not arguments.calibrate:
             raise VTLMError(f"{path}: exists already; remove it or choose another --out")
+        if not arguments.calibrate:
+            check_writable(path, parents=True)
     corpus = Corpus(
         entities=arguments.entities,
         image_splits=arguments.image_splits,

@@ -8,14 +8,14 @@ the end the parts are copied to one store; that takes the space of the store a s
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from images import ImageFile
 
@@ -23,13 +23,14 @@ from vtlm_fairseq.data.region_merge import copy_regions
 from vtlm_fairseq.data.region_schema import decode, read_header
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import MARKER, check_writable, locked, mark_folder, remove_folder, write_text
 from vtlm_fairseq.json_objects import parse_object
 
 Failure = tuple[str, str, str]  # image id, path, reason
 
 
 class Extraction:
-    """The state of one extraction; use as a context manager, which holds a lock on `STORE.parts`.
+    """The state of one extraction; use as a context manager, which keeps other processes from `STORE`.
 
     Args:
         out: the store to make.
@@ -42,7 +43,8 @@ class Extraction:
         complete: `out` was made by this very extraction before; nothing is left to do.
 
     Raises:
-        VTLMError: `out` exists from elsewhere, its parts belong to another extraction, or another process is at it.
+        VTLMError: `out` exists from elsewhere, its parts belong to another extraction, are a folder of something
+            else, or another process is at it.
     """
 
     def __init__(
@@ -51,56 +53,42 @@ class Extraction:
         self.out = out
         self.files = files
         self.part_size = part_size
-        self.folder = Path(f"{out}.parts")
+        self.folder = Path(f"{os.path.realpath(out) if os.path.islink(out) else out}.parts")
         self.errors = Path(f"{out}.errors.tsv")
         self._plan = {**plan, "part_size": part_size, "images": len(files), "sha256_of_ids": _digest(files)}
         self._key = hashlib.sha256(json.dumps(self._plan, sort_keys=True).encode()).hexdigest()
         self._overwrite = overwrite
-        self._lock: IO[str] | None = None
-        self._mine = False
+        self._stack = ExitStack()
         self.complete = False
 
     def __enter__(self) -> Extraction:
-        parent = os.path.dirname(os.path.abspath(self.out))
-        if not os.path.isdir(parent):
-            raise VTLMError(f"--out {self.out}: folder {parent} does not exist; make it first")
-        try:
-            self.folder.mkdir(exist_ok=True)
-            self._lock = open(self.folder / "lock", "w")
-        except OSError as error:
-            raise VTLMError(f"--out {self.out}: cannot write in {parent} ({error.strerror})") from None
-        try:
-            self._take_lock()
+        label = f"--out {self.out}"
+        check_writable(self.out, label=label, streams=False)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.out, label=label))
+            self._take_folder()
+            stack.callback(self._leave_folder)
             self._check()
-        except BaseException:
-            self._release()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._release()
+        self._stack.close()
 
-    def _take_lock(self) -> None:
-        assert self._lock is not None
+    def _take_folder(self) -> None:
+        plan = self.folder / "plan.json"
+        with suppress(OSError, ValueError):
+            if "detector" in parse_object(plan.read_bytes(), str(plan), hint=""):  # of a version that did not mark it
+                (self.folder / MARKER).touch()
         try:
-            # a lock of this process alone: workers that outlive a killed run for some seconds do not inherit it
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise VTLMError(
-                f"--out {self.out}: another process is extracting to it (it holds {self.folder}/lock); wait for it"
-            ) from None
-        except OSError:  # a network disk without locks
-            pass
-        self._mine = True
+            mark_folder(self.folder)
+        except OSError as error:
+            raise VTLMError(f"--out {self.out}: cannot write in {self.folder} ({error.strerror})") from None
 
-    def _release(self) -> None:
-        """Let go of the lock; of a run that did not finish a part nothing is left."""
-        if self._mine and self.folder.is_dir() and not self._any_part():
-            shutil.rmtree(self.folder)
-        self._mine = False
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+    def _leave_folder(self) -> None:
+        """Of a run that did not finish a part nothing is left."""
+        if self.folder.is_dir() and not self._any_part():
+            remove_folder(self.folder)
 
     def _any_part(self) -> bool:
         return any(self.folder.glob("*.h5"))
@@ -108,22 +96,20 @@ class Extraction:
     def _check(self) -> None:
         if self._overwrite:
             for entry in self.folder.iterdir():
-                if entry.name != "lock":
-                    entry.unlink()
+                if entry.name != MARKER:
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         elif os.path.exists(self.out):
             if read_header(self.out).attributes.get("extraction") != self._key:
                 raise VTLMError(f"--out {self.out}: exists; remove it or add --overwrite")
             self.complete = True
-            shutil.rmtree(self.folder)
+            remove_folder(self.folder)
             return
-        for temporary in self.folder.glob(".*.tmp"):  # of a run that was killed
-            temporary.unlink()
         self._compare_plan()
 
     def _compare_plan(self) -> None:
         path = self.folder / "plan.json"
         if not path.exists() or not self._any_part():
-            _write(path, json.dumps(self._plan, indent=1) + "\n")
+            write_text(path, json.dumps(self._plan, indent=1) + "\n")
             return
         before = parse_object(path.read_bytes(), str(path), hint="add --overwrite to begin anew")
         for name, value in self._plan.items():
@@ -169,7 +155,7 @@ class Extraction:
 
     def write_failures(self, part: int, failures: Iterable[Failure]) -> None:
         """Write the list of a part's images that could not be read."""
-        _write(self._failures(part), "".join(_line(failure) for failure in failures))
+        write_text(self._failures(part), "".join(_line(failure) for failure in failures))
 
     def join(self, on_progress: Callable[[int], object] | None = None) -> tuple[int, int, int]:
         """Make the store of all parts, and the list of errors if there are any, and remove the parts.
@@ -179,9 +165,9 @@ class Extraction:
         """
         lists = [self._failures(part).read_text(encoding="utf-8") for part in range(self.num_parts)]
         store = RegionStore([str(self._store(part)) for part in range(self.num_parts)], max_regions=None)
-        joined = self.folder / "joined.h5"
+        failed = "".join(lists)
         with RegionStoreWriter(
-            joined,
+            self.out,
             feature_dim=store.feature_dim,
             class_names=store.class_names,
             detector=store.detector,
@@ -190,14 +176,12 @@ class Extraction:
             attributes={"extraction": self._key},
         ) as writer:
             copy_regions(store, writer, on_progress)
+            if failed:
+                write_text(self.errors, failed)
+            else:
+                self.errors.unlink(missing_ok=True)
         store.close()
-        failed = "".join(lists)
-        if failed:
-            _write(self.errors, failed)
-        else:
-            self.errors.unlink(missing_ok=True)
-        os.replace(joined, self.out)
-        shutil.rmtree(self.folder)
+        remove_folder(self.folder)
         return len(store), store.num_regions, failed.count("\n")
 
 
@@ -212,9 +196,3 @@ def _line(failure: Failure) -> str:
     """A line of the list of errors; file names may hold anything."""
     fields = (" ".join(field.encode("utf-8", "backslashreplace").decode().split()) for field in failure[1:])
     return "\t".join((failure[0], *fields)) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

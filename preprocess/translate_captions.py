@@ -15,9 +15,11 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import torch
 from fairseq import checkpoint_utils, utils
@@ -30,6 +32,7 @@ from vtlm_fairseq.data.caption_files import stream_lines
 from vtlm_fairseq.data.names import check_language
 from vtlm_fairseq.data.text_pipeline import load_bpe
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import cannot_be_written, check_writable, is_stream, locked, whole_file, write_text
 from vtlm_fairseq.json_objects import parse_object
 from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
 from vtlm_fairseq.terminal import command_line, say
@@ -161,20 +164,21 @@ class BlockWriter:
         settings: what decides on the lines; a run with others is not continued.
 
     Raises:
-        VTLMError: `path` exists, or what is there was begun with other settings.
+        VTLMError: `path` exists, or what is there is another's, or was begun with other settings.
     """
 
     def __init__(self, path: Path, *, block: int, settings: dict) -> None:
+        path = Path(os.path.realpath(path)) if path.is_symlink() else path
         self._path, self._block = path, block
         self._partial = path.with_name(path.name + ".partial")
         self._settings = path.with_name(path.name + ".partial.json")
-        if path.exists():
-            raise VTLMError(f"{path}: exists already; remove it or choose another --out")
+        refuse_existing(path)
         settings = {**settings, "block": block}
         self.done = 0
+        check_writable(self._partial)
         try:
-            if self._partial.exists() and self._settings.exists():
-                before = parse_object(self._settings.read_bytes(), str(self._settings), hint="remove it to start anew")
+            before = self._begun()
+            if before is not None and self._partial.exists():
                 differ = sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key))
                 if differ:
                     raise VTLMError(
@@ -183,10 +187,18 @@ class BlockWriter:
                     )
                 self.done = self._cut()
             else:
-                self._settings.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+                write_text(self._settings, json.dumps(settings, indent=1) + "\n")
                 self._partial.write_bytes(b"")
         except OSError as error:
-            raise VTLMError(f"{self._partial}: cannot be written ({error.strerror})") from None
+            raise cannot_be_written(str(self._partial), error) from None
+
+    def _begun(self) -> dict | None:
+        """The settings of an earlier run, None if there was none."""
+        if self._settings.exists():
+            return parse_object(self._settings.read_bytes(), str(self._settings), hint="remove it to start anew")
+        if self._partial.exists():
+            raise VTLMError(f"{self._partial}: was not begun by this command; remove it or choose another --out")
+        return None
 
     def _cut(self) -> int:
         """Cut off what follows the last whole block; returns the lines that stay."""
@@ -212,6 +224,33 @@ class BlockWriter:
         self._settings.unlink()
 
 
+def refuse_existing(path: Path) -> None:
+    """Nothing that is there is replaced.
+
+    Raises:
+        VTLMError: it exists.
+    """
+    if path.exists():
+        raise VTLMError(f"{path}: exists already; remove it or choose another --out")
+
+
+class StreamWriter:
+    """Lines written to a device or a pipe, always from the first."""
+
+    done = 0
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, lines: list[str]) -> None:
+        """Write a block."""
+        self._file.writelines(f"{line}\n" for line in lines)
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+
 def read_sentences(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Each line of the input, and the sentence in it.
 
@@ -233,12 +272,25 @@ def read_sentences(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Translate the file that the options name."""
+    out = arguments.out
+    if not is_stream(out):
+        refuse_existing(out)
+        check_writable(out)
+        with locked(out):
+            translate_file(arguments, lambda settings: BlockWriter(out, block=arguments.block, settings=settings))
+        return
+    with whole_file(out) as file:
+        translate_file(arguments, lambda settings: StreamWriter(file))
+
+
+def translate_file(arguments: argparse.Namespace, begin: Callable[[dict], BlockWriter | StreamWriter]) -> None:
+    """Translate the file that the options name, block by block; `begin` gets the settings and gives the writer."""
     total = sum(1 for _ in read_sentences(arguments))
     settings = {"lines": total, "input": os.path.basename(arguments.input), "model": str(arguments.model.resolve())}
     for name in ("checkpoint", "source_lang", "target_lang", "tokenizer", "column", "append", "beam", "max_tokens"):
         settings[name] = getattr(arguments, name)
     translator = TextTranslator(arguments)
-    writer = BlockWriter(arguments.out, block=arguments.block, settings=settings)
+    writer = begin(settings)
     lines = islice(read_sentences(arguments), writer.done, None)
     with tqdm(total=total, initial=writer.done, unit=" lines", mininterval=1.0) as bar:
         while block := list(islice(lines, arguments.block)):
@@ -249,7 +301,7 @@ def run(arguments: argparse.Namespace) -> None:
             bar.update(len(block))
     writer.finish()
     cut = f", {translator.cut:,} sentences of this run were too long and lost their end" if translator.cut else ""
-    say(f"{arguments.out}: {total:,} lines{cut}")
+    say(f"{arguments.out}: {total:,} lines{cut}", file=sys.stderr if isinstance(writer, StreamWriter) else None)
 
 
 @command_line()

@@ -15,6 +15,7 @@ import torch
 
 from vtlm_fairseq.data.names import check_languages
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import copy_file
 
 _UNREADABLE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, AssertionError,
@@ -175,20 +176,3 @@ def check_room(folder: str, least: int, since: float) -> None:
             f"--save-dir {folder}: {free / 2**20:,.1f} MiB are free, a checkpoint takes {needed / 2**20:,.1f}; make "
             "room and give the same command again, which goes on from the newest checkpoint"
         )
-
-
-def copy_file(source: str, target: str) -> None:
-    """Copy by temporary name and rename.
-
-    Raises:
-        VTLMError: it cannot be written.
-    """
-    temporary = f"{target}.tmp{os.getpid()}"
-    try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise VTLMError(f"{target}: cannot be written ({error.strerror})") from None
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _MOST = 2000  # characters of a message; what is more is an id or a name that is no such thing
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -65,7 +65,7 @@ def exit_on_error() -> Iterator[None]:
     except OSError as error:
         if error.errno in _TOO_MANY:
             raise SystemExit(f"error: {_too_many_files(printable(str(error.filename or 'this command')))}") from None
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         where = printable(f"{error.filename}: ") if error.filename else ""
         raise SystemExit(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vtlm_fairseq.errors import VTLMError, exit_on_error, printable
+from vtlm_fairseq.interrupts import exit_on_signal
 
 BROKEN_PIPE = 141
 """Exit status where the reader has gone, as of a command that SIGPIPE ends."""
@@ -55,14 +56,14 @@ def command_line() -> Iterator[None]:
     """Around the ``main`` of a command: as :func:`exit_on_error`, and without a stack where a stream is closed.
 
     A reader that has gone (``| head -1``) ends the command quietly with `BROKEN_PIPE`, one that was never there
-    (``>&-``) with one line.
+    (``>&-``) with one line. Signals end it as :func:`exit_on_signal` says.
     """
     saved = logging.raiseExceptions
     logging.raiseExceptions = False  # a handler that cannot write would print a stack for each record
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
-        with exit_on_error():
+        with exit_on_signal(), exit_on_error():
             if sys.stdout is None:
                 raise VTLMError("standard output is closed; send it to a file, or to /dev/null")
             yield

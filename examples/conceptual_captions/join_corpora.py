@@ -13,9 +13,9 @@ from pathlib import Path
 
 from fairseq.data import Dictionary
 
-from vtlm_fairseq.data.binarise import new_folder
 from vtlm_fairseq.data.dictionary import first_difference
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import new_folder
 from vtlm_fairseq.terminal import command_line
 
 

@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from copy import copy
@@ -33,6 +32,7 @@ from vtlm_fairseq.errors import VTLMError  # noqa: E402
 from vtlm_fairseq.evaluation.hypotheses import read_lines  # noqa: E402
 from vtlm_fairseq.evaluation.scores import TOKENISED, paired_bootstrap, seed_statistics  # noqa: E402
 from vtlm_fairseq.evaluation.tables import Table  # noqa: E402
+from vtlm_fairseq.files import copy_file  # noqa: E402
 from vtlm_fairseq.terminal import command_line  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -182,7 +182,7 @@ def collect(outs: Iterable[Path], folder: Path) -> list[str]:
                 _, _, _, test_set, decoding, _ = stamp.name.split(".")
                 copied = folder / "hyp" / test_set / f"{name}.{decoding}.{TARGET}"
                 copied.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(out / "hyp" / test_set / copied.name, copied)
+                copy_file(out / "hyp" / test_set / copied.name, copied)
     return names
 
 

@@ -7,6 +7,7 @@ whole checkpoint; a second call prints the table.
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -143,9 +144,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             screen.say(line)
         try:
             runner.run()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as end:
             screen.say("\nStopped; the same command goes on with this stage.")
-            raise SystemExit(130) from None
+            raise SystemExit(128 + getattr(end, "number", signal.SIGINT)) from None
         # the table has all rows and seeds that are finished here, of this call and of earlier ones
         everything = Planner(args.out, data, size, precision=precision).plan(list(ROWS), seeds_found(args.out))
         done = Runner(args.out, everything.stages, root=ROOT, environment={}, screen=screen).finished()

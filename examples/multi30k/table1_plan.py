@@ -1,6 +1,5 @@
 """The stages of the runner: trainings, decodings and inference copies, from the rows and the settings of a size."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from table1_rows import GIVEN, PRETRAININGS, ROWS, Decoding, Phase, Pretraining,
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.hypotheses import read_hypotheses, read_lines
+from vtlm_fairseq.files import copy_file
 
 BEST = "checkpoint_best.pt"
 PRETRAINING_SEED = 1
@@ -295,8 +295,8 @@ class Planner:
             if (data / "text.json").is_file():
                 names += TextPipeline.load(data).files()
             for name in dict.fromkeys(names):
-                shutil.copyfile(data / name, folder / name)
-            shutil.copyfile(self.out / training.folder / "run.json", folder / "run.json")
+                copy_file(data / name, folder / name)
+            copy_file(self.out / training.folder / "run.json", folder / "run.json")
 
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from scenes import FEATURE_DIM, Scene, ScenePainter
 
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import new_folder
 from vtlm_fairseq.terminal import command_line
 
 SPLITS = ("test", "valid", "train")
@@ -192,14 +193,12 @@ def make_data(out: Path, *, seed: int, sizes: dict[str, int]) -> None:
     taken: set[str] = set()
     splits = {split: draw_split(split, size=sizes[split], seed=seed, taken=taken) for split in SPLITS}
     _check_known_words(splits)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "regions").mkdir(parents=True)
-    for split, lines in splits.items():
-        _write_split(partial, split, lines, seed=seed)
-    _write_swapped(partial, splits["test"])
-    _write_probes(partial, splits["test"])
-    partial.rename(out)
+    with new_folder(out) as partial:
+        (partial / "regions").mkdir()
+        for split, lines in splits.items():
+            _write_split(partial, split, lines, seed=seed)
+        _write_swapped(partial, splits["test"])
+        _write_probes(partial, splits["test"])
 
 
 @command_line()

@@ -1,7 +1,6 @@
 """The stages of the quickstart: their commands, sizes and settings."""
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from scoring import extract_hypotheses
 from stages import Stage, write_atomically
 
 from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.files import copy_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -174,7 +174,7 @@ def _binarise(out: Path) -> Stage:
         for path in folder.glob("test1.*"):  # fairseq-preprocess knows no other names
             path.rename(folder / path.name.replace("test1.", "test_swapped.", 1))
         for split in ("train", "valid", "test", "test_swapped"):
-            shutil.copyfile(out / "data" / f"{split}.images", folder / f"{split}.images")
+            copy_file(out / "data" / f"{split}.images", folder / f"{split}.images")
         TextPipeline(source_lang="en", target_lang="de", steps=(), bpe="none").save(folder)
 
     return Stage(

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -110,9 +111,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         screen.say(f"Quickstart in {args.out}; logs in {args.out / 'logs'}")
         try:
             seconds = runner.run()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as end:
             screen.say("\nStopped; the same command goes on with this stage.")
-            raise SystemExit(130) from None
+            raise SystemExit(128 + getattr(end, "number", signal.SIGINT)) from None
         screen.say(report(args, seconds))
 
 

@@ -144,7 +144,7 @@ def test_resumed_wherever_it_ended(grids, tmp_path, crash_at, done):
         assert contents(out) == expected
         assert (tmp_path / f"{out.name}.errors.tsv").read_text() == errors
         assert not (tmp_path / f"{out.name}.parts").exists()
-    assert steps == 1 + 2 * 3 + 4  # plan; errors and store of each part; joined store, errors, store, end of parts
+    assert steps == 1 + 2 * 3 + 3  # plan; errors and store of each part; errors, store, end of parts
 
 
 def test_a_damaged_part_is_made_again(grids, tmp_path, crash_at):
@@ -155,7 +155,7 @@ def test_a_damaged_part_is_made_again(grids, tmp_path, crash_at):
     crash_at.update(left=-1)
     part = tmp_path / "s.h5.parts" / "00000.h5"
     part.write_bytes(part.read_bytes()[:2000])
-    (tmp_path / "s.h5.parts" / ".00001.h5.xyz.tmp").write_bytes(b"left over")
+    (tmp_path / "s.h5.parts" / ".00001.h5.0123456789ab.vtlm-tmp").write_bytes(b"left over")
     assert contents(extract(grids, tmp_path / "s.h5", "--part-size", 4)) == whole
 
 
@@ -185,7 +185,7 @@ def test_two_processes_do_not_write_one_store(grids, tmp_path):
     files, _ = images.list_images(str(grids), [".npy"])
     with extraction_parts.Extraction(str(tmp_path / "s.h5"), files, {}, part_size=4, overwrite=False):
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-            assert "another process is extracting to it" in pool.submit(fails, grids, tmp_path / "s.h5").result()
+            assert "another process" in pool.submit(fails, grids, tmp_path / "s.h5").result()
 
 
 def test_shards_merged_equal_one_run(tmp_path):

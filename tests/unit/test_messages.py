@@ -35,6 +35,7 @@ EXCEPTIONS = {
         "test_region_faults.py::test_exit_on_error_is_one_line_without_the_cause",
     ),
     "transfer.load": ("passes on what it is given", "test_messages_models.py::test_transfer"),
+    "files.cannot_be_written": ("the reason is filled in", "test_files.py::test_a_full_disk"),
     "region_schema.unreadable": ("names are filled in", "test_messages_regions.py::test_damage_behind_the_header"),
     "text_pipeline.load": ("names are filled in", "test_messages_text.py::test_text_json_that_cannot_be_read"),
     "run.parse": ("options are filled in", "test_messages_examples.py::test_options_of_benchmarks"),

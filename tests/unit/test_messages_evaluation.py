@@ -90,17 +90,17 @@ SCORE = [
         "hyp: lower-cased text, which COMET was not trained on; its score would mean little (--force)",
         "hyp --raw-ref raw --src raw --comet x --steps lowercase,tokenise --lang de",
     ),
-    (
-        "_write_sentences",
-        "none/out: cannot be written (No such file or directory); see --sentences",
-        "hyp --ref ref --sentences none/out",
-    ),
 ]
 
 
 @pytest.mark.parametrize(("function", "words", "line"), SCORE, ids=[words for _, words, _ in SCORE])
 def test_score(here, function, words, line):
     says(f"score.{function}", words, scores(line))
+
+
+def test_sentences_that_cannot_be_written(here):
+    words = "--sentences none/out: cannot be written (No such file or directory)"
+    says("files.check_writable", words, scores("hyp --ref ref --sentences none/out"))
 
 
 OUTPUTS = [
@@ -256,7 +256,7 @@ def test_attention(here, monkeypatch):
     says("attention.check_plot", "--plot x.txt: name a file that ends in ", attention.check_plot, Path("x.txt"))
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     masses = {System("a", ("x",)): [Masses(torch.ones(2, 2), 0.5, 1, 0)]}
-    says("attention.plot", "--plot ref/x.png: cannot be written (", plot, masses, Path("ref/x.png"))
+    says("files.check_writable", "--plot ref/x.png: cannot be written (", plot, masses, Path("ref/x.png"))
     without(monkeypatch, "matplotlib")
     says(
         "attention.check_plot",
@@ -406,9 +406,9 @@ def test_reports(here, monkeypatch):
         ),
         ("report.parse_lines", "'1-150,200-300': give 1 to 200 lines", lambda: report.parse_lines("1-150,200-300")),
         (
-            "report.write_atomically",
+            "files.check_writable",
             "--out none/x.html: cannot be written (No such file",
-            lambda: report.write_atomically(Path("none/x.html"), ""),
+            lambda: report.main(["data", "--path", "x", "--out", "none/x.html"]),
         ),
         (
             "report_data.collect",

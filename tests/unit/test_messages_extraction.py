@@ -52,11 +52,11 @@ def test_options(here):
         ),
         ("extraction_parts._check", "--out s.h5: exists; remove it or add --overwrite", extract()),
         (
-            "extraction_parts.__enter__",
+            "files.check_writable",
             f"folder {here / 'none'} does not exist; make it first",
             extract(out="none/s.h5"),
         ),
-        ("extraction_parts.__enter__", "--out /proc/s.h5: cannot write in /proc (", extract(out="/proc/s.h5")),
+        ("files.locked", "--out /proc/s.h5: cannot be written (", extract(out="/proc/s.h5")),
         ("images._list", "--images none: neither a folder nor a readable list (No such file", extract(source="none")),
         (
             "images.list_images",

@@ -70,13 +70,13 @@ def test_checkpoints_that_hold_something_else(here):
 
 def test_checkpoints_that_cannot_be_copied(here):
     Path("file").touch()
-    says("checkpoints.copy_file", "file/x.pt: cannot be written (", checkpoints.copy_file, "file", "file/x.pt")
+    says("files.check_writable", "file/x.pt: cannot be written (", checkpoints.copy_file, "file", "file/x.pt")
     says("checkpoints.check_whole", "none.pt: no such file", checkpoints.check_whole, "none.pt")
     room = (checkpoints.check_room, ".", 1 << 60, 0.0)
     says("checkpoints.check_room", " MiB are free, a checkpoint takes 1,099,511,627,776.0; make room", *room)
     config = {"cfg": {"model": {"_name": "vtlm"}}}
     paths = [saved({"model": {"a": torch.ones(n)}, **config}, f"{n}.pt") for n in (1, 2)]
-    says("convert.run_average", "2.pt: other parameters than 1.pt", command.main, ["average", *paths, "--out", "x.pt"])
+    says("convert.average", "2.pt: other parameters than 1.pt", command.main, ["average", *paths, "--out", "x.pt"])
 
 
 def test_pairs_that_fit_no_batch():
@@ -110,7 +110,7 @@ def test_checkpoints_of_something_else(here):
             lambda: command.main(["latest", "regions"]),
         ),
         (
-            "convert.save",
+            "files.check_writable",
             "none/x.pt: cannot be written (No such file",
             lambda: command.save("none/x.pt", lambda file: None),
         ),
@@ -199,8 +199,8 @@ def test_originals(here):
             lambda: converted(changed("model", {})),
         ),
         (
-            "vocabulary.write_dictionaries",
-            "cannot be written (Not a directory)",
+            "files.check_writable",
+            "--out in.pth/x/y.pt: cannot be written (Not a directory)",
             lambda: command.main(["checkpoint", original(), "--out", "in.pth/x/y.pt"]),
         ),
     ]

@@ -29,7 +29,7 @@ from vtlm_fairseq.data.region_writer import writing
 def command(*argv):
     """`vtlm-regions`, without an output file if none is named."""
     argv = [str(a) for a in argv]
-    return lambda: main(argv if argv[0] != "convert" or "--out" in argv else [*argv, "--out", "none/s.h5"])
+    return lambda: main(argv if argv[0] != "convert" or "--out" in argv else [*argv, "--out", "made.h5"])
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_finding_stores(here):
     says("regions._store_files", "empty: no .h5 file in that folder", command("info", "empty"))
     merge = command("merge", "s.h5", "--out", "text")
     says("regions._refuse_existing", "--out text: exists; remove it or add --overwrite", merge)
-    text = message("region_merge._write_virtual", command("merge", "s.h5", "--out", "new/m.h5"))
+    text = message("region_merge._write_virtual", command("merge", "s.h5", "--out", "empty/m.h5"))
     assert "s.h5 lies outside its folder" in text and "put --out above the shards, or add --copy" in text
     says(
         "region_validate.find_missing",
@@ -489,8 +489,8 @@ def test_writer(here):
         ("region_writer._check_options", "new.h5: feature_dim is 0, must be at least 1", writer(feature_dim=0)),
         ("region_writer._check_options", "new.h5: dtype 'int8', must be float16 or float32", writer(dtype="int8")),
         ("region_writer._check_options", "0 class names, must be 1 to 32767", writer(class_names=[])),
-        ("region_writer.__enter__", f"folder {here / 'none'} does not exist; make it first", writer("none/s.h5")),
-        ("region_writer.__enter__", "cannot write in /proc (", writer("/proc/s.h5")),
+        ("files.check_writable", f"folder {here / 'none'} does not exist; make it first", writer("none/s.h5")),
+        ("files.locked", "/proc/s.h5: cannot be written (No such", writer("/proc/s.h5")),
         ("region_writer.add", "new.h5: image 'a.jpg' is given twice; ids must be unique", writer()),
         ("region_writer._checked", "features have shape (2, 8), must be [R, 7]", writer(feature_dim=7)),
     ]
@@ -568,7 +568,7 @@ def test_images(here, monkeypatch):
         "region_drawing.save_drawing", "--out d.gif: must end in .png or", region_drawing.save_drawing, drawing, "d.gif"
     )
     says(
-        "region_drawing.save_drawing",
+        "files.check_writable",
         "--out none/d.png: cannot be written (No such file or directory)",
         region_drawing.save_drawing,
         drawing,

@@ -20,11 +20,12 @@ from preparation import (
 )
 
 from messages import message, says
-from vtlm_fairseq.data.binarise import binarise, new_folder
+from vtlm_fairseq.data.binarise import binarise
 from vtlm_fairseq.data.caption_files import CaptionFile, stream_lines
 from vtlm_fairseq.data.flickr30k_entities import MAX_FILE_BYTES, Box, Caption, ImageEntities, read_entities
 from vtlm_fairseq.data.prepare import check_reused_steps, prepare_folder, zip_pairs
 from vtlm_fairseq.data.text_pipeline import TextPipeline, learn_sentencepiece, load_bpe
+from vtlm_fairseq.files import new_folder
 
 
 @pytest.fixture
@@ -200,13 +201,13 @@ def test_preparation(here, monkeypatch):
             lambda: binarise(here, here, ["train"], pipeline=text, dictionary=Path("none"), workers=1),
         ),
         (
-            "binarise.new_folder",
+            "files.check_new_folder",
             "text.json: exists already; remove it or choose another --out",
             lambda: contextlib.ExitStack().enter_context(new_folder(Path("text.json"))),
         ),
         (
-            "binarise.new_folder",
-            "text.json/out.tmp: cannot be made (Not a directory); choose another --out",
+            "files.check_writable",
+            "text.json/out: cannot be written (Not a directory)",
             lambda: contextlib.ExitStack().enter_context(new_folder(Path("text.json/out"))),
         ),
     ]
@@ -410,15 +411,15 @@ def test_translation_of_captions(here):
     )
     options = {"block": 8, "settings": {}}
     says(
-        "translate_captions.__init__",
+        "translate_captions.refuse_existing",
         "x.tsv: exists already; remove it or choose another --out",
         translate_captions.BlockWriter,
         Path("x.tsv"),
         **options,
     )
     says(
-        "translate_captions.__init__",
-        "none/y.partial: cannot be written (No such file or directory)",
+        "files.check_writable",
+        "none/y.partial: cannot be written (No such file or directory): folder",
         translate_captions.BlockWriter,
         Path("none/y"),
         **options,

@@ -8,9 +8,10 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 from preparation import DATA, multi30k, needs_data, prepare_multi30k, read_lines, write
 
-from vtlm_fairseq.data import binarise, prepare
+from vtlm_fairseq.data import prepare
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import new_folder
 
 TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
 
@@ -182,14 +183,16 @@ def test_unreadable_text(raw):
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(VTLMError, match="stop"), binarise.new_folder(tmp_path / "out") as folder:
+    with pytest.raises(VTLMError, match="stop"), new_folder(tmp_path / "out") as folder:
         write(folder / "x", "half")
         raise VTLMError("stop")
     assert list(tmp_path.iterdir()) == []
-    write(tmp_path / "out.tmp/left", "from a killed run")
-    with binarise.new_folder(tmp_path / "out") as folder:
+    write(tmp_path / "out.tmp/left", "another's")
+    write(tmp_path / ".out.0123456789ab.vtlm-tmp/.vtlm-fairseq", "")
+    write(tmp_path / ".out.0123456789ab.vtlm-tmp/left", "from a killed run")
+    with new_folder(tmp_path / "out") as folder:
         write(folder / "x", "whole")
-    assert [p.name for p in tmp_path.rglob("*")] == ["out", "x"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["left", "out", "out.tmp", "x"]
 
 
 def test_lines_in_several_processes_keep_their_order():

@@ -1,6 +1,7 @@
 """``vtlm-convert``: average checkpoints, find the newest, convert and check those of the paper's code."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -13,7 +14,8 @@ import torch
 
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config, num_updates
 from vtlm_fairseq.data.names import check_name
-from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import check_writable, is_stream, locked, whole_file
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.conversion import convert
 from vtlm_fairseq.interop.vocabulary import write_dictionaries
@@ -94,6 +96,7 @@ def tolerance(text: str) -> float:
 def run_checkpoint(args: argparse.Namespace) -> int:
     """``checkpoint``: the converted file, and its dictionaries beside it."""
     folder = os.path.dirname(os.path.abspath(args.out))
+    check_writable(args.out, label=f"--out {args.out}", parents=True)
     converted = convert(args.checkpoint, folder=folder, source_lang=args.source_lang, target_lang=args.target_lang)
     write_dictionaries(converted.dictionary, folder, list(converted.languages))
     save(args.out, lambda file: torch.save(converted.state, file))
@@ -115,6 +118,8 @@ def run_checkpoint(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """``check``: one line an output; fails if one differs by more than its tolerance."""
+    if args.dump:
+        check_writable(args.dump, label=f"--dump {args.dump}")
     expected, computed = reference.check(args.checkpoint, args.reference)
     if args.dump:
         save(args.dump, lambda file: np.savez(file, **computed))
@@ -132,23 +137,13 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def save(path: str, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file under a temporary name and rename it.
+    """Write a file whole.
 
     Raises:
         VTLMError: it cannot be written.
     """
-    temporary = f"{path}.tmp{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error.__context__, OSError):  # torch says how far it came, the system why no further
-            error = error.__context__
-        raise VTLMError(f"{path}: cannot be written ({reason(error)})") from None
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with whole_file(path, "wb") as file:
+        write(file)
 
 
 def run_latest(args: argparse.Namespace) -> int:
@@ -178,23 +173,37 @@ def _symbols(checkpoint: dict) -> list[str] | None:
 
 def run_average(args: argparse.Namespace) -> int:
     """``average``: mean of the parameters; optimiser state dropped; tied tensors stay tied."""
-    result = load_checkpoint(args.checkpoints[0])
+    check_writable(args.out, label=f"--out {args.out}")
+    with contextlib.ExitStack() as stack:
+        if not is_stream(args.out):
+            stack.enter_context(locked(args.out, label=f"--out {args.out}"))
+        result = average(args.checkpoints, half=args.half)
+        save(args.out, lambda file: torch.save(result, file))
+    return 0
+
+
+def average(checkpoints: Sequence[str], *, half: bool) -> dict:
+    """A checkpoint with the mean of the parameters, in float16 on request.
+
+    Raises:
+        VTLMError: one of them cannot be read, or is of another model.
+    """
+    result = load_checkpoint(checkpoints[0])
     sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in result["model"].items()}
-    for path in args.checkpoints[1:]:
+    for path in checkpoints[1:]:
         state = load_checkpoint(path)
         model = state["model"]
         if _symbols(state) != _symbols(result) or any(
             model_config(state).get(name) != model_config(result).get(name) for name in LANGUAGES
         ):
             raise VTLMError(
-                f"{path}: another dictionary or other languages than {args.checkpoints[0]}; average checkpoints "
-                "of one model"
+                f"{path}: another dictionary or other languages than {checkpoints[0]}; average checkpoints of one model"
             )
         if model.keys() != sums.keys() or any(model[name].shape != sums[name].shape for name in sums):
-            raise VTLMError(f"{path}: other parameters than {args.checkpoints[0]}; average checkpoints of one model")
-        first, this = (Description.of_checkpoint(*one) for one in ((result, args.checkpoints[0]), (state, path)))
+            raise VTLMError(f"{path}: other parameters than {checkpoints[0]}; average checkpoints of one model")
+        first, this = (Description.of_checkpoint(*one) for one in ((result, checkpoints[0]), (state, path)))
         if other := first_other(first, this):
-            raise VTLMError(f"{path}: another {other} than {args.checkpoints[0]}; average checkpoints of one model")
+            raise VTLMError(f"{path}: another {other} than {checkpoints[0]}; average checkpoints of one model")
         for name, tensor in model.items():
             if tensor.is_floating_point():
                 sums[name] = sums[name] + tensor.double()
@@ -204,13 +213,12 @@ def run_average(args: argparse.Namespace) -> int:
             continue
         key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
         if key not in tied:
-            mean = sums[name] / len(args.checkpoints)
-            tied[key] = mean.to(torch.float16 if args.half else tensor.dtype)
+            mean = sums[name] / len(checkpoints)
+            tied[key] = mean.to(torch.float16 if half else tensor.dtype)
         result["model"][name] = tied[key]
     result["last_optimizer_state"] = None
     result["criterion"] = None
-    save(args.out, lambda file: torch.save(result, file))
-    return 0
+    return result
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStore, find_store_
 from vtlm_fairseq.data.region_validate import find_missing
 from vtlm_fairseq.data.suspicions import suspicions, take_sample
 from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.terminal import command_line, say
 
 _SHOWN_FAULTS = 20
@@ -192,8 +193,9 @@ def run_show(args: argparse.Namespace) -> int:
 
 
 def _refuse_existing(args: argparse.Namespace) -> None:
-    if os.path.exists(args.out) and not args.overwrite:
+    if os.path.exists(args.out) and not args.overwrite and not is_stream(args.out):
         raise VTLMError(f"--out {args.out}: exists; remove it or add --overwrite")
+    check_writable(args.out, label=f"--out {args.out}")
 
 
 def _doubts(files: list[str], images: list[str]) -> list[str]:

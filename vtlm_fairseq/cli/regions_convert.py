@@ -21,6 +21,7 @@ from vtlm_fairseq.data.input_image import InputImage
 from vtlm_fairseq.data.region_pickle import PickleImages
 from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStoreWriter, say_beyond
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.terminal import say
 
 _STACKED = ("ids", "boxes", "labels", "scores")
@@ -111,8 +112,9 @@ def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run_convert(args: argparse.Namespace) -> int:
     """Make a store."""
-    if os.path.exists(args.out) and not args.overwrite:
+    if os.path.exists(args.out) and not args.overwrite and not is_stream(args.out):
         raise VTLMError(f"--out {args.out}: exists; remove it or add --overwrite")
+    check_writable(args.out, label=f"--out {args.out}", streams=False)
     sizes = _check_options(args)
     images = _open(args)
     writer = RegionStoreWriter(

@@ -11,11 +11,11 @@ from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.data.text_pipeline import BPE_KINDS
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
-from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.report_data import Spelling, collect
 from vtlm_fairseq.evaluation.report_page import render_page
 from vtlm_fairseq.evaluation.report_pictures import load_pictures
 from vtlm_fairseq.evaluation.systems import describe_regions, load_model
+from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.hub import find_checkpoint
 from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     import_user_dir(args.user_dir)
+    check_writable(args.out, label=f"--out {args.out}")
     page = make_page(args)
-    write_atomically(args.out, page)
+    write_text(args.out, page, label=f"--out {args.out}")
     say(f"{args.out}: {len(args.lines)} sentences, {len(page.encode()) / 1e6:.2f} MB")
     return 0
 
@@ -125,20 +126,6 @@ def make_page(args: argparse.Namespace) -> str:
     if not pretrained:
         facts.append(f"beam {args.beam}")
     return render_page(sentences, title=args.title, facts=facts, pictures=pictures, pretrained=pretrained)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that appears when it is whole.
-
-    Raises:
-        VTLMError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise VTLMError(f"--out {path}: cannot be written ({error.strerror})") from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import csv
 import glob
 import io
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from vtlm_fairseq.evaluation.scores import (
     seed_statistics,
 )
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.terminal import command_line, write_out
 
 
@@ -171,6 +171,8 @@ def _check(args: argparse.Namespace) -> None:
         raise VTLMError("--subset holds line numbers of one test set; give one --set")
     if args.sentences and (args.set or len(args.hyp) > 1):
         raise VTLMError("--sentences takes one file of translations")
+    if args.sentences:
+        check_writable(args.sentences, label=f"--sentences {args.sentences}")
 
 
 def _references(args: argparse.Namespace) -> list[Reference]:
@@ -325,12 +327,7 @@ def _write_sentences(path: str, output: Output, reference: Reference, *, lowerca
     for number, text, wanted, *values in zip(*columns, strict=True):
         words = [" ".join(line.split()) for line in (text, wanted)]
         writer.writerow([number, *words, *(f"{value:.2f}" for value in values)])
-    temporary = f"{path}.tmp"
-    try:
-        Path(temporary).write_text(out.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise VTLMError(f"{path}: cannot be written ({error.strerror}); see --sentences") from None
+    write_text(path, out.getvalue(), label=f"--sentences {path}")
 
 
 def _tall_table(results: list[Scored]) -> Table:

@@ -4,49 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.interrupts import run_group
 
 TASK = "visual_translation_lm"
 PACKAGE = Path(__file__).resolve().parents[1]
 MAX_UNKNOWN = 20.0
 """Percentage of unknown pieces above which a given dictionary cannot belong to the BPE model."""
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Make a folder whole or not at all: the block fills `PATH.tmp`, which becomes `path` at its end.
-
-    Raises:
-        VTLMError: `path` exists, or cannot be made.
-    """
-    if path.exists():
-        raise VTLMError(f"{path}: exists already; remove it or choose another --out")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise VTLMError(f"{temporary}: cannot be made ({error.strerror}); choose another --out") from None
-    try:
-        yield temporary
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    r"""Write lines in UTF-8, each ended by `\n`."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
 
 
 def binarise(
@@ -91,14 +61,12 @@ def binarise(
             command += ["--srcdict", str(dictionary)]
         print("fairseq-preprocess ...", flush=True)
         environment = {**os.environ, "LOGLEVEL": "INFO"}
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
-        )
-        if done.returncode != 0:
-            last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+        status, output = run_group(command, env=environment)
+        if status != 0:
+            last = (output.strip().splitlines() or ["no output"])[-1]
             raise VTLMError(f"fairseq-preprocess failed: {last}")
         _rename(Path(destination), out, others, pipeline)
-    return _report(done.stdout, dictionary)
+    return _report(output, dictionary)
 
 
 def _rename(destination: Path, out: Path, others: Sequence[str], pipeline: TextPipeline) -> None:

@@ -23,6 +23,7 @@ from vtlm_fairseq.data.binarise import binarise
 from vtlm_fairseq.data.caption_files import Pair, stream_lines
 from vtlm_fairseq.data.text_pipeline import BPE_FILES, FILE_NAME, TextPipeline, learn_sentencepiece, load_bpe
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.interrupts import start_worker
 
 FILTERED = ("train", "valid")
 """Splits from which pairs may be dropped; a test set stays whole."""
@@ -87,6 +88,7 @@ _function: Callable[[Any], Any]
 def _set_function(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
+    start_worker()
 
 
 def _call_function(items: list[Any]) -> list[Any]:
@@ -109,14 +111,17 @@ def map_stream(
         items = iter(items)
         waiting: deque[Future] = deque()
         with ProcessPoolExecutor(workers, initializer=_set_function, initargs=(function,)) as pool:
-            while True:
-                while len(waiting) < _WAITING * workers and (batch := list(islice(items, _BATCH))):
-                    waiting.append(pool.submit(_call_function, batch))
-                if not waiting:
-                    return
-                done = waiting.popleft().result()
-                yield from done
-                bar.update(len(done))
+            try:
+                while True:
+                    while len(waiting) < _WAITING * workers and (batch := list(islice(items, _BATCH))):
+                        waiting.append(pool.submit(_call_function, batch))
+                    if not waiting:
+                        return
+                    done = waiting.popleft().result()
+                    yield from done
+                    bar.update(len(done))
+            finally:
+                pool.shutdown(cancel_futures=True)  # where the block was left early, no batch is begun any more
 
 
 class _ForBothSides:

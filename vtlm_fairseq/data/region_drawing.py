@@ -9,6 +9,7 @@ import numpy as np
 
 from vtlm_fairseq.data.region_store import Regions
 from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.files import whole_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +60,7 @@ def draw_regions(image: "Image.Image", regions: Regions, class_names: Sequence[s
 
 
 def save_drawing(drawing: "Image.Image", path: str) -> None:
-    """Write a drawing under a temporary name and rename it.
+    """Write a drawing whole.
 
     Raises:
         VTLMError: the name ends in neither .png nor .jpg, or the folder cannot be written.
@@ -67,12 +68,8 @@ def save_drawing(drawing: "Image.Image", path: str) -> None:
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _FORMATS:
         raise VTLMError(f"--out {path}: must end in {' or '.join(_FORMATS)}")
-    temporary = f"{path}.tmp{suffix}"
-    try:
-        drawing.save(temporary, format=_FORMATS[suffix], quality=90)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise VTLMError(f"--out {path}: cannot be written ({error.strerror})") from None
+    with whole_file(path, "wb", label=f"--out {path}") as file:
+        drawing.save(file, format=_FORMATS[suffix], quality=90)
 
 
 def _colour(label: int) -> tuple[int, int, int]:

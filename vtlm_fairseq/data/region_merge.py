@@ -1,7 +1,6 @@
 """Join region stores to one: by virtual datasets that refer to the shards, or by copying."""
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 
 import h5py
@@ -11,6 +10,7 @@ from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, enc
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.data.region_writer import add_dataset, discard, writing
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import WholeFile, check_writable
 
 _SMALL_DATASETS = {"boxes": ((4,), "float32"), "labels": ((), "int16"), "scores": ((), "float32")}
 _BLOCK = 1 << 20
@@ -41,6 +41,7 @@ def merge_stores(
     Raises:
         VTLMError: stores that do not fit together, an id given twice, or shards outside the folder of `out`.
     """
+    check_writable(out, label=f"--out {out}", streams=False)
     attributes = _check_shards(shards, out)
     store = RegionStore(shards, max_regions=None)
     if copy:
@@ -89,7 +90,7 @@ def _check_shards(shards: Sequence[str], out: str) -> dict[str, object]:
 
 
 def _write_virtual(store: RegionStore, out: str, attributes: dict[str, object]) -> None:
-    folder, name = os.path.split(os.path.realpath(out))
+    folder = os.path.dirname(os.path.realpath(out))
     sources = [os.path.relpath(os.path.realpath(path), folder) for path in store.paths]
     outside = [path for path, source in zip(store.paths, sources, strict=True) if source.split(os.sep)[0] == ".."]
     if outside:
@@ -97,26 +98,16 @@ def _write_virtual(store: RegionStore, out: str, attributes: dict[str, object]) 
             f"--out {out}: {outside[0]} lies outside its folder, and a virtual store refers only to files beside or "
             "below it; put --out above the shards, or add --copy"
         )
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-    os.close(handle)
-    try:
-        with writing(out):
-            file = h5py.File(temporary, "w", libver=("v110", "v110"), locking=False)
-            try:
-                _fill_virtual(file, store, sources)
-                file.attrs.update(attributes)
-                file.flush()
-            except BaseException:
-                discard(file, temporary)
-                raise
-            file.close()
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, out)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with WholeFile(out, wait=0) as whole, writing(out):
+        file = h5py.File(whole.temporary, "w", libver=("v110", "v110"), locking=False)
+        try:
+            _fill_virtual(file, store, sources)
+            file.attrs.update(attributes)
+            file.flush()
+        except BaseException:
+            discard(file, whole.temporary)
+            raise
+        file.close()
 
 
 def _fill_virtual(file: h5py.File, store: RegionStore, sources: list[str]) -> None:

@@ -2,9 +2,8 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from vtlm_fairseq.data.names import is_text
 from vtlm_fairseq.data.region_schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, encode_ids
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import WholeFile
 
 _CHUNK_BYTES = 4 << 20
 _BOX_TOLERANCE = 1e-6
@@ -107,7 +107,7 @@ class RegionStoreWriter:
         self._buffer: dict[str, list[np.ndarray]] = {"features": [], "boxes": [], "labels": [], "scores": []}
         self._buffered = 0
         self._file: h5py.File | None = None
-        self._temporary = ""
+        self._whole = WholeFile(self.path, wait=0)
 
     def _check_options(self, dtype: str, attributes: Mapping[str, Any], texts: Mapping[str, str]) -> None:
         if self.feature_dim < 1:
@@ -126,35 +126,30 @@ class RegionStoreWriter:
             raise VTLMError(f"{self.path}: attribute {taken[0]!r} is set by the schema; use another name")
 
     def __enter__(self) -> "RegionStoreWriter":
-        folder, name = os.path.split(os.path.abspath(self.path))
-        if not os.path.isdir(folder):
-            raise VTLMError(f"{self.path}: folder {folder} does not exist; make it first")
-        try:
-            handle, self._temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-        except OSError as error:
-            raise VTLMError(f"{self.path}: cannot write in {folder} ({error.strerror})") from None
-        os.close(handle)
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(self._whole)
             with writing(self.path):
-                self._file = h5py.File(self._temporary, "w", libver=("v110", "v110"), locking=False)
-        except BaseException:
-            os.unlink(self._temporary)
-            raise
+                self._file = h5py.File(self._whole.temporary, "w", libver=("v110", "v110"), locking=False)
+            stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                with self._discarded_on_error():
-                    self._finish()
-        finally:
-            if self._file is not None:
-                discard(self._file, self._temporary)
-                self._file = None
-            if os.path.exists(self._temporary):
-                os.unlink(self._temporary)
+        if kind is not None:
+            self._discard()
+            self._whole.__exit__(kind, error, trace)
+            return
+        with ExitStack() as stack:
+            stack.push(self._whole)
+            stack.callback(self._discard)
+            with self._discarded_on_error():
+                self._finish()
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            discard(self._file, self._whole.temporary)
+            self._file = None
 
     @contextmanager
     def _discarded_on_error(self) -> Iterator[None]:
@@ -162,9 +157,7 @@ class RegionStoreWriter:
             try:
                 yield
             except (OSError, RuntimeError):  # here, where the objects of the file are still open
-                if self._file is not None:
-                    discard(self._file, self._temporary)
-                    self._file = None
+                self._discard()
                 raise
 
     def add(
@@ -300,10 +293,6 @@ class RegionStoreWriter:
         self._file.flush()  # where the disk is full it can still be discarded, which is too late when closing fails
         self._file.close()
         self._file = None
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(self._temporary, 0o666 & ~mask)
-        os.replace(self._temporary, self.path)
 
     def _write_small(self) -> None:
         """All regions fit in one buffer: datasets of just their size, without chunks."""

@@ -29,6 +29,7 @@ from typing import Any
 
 from vtlm_fairseq.data.names import check_languages, check_name
 from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.files import write_text
 
 SCHEMA_VERSION = 1
 FILE_NAME = "text.json"
@@ -145,9 +146,7 @@ class TextPipeline:
             "bpe": {"kind": self.bpe, "file": BPE_FILES[self.bpe]},
             "sha256": {name: _sha256(folder / name) for name in self.files() if name != FILE_NAME},
         }
-        temporary = folder / f".{FILE_NAME}.tmp"
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(folder / FILE_NAME)
+        write_text(folder / FILE_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def files(self) -> list[str]:
         """Names of the files that make a folder complete: `text.json`, dictionaries, BPE model."""

@@ -26,6 +26,7 @@ from vtlm_fairseq.evaluation.systems import (
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
+from vtlm_fairseq.files import check_writable, whole_file
 from vtlm_fairseq.terminal import write_out
 
 PLOT_SUFFIXES = (".png", ".pdf")
@@ -181,7 +182,7 @@ def check_plot(path: Path) -> None:
     """Check, before anything is computed, that a plot can be drawn.
 
     Raises:
-        VTLMError: matplotlib is missing, or the file is neither PNG nor PDF.
+        VTLMError: matplotlib is missing, the file is neither PNG nor PDF, or cannot be written.
     """
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise VTLMError(f"--plot {path}: name a file that ends in {' or '.join(PLOT_SUFFIXES)}")
@@ -189,6 +190,7 @@ def check_plot(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise VTLMError("--plot needs matplotlib: pip install 'vtlm-fairseq[plots]'") from None
+    check_writable(path, label=f"--plot {path}", parents=True)
 
 
 def plot(results: dict[System, Sequence[Masses]], path: Path) -> None:
@@ -209,10 +211,5 @@ def plot(results: dict[System, Sequence[Masses]], path: Path) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize="small")
     metadata = {"Software": None} if path.suffix.lower() == ".png" else {"CreationDate": None}  # same input, same file
-    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, dpi=200, metadata=metadata)
-        temporary.replace(path)
-    except OSError as error:
-        raise VTLMError(f"--plot {path}: cannot be written ({error.strerror})") from None
+    with whole_file(path, "wb", label=f"--plot {path}", parents=True) as file:
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=200, metadata=metadata)

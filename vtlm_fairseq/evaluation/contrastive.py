@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from vtlm_fairseq.evaluation.hypotheses import read_lines
 from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
+from vtlm_fairseq.files import check_writable, write_lines
 from vtlm_fairseq.hub import MultimodalTransformer
 from vtlm_fairseq.ranges import within
 from vtlm_fairseq.terminal import write_out
@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         VTLMError: a fault of input or options.
     """
+    if args.sentences:
+        check_writable(args.sentences, label=f"--sentences {args.sentences}")
     checkpoints = list(named_checkpoints(args.systems))
     lines = ContrastiveSet.read(src=args.src, correct=args.correct, incorrect=args.incorrect, images=args.images)
     made = Table(
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sentences:
         columns = ["perplexity", "log-probability", "tokens"]
         head = ["system", "line", *(f"{side} {column}" for side in ("correct", "incorrect") for column in columns)]
-        _write(args.sentences, ["\t".join(head), *written])
+        write_lines(args.sentences, ["\t".join(head), *written], label=f"--sentences {args.sentences}")
     write_out(made.render(args.format))
     return 0
 
@@ -166,10 +168,3 @@ def _load(path: str, args: argparse.Namespace) -> MultimodalTransformer:
 
 def _values(score: Score, lenpen: float) -> tuple[float, float, int]:
     return score.perplexity, score.normalised(lenpen), score.tokens
-
-
-def _write(path: str, lines: Sequence[str]) -> None:
-    partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
-    os.replace(partial, path)

@@ -30,6 +30,7 @@ from vtlm_fairseq.evaluation.systems import (
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.terminal import write_out
 
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     systems = check_systems(args.systems)
     if not systems and args.write is None:
         raise VTLMError("nothing to do: give --system NAME=CKPT,CKPT to translate, or --write DIR to keep the variants")
+    if args.write is not None:
+        check_new_folder(args.write)
     for system in systems:
         for path in system.paths:
             system_regions(path, regions=args.regions, split=args.gen_subset)

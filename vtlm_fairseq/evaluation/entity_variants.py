@@ -11,7 +11,6 @@ from pathlib import Path
 from fairseq.data import Dictionary
 from fairseq.data.indexed_dataset import make_builder
 
-from vtlm_fairseq.data.binarise import new_folder, write_lines
 from vtlm_fairseq.data.flickr30k_entities import (
     COLOURS,
     Caption,
@@ -24,6 +23,7 @@ from vtlm_fairseq.data.flickr30k_entities import (
 from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import new_folder, write_lines
 from vtlm_fairseq.tasks.captions import read_image_names
 
 UNTOUCHED, MASKED, REMOVED = "untouched", "MASK", "REMOVE"

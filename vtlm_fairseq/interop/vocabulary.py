@@ -5,6 +5,7 @@ Here that becomes fairseq's ``<s> <pad> </s> <unk>``, the words in the same orde
 that have no use as ``madeupword`` lines, which are never drawn nor generated. The number of symbols stays the same.
 """
 
+import io
 import os
 import re
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from vtlm_fairseq.data.text_pipeline import MASK
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import write_text
 
 SPECIALS = tuple(f"<special{i}>" for i in range(10))
 ORIGINAL_START = ("<s>", "</s>", "<pad>", "<unk>", *SPECIALS)
@@ -80,22 +82,14 @@ def write_dictionaries(dictionary: Dictionary, folder: str, languages: list[str]
         VTLMError: the folder has another dictionary already, or cannot be written.
     """
     for path in (os.path.join(folder, f"dict.{language}.txt") for language in languages):
-        temporary = f"{path}.tmp{os.getpid()}"
-        try:
-            os.makedirs(folder, exist_ok=True)
-            dictionary.save(temporary)
-            with open(temporary, "rb") as new:
-                content = new.read()
-            if os.path.exists(path):
-                with open(path, "rb") as old:
-                    if old.read() != content:
-                        raise VTLMError(f"{path} is another dictionary; give --out in a folder of its own")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise VTLMError(f"{path}: cannot be written ({error.strerror})") from None
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        content = io.StringIO()
+        dictionary.save(content)
+        if os.path.exists(path):
+            with open(path, "rb") as old:
+                if old.read() != content.getvalue().encode("utf-8"):
+                    raise VTLMError(f"{path} is another dictionary; give --out in a folder of its own")
+        else:
+            write_text(path, content.getvalue(), parents=True)
 
 
 def _is_padding(symbol: str) -> bool:

@@ -26,7 +26,6 @@ from vtlm_fairseq.checkpoints import (
     check_room,
     check_whole,
     complete_best,
-    copy_file,
     load_checkpoint,
 )
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
@@ -39,6 +38,7 @@ from vtlm_fairseq.data.region_store import say_beyond
 from vtlm_fairseq.data.split_files import check_valid_subsets, language_pairs
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
+from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.models.embeddings import check_region_positions
@@ -594,5 +594,4 @@ def place_beside(source: str, folder: str) -> None:
     """Copy a file into the folder of the checkpoints, unless it is there."""
     target = os.path.join(folder, os.path.basename(source))
     if os.path.realpath(source) != os.path.realpath(target):
-        os.makedirs(folder, exist_ok=True)
-        copy_file(source, target)
+        copy_file(source, target, parents=True)
