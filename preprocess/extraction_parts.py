@@ -23,7 +23,7 @@ from vtlm_fairseq.data.region_merge import copy_regions
 from vtlm_fairseq.data.region_schema import decode, read_header
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files import MARKER, check_writable, locked, mark_folder, remove_folder, write_text
+from vtlm_fairseq.files import MARKER, cannot_be_written, check_writable, locked, mark_folder, remove_folder, write_text
 from vtlm_fairseq.json_objects import parse_object
 
 Failure = tuple[str, str, str]  # image id, path, reason
@@ -83,7 +83,7 @@ class Extraction:
         try:
             mark_folder(self.folder)
         except OSError as error:
-            raise VTLMError(f"--out {self.out}: cannot write in {self.folder} ({error.strerror})") from None
+            raise cannot_be_written(str(self.folder), error) from None
 
     def _leave_folder(self) -> None:
         """Of a run that did not finish a part nothing is left."""

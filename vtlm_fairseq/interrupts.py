@@ -85,8 +85,11 @@ def exit_on_signal() -> Iterator[None]:
 
 def end_children() -> None:
     """End the children of multiprocessing: pools, loaders' workers."""
-    for child in multiprocessing.active_children():
+    children = multiprocessing.active_children()
+    for child in children:
         child.kill()
+    for child in children:
+        child.join(5)
 
 
 def start_worker() -> None:
