@@ -14,9 +14,10 @@ from fairseq.tasks import FairseqTask
 from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 
-from vtlm_fairseq.checkpoints import copy_file, load_checkpoint, num_updates
+from vtlm_fairseq.checkpoints import load_checkpoint, num_updates
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.terminal import get_logger
 
 logger = get_logger(__name__)
