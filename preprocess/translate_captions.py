@@ -22,18 +22,19 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 from fairseq.data import encoders
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from vtlm_fairseq.checkpoints import load_checkpoint
+from vtlm_fairseq.checkpoint_guard import check_stock
 from vtlm_fairseq.data.caption_files import stream_lines
 from vtlm_fairseq.data.names import check_language
 from vtlm_fairseq.data.text_pipeline import load_bpe
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import cannot_be_written, check_writable, is_stream, locked, whole_file, write_text
 from vtlm_fairseq.json_objects import parse_object
+from vtlm_fairseq.loading import load_models
 from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
 from vtlm_fairseq.terminal import command_line, say
 
@@ -84,14 +85,12 @@ class TextTranslator:
     def __init__(self, arguments: argparse.Namespace) -> None:
         folder = arguments.model
         paths = [str(folder / name) for name in arguments.checkpoint.split(":")]
-        for path in paths:
-            load_checkpoint(path, mmap=True)  # one line for what torch's restricted mode refuses
         for lang in (arguments.source_lang, arguments.target_lang):
             check_language(lang, f"--model {folder}")
             if not (folder / f"dict.{lang}.txt").is_file():
                 raise VTLMError(f"{folder / f'dict.{lang}.txt'}: no such file; see --model, -s and -t")
         overrides = {"data": str(folder), "source_lang": arguments.source_lang, "target_lang": arguments.target_lang}
-        self.models, cfg, self.task = checkpoint_utils.load_model_ensemble_and_task(paths, arg_overrides=overrides)
+        self.models, cfg, self.task = load_models(paths, overrides, check=check_stock)
         self.cuda = torch.cuda.is_available() and not arguments.cpu
         for model in self.models:
             if self.cuda:

@@ -1,6 +1,5 @@
 """Read fairseq checkpoints in torch's restricted mode, with one line for what cannot be read."""
 
-import glob
 import os
 import pickle
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from vtlm_fairseq.checkpoint_guard import USER_DIR, check_parts, check_plain, derives, names
 from vtlm_fairseq.data.names import check_languages
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import copy_file
@@ -21,7 +21,6 @@ _UNREADABLE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, AssertionError,
     MemoryError, struct.error, pickle.UnpicklingError,
 )  # fmt: skip
-USER_DIR = ", nor derived from one in a folder given by --user-dir"
 
 
 def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
@@ -45,7 +44,10 @@ def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
             raise ValueError("no model in it")
         if not isinstance(state.get("cfg") or {}, dict) or not isinstance(model_config(state), dict):
             raise ValueError("no configuration of a model in it")
+        check_plain(state, path)
         return state
+    except VTLMError:
+        raise
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         reason = reason if type(error) is ValueError else f"{type(error).__name__}: {reason}"
@@ -58,21 +60,30 @@ def read_model_config(path: str) -> dict:
     Raises:
         VTLMError: unreadable, or of another model.
     """
-    state = load_checkpoint(path, mmap=True)
+    return check_config(load_checkpoint(path, mmap=True), path)
+
+
+def check_config(state: Mapping, path: str) -> dict:
+    """The model configuration of a checkpoint that was read; its task and model must be of this package.
+
+    Raises:
+        VTLMError: of another task or model, or naming other parts that are not known to be harmless.
+    """
     from fairseq.tasks import TASK_REGISTRY
 
-    config, task = model_config(state), (state.get("cfg") or {}).get("task")
-    name = task.get("_name") if isinstance(task, dict) else task
-    if state.get("args") is not None or not (name is None or _derives(name, TASK_REGISTRY)):
-        raise VTLMError(f"{path}: task {name!r} is not one of this package{USER_DIR}")
+    check_parts(state, path)
+    config = model_config(state)
+    for name in names("task", (state.get("cfg") or {}).get("task")):
+        if not derives(TASK_REGISTRY.get(name)):
+            raise VTLMError(f"{path}: task {name!r} is not one of this package{USER_DIR}")
     check_model_name(config, path)
     langs = config.get("langs")
-    names = langs.split(",") if isinstance(langs, str) else [langs]
-    check_languages((*names, config.get("source_lang"), config.get("target_lang")), path)
+    languages = langs.split(",") if isinstance(langs, str) else [langs]
+    check_languages((*languages, config.get("source_lang"), config.get("target_lang")), path)
     return config
 
 
-def check_model_name(config: Mapping, path: str) -> None:
+def check_model_name(config: Mapping | Namespace, path: str) -> None:
     """Refuse the configuration of a model that is neither of this package nor derived from one of its classes.
 
     A checkpoint names the class that is built from its configuration, and some of fairseq's evaluate strings of theirs
@@ -83,15 +94,10 @@ def check_model_name(config: Mapping, path: str) -> None:
     """
     from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 
-    name = config.get("_name")
-    if not _derives(name, {**MODEL_REGISTRY, **ARCH_MODEL_REGISTRY}):
-        raise VTLMError(f"{path}: model {name!r} is not one of this package{USER_DIR}")
-
-
-def _derives(name, registry: Mapping[str, type]) -> bool:
-    """Whether a name is registered for a class of this package or one derived from such."""
-    kind = registry.get(name) if isinstance(name, str) else None
-    return kind is not None and any(base.__module__.startswith("vtlm_fairseq.") for base in kind.__mro__)
+    registry = {**MODEL_REGISTRY, **ARCH_MODEL_REGISTRY}
+    for name in names("model", config) or [None]:
+        if not isinstance(name, str) or not derives(registry.get(name)):
+            raise VTLMError(f"{path}: model {name!r} is not one of this package{USER_DIR}")
 
 
 def model_config(state: dict) -> dict:
@@ -110,21 +116,6 @@ def advise_latest(path: str) -> Iterator[None]:
             raise
         folder = os.path.dirname(path) or "."
         raise VTLMError(f"{error}; if it is cut off, vtlm-convert latest {folder} names the newest whole one") from None
-
-
-def check_whole(path: str) -> None:
-    """Refuse a checkpoint that is cut off, before fairseq reads it.
-
-    torch writes zip files, whose table of contents comes last: only files without one are read.
-
-    Raises:
-        VTLMError: missing (and so are shards of it), cut off, or no file of torch's.
-    """
-    if not glob.glob(f"{glob.escape(path.removesuffix('.pt'))}*"):
-        raise VTLMError(f"{path}: no such file")
-    if os.path.isfile(path) and not zipfile.is_zipfile(path):
-        with advise_latest(path):
-            load_checkpoint(path)
 
 
 def num_updates(state: Mapping) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 from fairseq.data import FairseqDataset
 
 from vtlm_fairseq.checkpoints import read_model_config
@@ -18,6 +18,7 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
+from vtlm_fairseq.loading import load_models
 from vtlm_fairseq.user_dir import import_user_dir
 
 _loading = threading.Lock()
@@ -72,16 +73,13 @@ class Translator:
             "source_lang": config["source_lang"],
             "target_lang": config["target_lang"],
             "eval_bleu": False,
-            "path": os.pathsep.join(paths),
         }
         for name, value in (("max_regions", max_regions), ("region_order", region_order)):
             if value is not None:
                 overrides[name] = value
         self.pipeline = None if preprocessed else TextPipeline.load(folder)
         with _loading, raise_instead_of_exit():
-            self.models, cfg, self.task = checkpoint_utils.load_model_ensemble_and_task(
-                list(paths), arg_overrides=overrides
-            )
+            self.models, cfg, self.task = load_models(paths, overrides)
         self.regions = regions
         self.region_order = self.task.option("region_order")
         self.source_lang, self.target_lang = config["source_lang"], config["target_lang"]

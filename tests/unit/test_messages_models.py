@@ -23,7 +23,7 @@ from tiny import (
     translation_config,
     translation_task,
 )
-from vtlm_fairseq import checkpoints, precision
+from vtlm_fairseq import checkpoint_guard, checkpoints, loading, precision
 from vtlm_fairseq.cli import convert as command
 from vtlm_fairseq.cli import translate
 from vtlm_fairseq.data.batching import FAULT, raise_fault
@@ -71,12 +71,51 @@ def test_checkpoints_that_hold_something_else(here):
 def test_checkpoints_that_cannot_be_copied(here):
     Path("file").touch()
     says("files.check_writable", "file/x.pt: cannot be written (", checkpoints.copy_file, "file", "file/x.pt")
-    says("checkpoints.check_whole", "none.pt: no such file", checkpoints.check_whole, "none.pt")
+    says("checkpoints.load_checkpoint", "none.pt: no such file", loading.check_files, "none.pt")
     room = (checkpoints.check_room, ".", 1 << 60, 0.0)
     says("checkpoints.check_room", " MiB are free, a checkpoint takes 1,099,511,627,776.0; make room", *room)
     config = {"cfg": {"model": {"_name": "vtlm"}}}
     paths = [saved({"model": {"a": torch.ones(n)}, **config}, f"{n}.pt") for n in (1, 2)]
     says("convert.average", "2.pt: other parameters than 1.pt", command.main, ["average", *paths, "--out", "x.pt"])
+
+
+def test_configurations_that_are_not_plain(here):
+    deep, model = {}, {"_name": "vtlm", "langs": "de,en"}
+    for _ in range(30):
+        deep = {"a": deep}
+    torch.save({"model": {}, "cfg": {"model": {**model, "encoder_layers": 1 << 40}, "task": None}}, "big.pt")
+    Path("x-shard0.pt").touch()
+    rows = [
+        ("check_plain", "holds an interpolation (a: '${oc.env:HOME}')", {"cfg": {"a": "${oc.env:HOME}"}}),
+        ("check_plain", "adam_betas in its configuration is code", {"cfg": {"optimizer": {"adam_betas": "f()"}}}),
+        ("_leaves", "is nested without end", {"cfg": deep}),
+        ("_leaves", "has a name that is float, not text", {"cfg": {1.5: 3}}),
+        ("_leaves", "its configuration holds a Tensor (a), not values", {"cfg": {"a": torch.zeros(1)}}),
+    ]
+    for site, words, state in rows:
+        says(f"checkpoint_guard.{site}", words, checkpoint_guard.check_plain, state, "x.pt")
+    rows = [
+        ("check_parts", "with options of older versions of fairseq (args) is not", {"args": {}}),
+        ("check_part", "gives no name of a model", {"cfg": {"model": {"fconv": {}}}}),
+        ("check_part", "bpe would fetch m from 'http://h'", {"cfg": {"bpe": {"_name": "bytes", "m": "http://h"}}}),
+    ]
+    for site, words, state in rows:
+        says(f"checkpoint_guard.{site}", words, checkpoint_guard.check_parts, state, "x.pt")
+    rows = [
+        ("its options (args) are a list, not those", {"args": []}),
+        ("task 'ctc' is not translation", {"cfg": {"task": {"_name": "ctc"}}}),
+        ("model 'fconv' is no Transformer", {"cfg": {"model": {"_name": "fconv"}}}),
+    ]
+    for words, state in rows:
+        says("checkpoint_guard.check_stock", words, checkpoint_guard.check_stock, state, "x.pt")
+    own = {**model, "_name": "mine"}
+    for site, words, config in (
+        ("checkpoints.check_config", "x.pt: task 'mine' is not one of this package", {"task": own, "model": model}),
+        ("checkpoints.check_model_name", "x.pt: model 'mine' is not one of this package", {"model": own}),
+    ):
+        says(site, words, checkpoints.check_config, {"cfg": config}, "x.pt")
+    says("loading.check_beside", "x-shard0.pt lies beside x.pt", loading.check_beside, "x.pt")
+    says("loading.load_models", "no model can be built from it", loading.load_models, ["big.pt"], {})
 
 
 def test_pairs_that_fit_no_batch():
@@ -94,12 +133,12 @@ def test_checkpoints_of_something_else(here):
     rows = [
         ("checkpoints.load_checkpoint", "none.pt: no such file", lambda: checkpoints.load_checkpoint("none.pt")),
         (
-            "checkpoints.read_model_config",
+            "checkpoint_guard.check_part",
             "x.pt: task 'translation' is not one of this package",
             lambda: checkpoints.read_model_config(saved({"model": {}, "cfg": {"task": {"_name": "translation"}}})),
         ),
         (
-            "checkpoints.check_model_name",
+            "checkpoint_guard.check_part",
             "x.pt: model 'transformer' is not one of this package",
             lambda: checkpoints.read_model_config(saved({"model": {}, "cfg": {"model": {"_name": "transformer"}}})),
         ),
@@ -346,8 +385,8 @@ def test_models_in_training(here):
             build("--autocast", "fp16"),
         ),
         (
-            "captions.build_criterion",
-            "error: --criterion ctc is for speech; choose another",
+            "checkpoint_guard.check_part",
+            "--criterion: criterion 'ctc' is not one of this package",
             lambda: translation_task("bin").build_criterion(SimpleNamespace(_name="ctc")),
         ),
         (

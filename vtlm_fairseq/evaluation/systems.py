@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 from fairseq.data import FairseqDataset
 from fairseq.tasks import FairseqTask
 from torch import nn
@@ -20,6 +20,7 @@ from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.data.region_store import RegionStore, find_store_files
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.hub import find_checkpoint
+from vtlm_fairseq.loading import load_models
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.ranges import within
 
@@ -216,7 +217,7 @@ def load_model(
     }
     if region_order is not None:
         overrides["region_order"] = region_order
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
+    models, _, task = load_models([path], overrides)
     task.load_dataset(split)
     cuda = torch.cuda.is_available() and not cpu
     model = models[0].cuda() if cuda else models[0]

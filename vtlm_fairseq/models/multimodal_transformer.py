@@ -9,6 +9,7 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model
 from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_task
+from vtlm_fairseq.loading import CheckedHub
 from vtlm_fairseq.models.config import EncoderConfig
 from vtlm_fairseq.models.decoder import CaptionDecoder
 from vtlm_fairseq.models.description import fill_defaults
@@ -58,7 +59,7 @@ class MultimodalTransformerTinyConfig(MultimodalTransformerConfig):
 
 
 @register_model("multimodal_transformer", dataclass=MultimodalTransformerConfig)
-class MultimodalTransformer(FairseqEncoderDecoderModel):
+class MultimodalTransformer(CheckedHub, FairseqEncoderDecoderModel):
     """The pre-training encoder and a decoder of the same recipe; the two halves share no parameters.
 
     With ``region_dim`` 0 it is a text-only NMT model without region parameters.

@@ -8,6 +8,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_task
+from vtlm_fairseq.loading import CheckedHub
 from vtlm_fairseq.models.config import EncoderConfig
 from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.embeddings import initialise
@@ -40,7 +41,7 @@ class VTLMTinyConfig(VTLMConfig):
 
 
 @register_model("vtlm", dataclass=VTLMConfig)
-class VTLMModel(BaseFairseqModel):
+class VTLMModel(CheckedHub, BaseFairseqModel):
     """Encoder, masked-word head (tied weights and a bias) and region-label head.
 
     Without regions (``region_dim`` 0) it is TLM and has no region parameters at all.

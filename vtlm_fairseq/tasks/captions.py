@@ -21,10 +21,10 @@ from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
 from vtlm_fairseq import ranges
+from vtlm_fairseq.checkpoint_guard import check_part
 from vtlm_fairseq.checkpoints import (
     check_model_name,
     check_room,
-    check_whole,
     complete_best,
     load_checkpoint,
 )
@@ -40,6 +40,7 @@ from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
+from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.models.embeddings import check_region_positions
 from vtlm_fairseq.models.encoder import match_source_length, share_states
@@ -169,6 +170,12 @@ class CaptionsTask(DescribedTask):
         return dictionary
 
     @classmethod
+    def add_args(cls, parser) -> None:
+        """As fairseq's; the parser then checks the checkpoints of ``--path``."""
+        super().add_args(parser)
+        check_path_option(parser)
+
+    @classmethod
     def setup_task(cls, cfg, **kwargs):
         """Infer the language pair, load and compare the dictionaries.
 
@@ -177,9 +184,11 @@ class CaptionsTask(DescribedTask):
         """
         with exit_on_error():
             # a Namespace of fairseq-train has no such option: the interpolation is then left as it is
-            if not kwargs.get("from_checkpoint") and cfg.path and not cfg.path.startswith("${"):
-                for path in utils.split_paths(cfg.path):
-                    check_whole(path)
+            for path in utils.split_paths(cfg.path) if cfg.path and not cfg.path.startswith("${") else ():
+                if kwargs.get("from_checkpoint"):
+                    check_beside(path)
+                else:
+                    check_files(path, **sharding(cfg))
             if not kwargs.get("from_checkpoint"):
                 ranges.check_ranges(cfg, ranges.TASK)
                 if (whole := whole_config(cfg)) is not None:
@@ -262,9 +271,8 @@ class CaptionsTask(DescribedTask):
         ``fairseq-validate`` calls this without ``from_checkpoint``, so unknown fields would end in an error. It takes
         the configuration from the checkpoint, and ``ctc``, a criterion for speech, evaluates strings in it as Python.
         """
-        if getattr(cfg, "_name", None) == "ctc":
-            raise SystemExit("error: --criterion ctc is for speech; choose another")
         with exit_on_error():
+            check_part("criterion", cfg, "--criterion")
             check_criterion(self, cfg)
             ranges.check_ranges(cfg, ranges.CRITERION)
             criterion = super().build_criterion(cfg, from_checkpoint=True)
@@ -347,6 +355,8 @@ class CaptionsTask(DescribedTask):
         src, tgt = self.cfg.source_lang, self.cfg.target_lang
         parts = self.split_parts(folder, split, combine=combine)
         self.watch_files(folder, parts)
+        if self.cfg.dataset_impl == "fasta":  # fairseq hands the file's name to a shell
+            raise VTLMError("--dataset-impl fasta is for proteins; prepare the text with fairseq-preprocess")
         with unreadable_text(folder, split):
             pair = load_langpair_dataset(
                 folder,
@@ -549,6 +559,14 @@ def unreadable_text(folder: str, split: str) -> Iterator[None]:
             f"{folder}: the binarised text of {split} cannot be read ({reason(error)}); leave out --dataset-impl, or "
             "prepare the data again"
         ) from None
+
+
+def sharding(cfg) -> dict:
+    """What a command says about shards of its checkpoint, for :func:`vtlm_fairseq.loading.check_files`."""
+    whole = whole_config(cfg)
+    if whole is None:
+        return {}
+    return {"suffix": whole.checkpoint.checkpoint_suffix or "", "shards": whole.checkpoint.checkpoint_shard_count}
 
 
 def language_pair(folder: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fairseq import utils
 
+from vtlm_fairseq.checkpoint_guard import check_parts
 from vtlm_fairseq.checkpoints import advise_latest, load_checkpoint
 from vtlm_fairseq.data.detector import Detector, check_detector
 from vtlm_fairseq.data.dictionary import check_symbols
@@ -16,6 +17,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.models import description
 from vtlm_fairseq.models.description import Description, Relation
 from vtlm_fairseq.models.embeddings import IMAGE
+from vtlm_fairseq.tasks.runs import whole_config
 from vtlm_fairseq.terminal import get_logger
 
 logger = get_logger(__name__)
@@ -76,6 +78,7 @@ class DescribedTask:
             return None
         with advise_latest(path):
             state = load_checkpoint(path, mmap=True)
+        check_parts(state, path)
         # fairseq's trainer does not call load_state_dict of the task, so the dictionary is compared here too
         task_state = state.get("task_state") or {}
         check_symbols(task_state.get("symbols"), self.source_dictionary, path)
@@ -87,6 +90,9 @@ class DescribedTask:
         path = self.cfg.restore_file
         if path == "checkpoint_last.pt":
             path = os.path.join(self.cfg.save_dir, path)
+            whole = whole_config(self.cfg)
+            if whole is not None and not os.path.isfile(path):
+                path = whole.checkpoint.get("continue_once") or path
         return path if os.path.isfile(path) else None
 
     def default_langs(self) -> str:
