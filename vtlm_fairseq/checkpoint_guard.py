@@ -109,13 +109,14 @@ def check_parts(state: Mapping, path: str) -> None:
         check_part(part, config.get(part), path)
 
 
-def check_part(part: str, config, path: str) -> None:
+def check_part(part: str, config, path: str, *, built: bool = False) -> None:
     """Refuse one part of a configuration by the names that it gives, whatever its form.
 
     Args:
         part: ``task``, ``model`` or a key of `KNOWN`.
         config: a name, or a mapping or Namespace of options; None is none.
         path: of the checkpoint, for messages.
+        built: it is about to be built, so that it must be registered.
 
     Raises:
         VTLMError: one of the names is registered for a class that is not known to be harmless.
@@ -126,7 +127,11 @@ def check_part(part: str, config, path: str) -> None:
     registry = _registry(part)
     for name in found:
         kind = registry.get(name) if isinstance(name, str) else None
-        if not isinstance(name, str) or (kind is not None and not _is_harmless(part, name, kind)):
+        if (
+            not isinstance(name, str)
+            or (kind is None and built)
+            or (kind is not None and not _is_harmless(part, name, kind))
+        ):
             raise VTLMError(f"{path}: {part} {name!r} is not one of this package{USER_DIR}")
     if part in ("bpe", "tokenizer") and not isinstance(config, str):
         for option, value in _leaves(_options(config), path):

@@ -1,4 +1,7 @@
-"""Fuzz fairseq checkpoints: cut off, flipped bits in the pickle, foreign classes; nothing in them may run."""
+"""Fuzz fairseq checkpoints: cut off, flipped bits in the pickle, foreign classes, names of what evaluates.
+
+Nothing in them may run, and no name that is not harmless may pass.
+"""
 
 import io
 import os
@@ -6,6 +9,7 @@ import pickle
 import random
 import struct
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import torch
 from fuzzing import Case, main
 from mutations import damage
 
+from vtlm_fairseq.checkpoint_guard import check_parts
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config, read_model_config
 
 
@@ -34,7 +39,9 @@ def setup(folder: Path) -> Case:
             data = with_pickle(bases[0], damage(rng, pickle_of(bases[0]), most=3))
         elif kind < 0.85:
             data = with_pickle(bases[0], hostile_pickle(rng, mark))
-        elif kind < 0.92:
+        elif kind < 0.9:
+            data = _save(spelled(rng, mark))
+        elif kind < 0.95:
             data = rng.choice((hostile_pickle(rng, mark), pickle.dumps(plain(rng)), b"", b"PK\3\4", b"\x80\x02."))
         else:
             data = _save(plain(rng))
@@ -46,6 +53,8 @@ def setup(folder: Path) -> Case:
                 "no model"
             )
             read_model_config(str(path))
+            check_parts(state, str(path))
+            harmless(state)
         finally:
             executed = mark.exists()
             mark.unlink(missing_ok=True)
@@ -81,6 +90,53 @@ def plain(rng: random.Random):
     other = (None, 3, "x", [], {}, {"model": None}, {"model": 3}, {3: torch.zeros(1)}, {"a": 3}, torch.zeros(2), [1, 2])
     state[key] = rng.choice(other)
     return rng.choice((state, state, state, [], 3, {"model": {}}, torch.zeros(3), {}))
+
+
+PARTS = ("task", "model", "criterion", "optimizer", "lr_scheduler", "tokenizer", "bpe", "scoring")
+KEYS = ("_name", "arch", *PARTS)
+HARMLESS = {
+    "visual_translation_lm", "multimodal_translation", "vtlm_tiny", "multimodal_transformer", "vtlm", "cross_entropy",
+    "adam", "fixed", "space", "sentencepiece", "bleu",
+}  # fmt: skip
+HARMFUL = {
+    "task": {"translation", "audio_pretraining"}, "model": {"fconv", "wav2vec", "transformer_lm"},
+    "criterion": {"ctc", "sentence_ranking", "composite_loss", "wav2vec"}, "optimizer": {"composite"},
+    "lr_scheduler": set(), "tokenizer": set(), "bpe": {"gpt2", "bert"}, "scoring": {"bert_score"},
+}  # fmt: skip
+NAMES = (*sorted(HARMLESS), *sorted(set().union(*HARMFUL.values())), None, 3, "none such")
+
+
+def spelled(rng: random.Random, mark: Path) -> dict:
+    """A checkpoint whose configuration names parts in any place and form, with code for their options."""
+    state = checkpoint()
+    code = f"open({str(mark)!r}, 'w')"
+    for _ in range(rng.randint(1, 3)):
+        part = rng.choice(PARTS)
+        options = {"encoder_layers": code, "wer_args": code, "adam_betas": rng.choice((code, "(0.9, 0.98)", [0.9, 1]))}
+        options |= {rng.choice(KEYS): rng.choice(NAMES) for _ in range(rng.randint(1, 3))}
+        if rng.random() < 0.2:
+            options[rng.choice(("data", "m"))] = rng.choice(("${oc.env:HOME}", "${task}", "http://h/x", options))
+        forms = (dict, OrderedDict, lambda each: Namespace(**each), lambda each: [each], lambda each: rng.choice(NAMES))
+        value = rng.choice(forms)(options)
+        state["cfg"][part] = {rng.choice(NAMES): value} if rng.random() < 0.1 else value
+    if rng.random() < 0.1:
+        state["args"] = rng.choice((Namespace(**options), options, "x"))
+    return state
+
+
+def harmless(state: dict) -> None:
+    """Demand that what has passed names only what is known, by the names alone and not by the code under test."""
+    assert state.get("args") is None, "old options have passed"
+    for part in PARTS:
+        value = state["cfg"].get(part)
+        options = (
+            vars(value) if isinstance(value, Namespace) else value if isinstance(value, dict) else {"_name": value}
+        )
+        for key in ("_name", part, *(("arch",) if part == "model" else ())):
+            assert str(options.get(key)) not in HARMFUL[part], f"{part} {options[key]!r} has passed"
+        if not isinstance(value, str):
+            assert "${" not in str(value), "an interpolation has passed"
+            assert "open(" not in str(options.get("adam_betas")), "code has passed"
 
 
 def _save(value, **options) -> bytes:

@@ -174,7 +174,7 @@ def test_what_a_checkpoint_names_is_neither_imported_nor_written(run, corpus, cl
 
 def test_data_that_a_shell_would_read(run, corpus, clean, tmp_path):
     """fairseq hands the name of a FASTA file to a shell; checkpoint and data folder could agree on one that runs."""
-    lang = "x;touch${IFS}executed;y"
+    lang = "x;>executed;y"
     data = tmp_path / "bin"
     data.mkdir()
     for file in corpus.data.iterdir():
@@ -185,7 +185,7 @@ def test_data_that_a_shell_would_read(run, corpus, clean, tmp_path):
     model = {**clean["cfg"]["model"], "langs": f"de,{lang}", "source_lang": lang}
     task = {**clean["cfg"]["task"], "dataset_impl": "fasta", "source_lang": lang, "target_lang": "de"}
     path = hostile(clean, {"model": model, "task": task}, tmp_path / "x.pt")
-    done = run("vtlm_fairseq.cli.probe", "contrastive", data, "--system", path, "--cpu", cwd=tmp_path, ok=False)
+    done = run.validate(data, path, "--valid-subset", "test", task=TASK, cwd=tmp_path, ok=False)
     assert not (tmp_path / "executed").exists()
     done.fault("--dataset-impl fasta is for proteins; prepare the text with")
 
@@ -212,16 +212,21 @@ def test_a_checkpoint_of_a_users_own_parts_still_loads(run, corpus, clean, tmp_p
 
 
 def test_the_object_that_was_checked_is_the_one_that_is_built(corpus, clean, tmp_path, monkeypatch):
-    """The file is opened once by each loading: one that is exchanged in between has no say."""
+    """A file that is exchanged between two readings is checked again, and fairseq reads none by itself."""
+    mark = tmp_path / "executed"
+    changes = spellings(f"__import__('os').mkdir({str(mark)!r})", str(mark), corpus.data)["task and model of fairseq"]
     path = hostile(clean, {}, tmp_path / "x.pt")
-    opened = []
+    other = hostile(clean, changes, tmp_path / "other.pt")
     load = torch.load
 
-    def count(file, *args, **kwargs):
-        opened.append(file)
-        return load(file, *args, **kwargs)
+    def exchange(file, *args, **kwargs):
+        state = load(file, *args, **kwargs)
+        os.replace(shutil.copy(other, tmp_path / "copy.pt"), path)
+        return state
 
-    monkeypatch.setattr(torch, "load", count)
-    model = MultimodalTransformer([path], data=str(corpus.data), preprocessed=True, cpu=True)
-    assert len(model.translate(["a b"])) == 1
-    assert opened == [path]
+    options = {"data": str(corpus.data), "preprocessed": True, "cpu": True}
+    assert len(MultimodalTransformer([path], **options).translate(["a b"])) == 1
+    monkeypatch.setattr(torch, "load", exchange)
+    with pytest.raises(VTLMError, match="is not one of this package"):
+        MultimodalTransformer([path], **options)
+    assert not mark.exists()

@@ -272,7 +272,7 @@ class CaptionsTask(DescribedTask):
         the configuration from the checkpoint, and ``ctc``, a criterion for speech, evaluates strings in it as Python.
         """
         with exit_on_error():
-            check_part("criterion", cfg, "--criterion")
+            check_part("criterion", cfg, "--criterion", built=True)
             check_criterion(self, cfg)
             ranges.check_ranges(cfg, ranges.CRITERION)
             criterion = super().build_criterion(cfg, from_checkpoint=True)
