@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from vtlm_fairseq.checkpoint_guard import check_stock
+from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.data.caption_files import stream_lines
 from vtlm_fairseq.data.names import check_language
 from vtlm_fairseq.data.text_pipeline import load_bpe
@@ -85,6 +86,8 @@ class TextTranslator:
     def __init__(self, arguments: argparse.Namespace) -> None:
         folder = arguments.model
         paths = [str(folder / name) for name in arguments.checkpoint.split(":")]
+        for path in paths:
+            load_checkpoint(path, mmap=True)  # its faults before those of the folder
         for lang in (arguments.source_lang, arguments.target_lang):
             check_language(lang, f"--model {folder}")
             if not (folder / f"dict.{lang}.txt").is_file():
