@@ -124,7 +124,7 @@ def num_updates(state: Mapping) -> int:
     return history[-1].get("num_updates", 0)
 
 
-def complete_best(folder: str, restored: str) -> None:
+def complete_best(folder: str, restored: str, *, suffix: str = "") -> None:
     """Make ``checkpoint_best.pt`` again where a kill came before it was whole.
 
     fairseq writes the best checkpoint as a copy in place. A run that goes on from the file that it is a copy of would
@@ -133,9 +133,10 @@ def complete_best(folder: str, restored: str) -> None:
     Args:
         folder: of the checkpoints.
         restored: the checkpoint that the run goes on from.
+        suffix: ``--checkpoint-suffix``.
     """
     state = load_checkpoint(restored, mmap=True)
-    extra, best = state.get("extra_state") or {}, os.path.join(folder, "checkpoint_best.pt")
+    extra, best = state.get("extra_state") or {}, os.path.join(folder, f"checkpoint_best{suffix}.pt")
     if extra.get("val_loss") is None or extra["val_loss"] != extra.get("best"):
         return
     if os.path.isfile(best):

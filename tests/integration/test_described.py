@@ -104,6 +104,19 @@ def test_a_resumed_run_has_the_options_of_the_first_call(run, corpus, unusual, t
         refused.fault(option)
 
 
+def test_a_run_with_a_suffix_goes_on_from_its_own_checkpoint(run, corpus, tmp_path):
+    """``checkpoint_last.x.pt`` is the one that fairseq restores, and the one that is compared and completed."""
+    argv = ("--checkpoint-suffix=.x", "--max-update", "3", "--region-positions", "2", "--max-regions", "2")
+    run.pretrain(corpus.data, tmp_path, *argv, regions=corpus.regions)
+    best = tmp_path / "checkpoint_best.x.pt"
+    best.unlink()
+    gone_on = run.pretrain(corpus.data, tmp_path, argv[0], "--max-update", "4", regions=corpus.regions)
+    assert "at most 2 regions" in gone_on.output
+    assert best.is_file() and not (tmp_path / "checkpoint_best.pt").exists()
+    refused = run.pretrain(corpus.data, tmp_path, argv[0], "--max-regions", "3", regions=corpus.regions, ok=False)
+    refused.fault("--max-regions")
+
+
 def test_an_average_is_of_one_model(run, unusual, tmp_path):
     """Heads and epsilon do not show in the shapes, regions in no tensor at all."""
     _, path = unusual

@@ -302,7 +302,7 @@ class CaptionsTask(DescribedTask):
                 self.started = time.time()
                 restored = self.restored_checkpoint()
                 if restored and os.path.dirname(os.path.abspath(restored)) == os.path.abspath(save_dir):
-                    complete_best(save_dir, restored)
+                    complete_best(save_dir, restored, suffix=self.checkpoint_suffix())
             if os.path.exists(os.path.join(folder, "text.json")):
                 names += TextPipeline.load(folder).files()
             for name in dict.fromkeys(names):

@@ -85,14 +85,20 @@ class DescribedTask:
         (self.doubts.norms.adopt if relation is Relation.RESUME else self.doubts.norms.precede)(task_state)
         return relation, Description.of_checkpoint(state, path)
 
+    def checkpoint_suffix(self) -> str:
+        """``--checkpoint-suffix``, which fairseq puts before ``.pt``; empty where a task was made by itself."""
+        whole = whole_config(self.cfg)
+        return "" if whole is None else whole.checkpoint.checkpoint_suffix or ""
+
     def restored_checkpoint(self) -> str | None:
         """Path of the checkpoint that the trainer is about to restore; None for a fresh start."""
-        path = self.cfg.restore_file
+        path, whole, suffix = self.cfg.restore_file, whole_config(self.cfg), self.checkpoint_suffix()
         if path == "checkpoint_last.pt":
-            path = os.path.join(self.cfg.save_dir, path)
-            whole = whole_config(self.cfg)
+            path = os.path.join(self.cfg.save_dir, f"checkpoint_last{suffix}.pt")
             if whole is not None and not os.path.isfile(path):
                 path = whole.checkpoint.get("continue_once") or path
+        else:
+            path = path.replace(".pt", f"{suffix}.pt")  # as fairseq does
         return path if os.path.isfile(path) else None
 
     def default_langs(self) -> str:
