@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -28,6 +28,25 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+def take_signals(handler: Callable, numbers: Sequence[int] = SIGNALS) -> dict[int, object]:
+    """Handle signals, but those that are ignored (``nohup``). To be called in the main thread.
+
+    Returns:
+        The handlers that they had, for `give_back_signals`.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: was for number, was in before.items() if was not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    return before
+
+
+def give_back_signals(before: Mapping[int, object]) -> None:
+    """Undo `take_signals`."""
+    for number, was in before.items():
+        signal.signal(number, was)
+
+
 @contextmanager
 def interrupts() -> Iterator[None]:
     """Raise `Interrupted` where SIGTERM, SIGHUP or SIGINT comes; a second one ends the process at once.
@@ -37,25 +56,21 @@ def interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    taken = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     owner = os.getpid()
 
     def interrupt(number: int, frame: object) -> None:
-        for each in taken:
+        for each in before:
             signal.signal(each, signal.SIG_DFL)
         if os.getpid() != owner:  # a child that was forked meanwhile
             os.kill(os.getpid(), number)
             return
         raise Interrupted(number)
 
-    for number in taken:
-        signal.signal(number, interrupt)
+    before = take_signals(interrupt)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, before[number])
+        give_back_signals(before)
 
 
 @contextmanager

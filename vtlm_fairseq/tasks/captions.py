@@ -47,6 +47,7 @@ from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.doubts import Doubts
+from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
 from vtlm_fairseq.terminal import get_logger
 
@@ -171,9 +172,10 @@ class CaptionsTask(DescribedTask):
 
     @classmethod
     def add_args(cls, parser) -> None:
-        """As fairseq's; the parser then checks the checkpoints of ``--path``."""
+        """As fairseq's; the parser then checks the checkpoints of ``--path``. Signals will reach spawned ranks."""
         super().add_args(parser)
         check_path_option(parser)
+        pass_on_to_ranks()
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
@@ -328,10 +330,11 @@ class CaptionsTask(DescribedTask):
                 self.training.best.validated(stats)
 
     def post_save(self, path: str, num_updates: int) -> None:
-        """Called by fairseq, on the first rank, when a checkpoint is saved: keep the best."""
+        """Called by fairseq, on the first rank, when a checkpoint is saved: keep the best; end after a signal."""
         if self.training is not None:
             with exit_on_error():
                 self.training.best.keep(path)
+            self.training.stop.saved()
 
     def check_clipping(self, model) -> None:
         """Refuse ``--cpu`` with ``--clip-norm`` beside a GPU, before the first update fails."""
@@ -516,7 +519,15 @@ class CaptionsTask(DescribedTask):
         loss, sample_size, logging_output = step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
         if self.loss_watch is not None and not ignore_grad:
             self.loss_watch.add(sample, loss, sample_size)
+        if self.training is not None:
+            self.training.stop.tell(logging_output, update_num)
         return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs, criterion) -> None:
+        """As the parent task's; all ranks learn here that one of them was asked to stop."""
+        if self.training is not None:
+            self.training.stop.agree(self, logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
 
     def optimizer_step(self, optimizer, model, update_num):
         """As FairseqTask's; names batches whose loss has jumped."""

@@ -15,6 +15,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.precision import check_training, warn_if_slow
 from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.folder_lock import lock_folder, open_folder
+from vtlm_fairseq.tasks.preemption import StopOnSignal
 from vtlm_fairseq.tasks.resume import Resumption
 
 LOGGERS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # that --log-file adds handlers to
@@ -32,7 +33,7 @@ def whole_config(cfg) -> DictConfig | None:
 
 
 class TrainingRun:
-    """The training that a task is made for: its best checkpoints, its folder, and the checkpoint that it goes on from.
+    """The training that a task is made for: its best checkpoints, its folder, what it goes on from, its end.
 
     Args:
         whole: the configuration of the command.
@@ -50,6 +51,7 @@ class TrainingRun:
             )
         self._whole = whole
         self.best = BestCheckpoints(whole)
+        self.stop = StopOnSignal(whole)
         self._resumption: Resumption | None = None
         read_on_all_ranks(whole)
 
@@ -91,6 +93,7 @@ class TrainingRun:
         Raises:
             VTLMError: these batches have no such place.
         """
+        self.stop.follow(batches)
         resumption, self._resumption = self._resumption, None
         if resumption is not None:
             resumption.check_position(batches, examples)
