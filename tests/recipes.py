@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 import vtlm_fairseq  # noqa: F401  (registers tasks, models and criterion)
 from harness import ROOT
+from vtlm_fairseq.models.description import DECISIONS
 
 EXAMPLES = ROOT / "examples"
 sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "multi30k"), str(EXAMPLES / "conceptual_captions")]
@@ -37,7 +38,7 @@ def recipe(name: str) -> dict:
         with initialize_config_dir(config_dir=str(path.parent), version_base="1.1"):
             cfg = compose(path.stem)
     add_defaults(cfg)
-    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    return filled(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 
 def arguments(argv) -> Namespace:
@@ -48,7 +49,17 @@ def arguments(argv) -> Namespace:
 
 def parsed(argv) -> dict:
     """The whole configuration that fairseq-train makes of its arguments."""
-    return OmegaConf.to_container(convert_namespace_to_omegaconf(arguments(argv)), resolve=True, enum_to_str=True)
+    cfg = convert_namespace_to_omegaconf(arguments(argv))
+    return filled(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+
+
+def filled(config: dict) -> dict:
+    """The configuration with the defaults of options that are not given, which a task fills in."""
+    for group in ("task", "model"):
+        for name, value in config[group].items():
+            if value is None and name in DECISIONS:
+                config[group][name] = DECISIONS[name].default
+    return config
 
 
 def differences(first: dict, second: dict) -> dict[str, tuple]:

@@ -33,6 +33,7 @@ def test_checkpoint(run, corpus, mmt, tmp_path):
     shutil.copytree(mmt.parent, tmp_path / "cut", ignore=shutil.ignore_patterns("checkpoint*"))
     cut = tmp_path / "cut/checkpoint_last.pt"
     shutil.copy(mmt, cut)
+    (tmp_path / "out").mkdir()
     found = answers(run, with_checkpoint(corpus, cut, tmp_path / "out"), cut, cut.stat().st_size - 1)
     for name in ("resume", "--restore-file", "--finetune-from-model", "fairseq-generate", "fairseq-interactive"):
         assert f"vtlm-convert latest {cut.parent}" in found[name].last_line

@@ -301,6 +301,7 @@ def test_what_a_killed_run_left_behind(tmp_path, text):
     argv = ["--images", str(tmp_path / "in"), "--detector", "grid", "--workers", "0", "--out", str(tmp_path / "s.h5")]
     parts = tmp_path / "s.h5.parts"
     parts.mkdir()
+    (parts / ".vtlm-fairseq").touch()
     (parts / "00000.h5").write_bytes(b"")
     (parts / "plan.json").write_text(text)
     with pytest.raises(SystemExit, match="plan.json.*--overwrite"):

@@ -259,7 +259,10 @@ def test_options():
 def test_checkpoints_without_a_region_head(monkeypatch):
     for config, words in (
         ({"region_dim": 0}, "x.pt: a text-only model (TLM), which predicts no labels of regions"),
-        ({"region_dim": 4, "decoder_layers": 2}, "x.pt: a translation model, which predicts no labels of regions"),
+        (
+            {"region_dim": 4, "_name": "multimodal_transformer"},
+            "x.pt: a translation model, which predicts no labels of regions",
+        ),
     ):
         monkeypatch.setattr(mrc, "read_model_config", lambda path, config=config: config)
         says("mrc.check_model", words, mrc.check_model, "x.pt")

@@ -173,6 +173,27 @@ def test_language_pair_of_a_folder(data, tmp_path):
 
 
 @pytest.mark.parametrize("build", BUILDERS)
+def test_one_language_of_the_pair(data, tmp_path, build):
+    """The other one is that of the files, in either direction; never is the given one overruled."""
+    for argv, expected in (
+        (("-s", "de"), ("de", "en")),
+        (("-t", "en"), ("de", "en")),
+        (("-s", "en"), ("en", "de")),
+        (("-t", "de"), ("en", "de")),
+    ):
+        task = build(data / "bin", *argv)
+        assert (task.cfg.source_lang, task.cfg.target_lang) == expected
+        assert task.load_dataset("valid") is None
+    for argv in (("-s", "fr"), ("-t", "fr")):
+        message = ends_with(build, data / "bin", *argv)
+        assert f"{argv[0]} fr alone does not tell the pair (en-de)" in message
+    for name in ("train.en-de.en.idx", "train.en-fr.fr.idx"):
+        (tmp_path / name).touch()
+    assert language_pair(str(tmp_path), None, "fr") == ("en", "fr")
+    assert "(en-de and en-fr)" in fault(language_pair, str(tmp_path), "en")
+
+
+@pytest.mark.parametrize("build", BUILDERS)
 def test_datasets_shuffle_in_training_only(data, build):
     task = build(data / "bin", "--regions", data / "regions", "--region-order", "shuffle")
     for split in ("train", "valid"):

@@ -200,7 +200,7 @@ class CaptionsTask(DescribedTask):
             if not paths or not os.path.isdir(paths[0]):
                 raise VTLMError(f"data folder {cfg.data!r} does not exist; prepare it with fairseq-preprocess")
             if cfg.source_lang is None or cfg.target_lang is None:
-                cfg.source_lang, cfg.target_lang = language_pair(paths[0])
+                cfg.source_lang, cfg.target_lang = language_pair(paths[0], cfg.source_lang, cfg.target_lang)
             check_languages((cfg.source_lang, cfg.target_lang, *(cfg.langs.split(",") if cfg.langs else ())), paths[0])
             source, target = (
                 cls.load_dictionary(os.path.join(paths[0], f"dict.{lang}.txt"))
@@ -580,20 +580,31 @@ def sharding(cfg) -> dict:
     return {"suffix": whole.checkpoint.checkpoint_suffix or "", "shards": whole.checkpoint.checkpoint_shard_count}
 
 
-def language_pair(folder: str) -> tuple[str, str]:
+def language_pair(folder: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
     """Source and target language of a data or checkpoint folder, from its file names or ``text.json``.
 
+    Args:
+        folder: the folder.
+        source, target: what is known of the pair: files of a pair serve both directions.
+
     Raises:
-        VTLMError: neither says, or files of several pairs lie there.
+        VTLMError: neither says, none fits what is known, or files of several pairs lie there.
     """
-    pairs, prepared = language_pairs(folder), os.path.exists(os.path.join(folder, "text.json"))
-    if len(pairs) == 1:
-        return pairs[0]
-    if not prepared:
-        found = " and ".join(f"{source}-{target}" for source, target in pairs) or "no binarised data and no text.json"
+    pairs, known = language_pairs(folder), source or target
+    if (not pairs or not (known or len(pairs) == 1)) and os.path.exists(os.path.join(folder, "text.json")):
+        pipeline = TextPipeline.load(folder)
+        pairs = [(pipeline.source_lang, pipeline.target_lang)]
+    found = " and ".join(f"{one}-{other}" for one, other in pairs) or "no binarised data and no text.json"
+    if known:
+        others = {other for pair in pairs for one, other in (pair, pair[::-1]) if one == known}
+        if len(others) != 1:
+            raise VTLMError(
+                f"{folder}: {'-s' if source else '-t'} {known} alone does not tell the pair ({found}); give -s and -t"
+            )
+        return (source, *others) if source else (*others, target)
+    if len(pairs) != 1:
         raise VTLMError(f"{folder}: {found} name the language pair; give -s and -t")
-    pipeline = TextPipeline.load(folder)
-    return pipeline.source_lang, pipeline.target_lang
+    return pairs[0]
 
 
 def read_image_names(folder: str, split: str) -> list[str]:
