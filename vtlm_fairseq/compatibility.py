@@ -8,21 +8,24 @@ A task of this package names what goes with it: ``model_class``, from which its 
 """
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
-from fairseq.tasks import TASK_REGISTRY, FairseqTask
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, FairseqTask
 from omegaconf import DictConfig, OmegaConf
 
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.ranges import COMMON, check_ranges, option
 
 KNOWN = ("fairseq.", "vtlm_fairseq.")
 """Packages whose criteria are known; those of others are their own business, unless they derive from a known one."""
 
-NEEDED = {"train": ("--arch", "-a"), "validate": ("--task",)}
-"""Options without which fairseq's parsers end in a stack, by command."""
+COMMANDS = ("train", "validate", "generate", "interactive")
+"""Of fairseq, whose command lines are looked at as the user-dir is imported."""
 
 
 def check_task(task, model: type) -> None:
@@ -66,6 +69,27 @@ def check_model(task, cfg, *, from_checkpoint: bool = False) -> None:
     )
 
 
+def check_kind(task, cfg, path: str) -> None:
+    """Refuse to train on from a checkpoint of another kind of model.
+
+    Args:
+        task: a task of this package.
+        cfg: configuration of the checkpoint's model.
+        path: of the checkpoint.
+
+    Raises:
+        VTLMError: names what to give.
+    """
+    model = registered_model(cfg)
+    if model is not None and not issubclass(model, task.model_class):
+        raise VTLMError(
+            f"{path} holds a model of another kind, {model_name(cfg)}, which --task "
+            f"{name_of(type(task), TASK_REGISTRY)} cannot go on with; choose another --save-dir, or leave out "
+            "--restore-file or --finetune-from-model"
+            f"{' (to begin from it, name it with --pretrained)' if tasks_of(model) else ''}"
+        )
+
+
 FINE_TUNE = "; a pre-trained model translates when it is fine-tuned (--pretrained)"
 
 
@@ -103,7 +127,7 @@ def check_criterion_task(task, criterion: type) -> None:
 
 
 def check_command_line(argv: Sequence[str]) -> None:
-    """Refuse a command of fairseq's without an option that its parser cannot do without, before that ends in a stack.
+    """Refuse a command of fairseq's without an option that it cannot do without, before that ends in a stack.
 
     Args:
         argv: name of the program and its arguments.
@@ -112,18 +136,55 @@ def check_command_line(argv: Sequence[str]) -> None:
     command = program.removeprefix("fairseq-")
     if os.path.basename(folder) == "fairseq_cli":
         command = program.removesuffix(".py")
-    names = NEEDED.get(command, ())
-    given = {argument.partition("=")[0] for argument in argv[1:]}
-    short = any(argument.startswith(name) for argument in given for name in names if not name.startswith("--"))
-    if command == program or not names or short or given & {*names, "-h", "--help"}:
+    if command == program or command not in COMMANDS or {"-h", "--help"} & set(argv):
         return
     with exit_on_error():
-        what = "the model to train" if command == "train" else "the task of the checkpoint"
-        registry, kinds = (ARCH_MODEL_REGISTRY, MODEL_REGISTRY) if command == "train" else (TASK_REGISTRY,) * 2
-        ours = tuple(kind for kind in kinds.values() if _is_known(kind, KNOWN[1:]))
-        raise VTLMError(
-            f"{names[0]} is missing on the command line, {what}; give {names[0]} {names_of(ours, registry)}"
-        )
+        if command == "train" and _given(argv, "--arch", "-a") is None:
+            ours = tuple(kind for kind in MODEL_REGISTRY.values() if _is_known(kind, KNOWN[1:]))
+            raise VTLMError(
+                "--arch is missing on the command line, the model to train; give --arch "
+                f"{names_of(ours, ARCH_MODEL_REGISTRY)}"
+            )
+        if _given(argv, "--task") is None:
+            own = next((name for name in _own_options() if _given(argv, name) is not None), None)
+            if command == "validate" or own:
+                ours = tuple(kind for kind in TASK_REGISTRY.values() if _is_known(kind, KNOWN[1:]))
+                what = f"{own} is an option of it" if own else "the task of the checkpoint"
+                raise VTLMError(
+                    f"--task is missing on the command line, {what}; give --task {names_of(ours, TASK_REGISTRY)}"
+                )
+        if command == "train" and _given(argv, "--optimizer") is None:
+            raise VTLMError(
+                "--optimizer is missing on the command line; give --optimizer adam, or another of fairseq's"
+            )
+        if command in ("train", "validate") and _given(argv, "--batch-size", "--max-sentences", "--max-tokens") is None:
+            raise VTLMError(
+                "the size of batches is missing on the command line; give --batch-size (examples) or --max-tokens"
+            )
+        if re.fullmatch(r"[+-]?\d+", seed := _given(argv, "--seed") or ""):
+            check_ranges({"seed": int(seed)}, COMMON)  # fairseq seeds numpy before it makes a task
+
+
+def _given(argv: Sequence[str], *names: str) -> str | None:
+    """Value of the last option of these on a command line, also where it is shortened; None where there is none.
+
+    fairseq's parser refuses what could be short for another option too.
+    """
+    found = None
+    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        head, equals, value = argument.partition("=")
+        for name in names:
+            long = name.startswith("--")
+            if (len(head) > 3 and name.startswith(head)) if long else (argument.startswith(name)):
+                found = value if equals else following
+    return found
+
+
+def _own_options() -> list[str]:
+    """Options about regions, which no task of fairseq's has."""
+    configs = (TASK_DATACLASS_REGISTRY[name] for name, kind in TASK_REGISTRY.items() if _is_known(kind, KNOWN[1:]))
+    names = dict.fromkeys(one.name for config in configs for one in fields(config))
+    return [option(name) for name in names if "region" in name]
 
 
 def tasks_of(model: type) -> tuple[type, ...]:

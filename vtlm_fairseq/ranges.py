@@ -20,6 +20,7 @@ class Range:
         above: ``low`` itself is outside.
         below: ``high`` itself is outside.
         whole: integers only, where an option is read by our parsers.
+        endless: infinity is inside.
     """
 
     low: float = -math.inf
@@ -27,10 +28,11 @@ class Range:
     above: bool = False
     below: bool = False
     whole: bool = False
+    endless: bool = False
 
     def __contains__(self, value: float) -> bool:
         if not math.isfinite(value):
-            return False
+            return self.endless and not math.isnan(value)
         return (self.low < value if self.above else self.low <= value) and (
             value < self.high if self.below else value <= self.high
         )
@@ -38,13 +40,18 @@ class Range:
     def __str__(self) -> str:
         parts = [] if self.low == -math.inf else [f"{'above' if self.above else 'at least'} {self.low:g}"]
         parts += [] if self.high == math.inf else [f"{'below' if self.below else 'at most'} {self.high:g}"]
-        return " and ".join(parts) or "a finite number"
+        return " and ".join(parts) or ("a number" if self.endless else "a finite number")
 
 
 FINITE, COUNT, FROM_ZERO = Range(), Range(1, whole=True), Range(0, whole=True)
 NOT_NEGATIVE, POSITIVE = Range(0), Range(0, above=True)
 SHARE = Range(0, 1)
 RATE = Range(0, 1, below=True)  # of dropout
+
+SEED = Range(0, 2**32 - 1, whole=True)
+
+COMMON = {"seed": SEED}
+"""Of all commands; fairseq seeds numpy with it."""
 
 GENERATION = {
     "beam": COUNT, "nbest": COUNT, "lenpen": FINITE, "unkpen": FINITE, "max_len_a": NOT_NEGATIVE,
@@ -55,11 +62,12 @@ GENERATION = {
 
 DATASET = {
     "batch_size": COUNT, "batch_size_valid": COUNT, "max_tokens": COUNT, "max_tokens_valid": COUNT,
-    "num_workers": FROM_ZERO, "required_batch_size_multiple": COUNT,
+    "num_workers": FROM_ZERO, "required_batch_size_multiple": COUNT, "fixed_validation_seed": SEED,
 }  # fmt: skip
 """Of all commands that read data."""
 
-OPTIMIZATION = {"update_freq": COUNT, "lr": NOT_NEGATIVE}
+OPTIMIZATION = {"update_freq": COUNT, "lr": NOT_NEGATIVE, "clip_norm": Range(endless=True)}
+"""Of training; a norm of 0 or less, or infinity, clips nothing."""
 
 TASK = {"max_source_positions": Range(3), "max_target_positions": Range(2), "upsample_primary": COUNT}
 """Of both tasks; the shortest source sentence has two ``</s>`` and a word."""
@@ -72,7 +80,7 @@ MODEL = {
 }  # fmt: skip
 """Of both models."""
 
-SCRIPTS = {"seed": Range(0, 2**32 - 1, whole=True), "block": COUNT, "bpe_sample": COUNT}
+SCRIPTS = {"seed": SEED, "block": COUNT, "bpe_sample": COUNT}
 """Of commands of this package alone."""
 
 CRITERION = {"label_smoothing": SHARE, "mrc_weight": NOT_NEGATIVE, "rdrop_alpha": NOT_NEGATIVE}
@@ -102,7 +110,7 @@ def check_command(whole: DictConfig) -> None:
     Raises:
         VTLMError: one is out of its range.
     """
-    for group, ranges in (("dataset", DATASET), ("optimization", OPTIMIZATION)):
+    for group, ranges in (("common", COMMON), ("dataset", DATASET), ("optimization", OPTIMIZATION)):
         check_ranges(whole.get(group) or {}, ranges)
 
 

@@ -85,6 +85,7 @@ def test_faults(run, corpus, mmt, nmt, tmp_path):
     regions = ("--regions", corpus.regions)
     probe(run, corpus.data, *regions, ok=False).fault("no system")
     probe(run, corpus.data, "--system", nmt, *regions, ok=False).fault("has no regions to attend to")
+    probe(run, corpus.data, "--system", mmt, ok=False).fault(str(mmt), "name their store with --regions")
     system = ("--system", mmt, *regions)
     probe(run, corpus.data, *system, "--plot", "x.gif", ok=False).fault("--plot x.gif", ".png or .pdf")
     probe(run, corpus.data, *system, "--region-order", "none", ok=False).fault("no sentence of test has a region")

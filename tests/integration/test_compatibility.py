@@ -158,9 +158,71 @@ def test_options_that_are_forgotten(corpus, tmp_path):
             SystemExit, match="--task is missing on the command line.*multimodal_translation or visual_translation_lm"
         ):
             check_command_line([program, "data", "--user-dir", "x", "--path", "a.pt"])
-    check_command_line(["fairseq-validate", "data", "--task=multimodal_translation"])
-    for argv in (["fairseq-train", "data", "-a", "vtlm"], ["fairseq-train", "--help"], ["train.py", "data"], [""], []):
+    enough = ["--optimizer", "adam", "--max-tok=99"]
+    for line, said in (
+        ("train --arch vtlm --task visual_translation_lm --max-tokens 9", "--optimizer is missing"),
+        (
+            "train -a vtlm --opt adam --batch-size-valid 9",
+            "the size of batches is missing on the command line; give --batch-size",
+        ),
+        (
+            "validate --task visual_translation_lm",
+            "the size of batches is missing on the command line; give --batch-size",
+        ),
+        ("train --arch vtlm --regions x.h5", "--task is missing .*, --regions is an option of it"),
+        ("generate data --path a.pt --region-order=none", "--task is missing .*, --region-order is an option"),
+        ("generate data --path a.pt --seed -1", "--seed is -1: a number out of range"),
+        ("train -a vtlm --optimizer adam --batch-size 8 --seed=4294967296", "--seed is 4294967296"),
+    ):
+        command, *rest = line.split()
+        with pytest.raises(SystemExit, match=said):
+            check_command_line([f"fairseq-{command}", *rest])
+    check_command_line(["fairseq-validate", "data", "--task=multimodal_translation", "--max-sentences", "8"])
+    for argv in (["fairseq-train", "data", "-a", "vtlm", *enough], ["fairseq-train", "--help"], ["train.py", "data"]):
         check_command_line(argv)
+    for argv in (["fairseq-generate", "data", "--path", "a.pt", "--seed", "0"], [""], []):
+        check_command_line(argv)
+
+
+def test_going_on_with_another_kind_of_model(run, corpus, trained, tmp_path):
+    """The folder of a pre-training, its checkpoint by name, and that of a translation model in pre-training."""
+    vtlm, nmt = (trained / name / "checkpoint_last.pt" for name in ("vtlm", "nmt"))
+    for folder, argv in (
+        (vtlm.parent, ()), (vtlm.parent, ("--reset-optimizer",)), (tmp_path, ("--restore-file", vtlm)),
+        (tmp_path, ("--finetune-from-model", vtlm)),
+    ):  # fmt: skip
+        made = run.train(corpus.data, folder, *argv, regions=corpus.regions, ok=False)
+        made.fault(str(vtlm), "a model of another kind, vtlm_tiny", "--save-dir", "--pretrained")
+    run.pretrain(corpus.data, nmt.parent, "--reset-optimizer", ok=False).fault("multimodal_transformer_tiny")
+
+
+def test_pairs_that_are_all_too_long(run, corpus, trained, tmp_path):
+    """In training, and where the command leaves out what is too long; every sentence has two words or more."""
+    data, skip = tmp_path / "data", ("--max-target-positions", "2", "--skip-invalid-size-inputs-valid-test")
+    tiny.folder(data, {"train": 9, "valid": 9})
+    said = ("all 9 pairs are longer than", "none is left; raise --max-source-positions and --max-target-positions")
+    run.train(data, tmp_path / "a", *skip, "--disable-validation", ok=False).fault(*said)
+    run.train(data, tmp_path / "b", *skip, ok=False).fault(*said)
+    run.pretrain(data, tmp_path / "c", *skip, ok=False).fault(*said)
+    run.train(data, tmp_path / "d", "--max-update", "1", ok=True)
+    decoded = run.generate(data, tmp_path / "d/checkpoint_last.pt", *skip, "--gen-subset", "valid", ok=False)
+    decoded.fault(*said)
+
+
+def test_ensemble_of_other_numbers_of_regions(run, corpus, trained, tmp_path):
+    """Neither order decodes unless the command says a number that both can see; folders stand for checkpoints."""
+    few, many = tmp_path / "few", trained / "mmt"
+    run.train(corpus.data, few, "--max-update", "1", "--max-regions", "2", regions=corpus.regions)
+    for order in ((few, many), (many, few)):
+        path = ":".join(str(folder / "checkpoint_best.pt") for folder in order)
+        made = run.generate(corpus.data, path, regions=corpus.regions, ok=False)
+        made.fault("the models of the ensemble differ: --max-regions", "give --max-regions 2, or decode each alone")
+        run.generate(corpus.data, path, "--max-regions", "2", "--max-len-b", "3", regions=corpus.regions)
+    store = ("--regions", corpus.store("test"), "--preprocessed", "--max-len-b", "3")
+    line = f"word1\t{corpus.images('test')[0]}\n"
+    made = run.translate(f"{many}:{few}", *store, stdin=line, ok=False)
+    made.fault("--max-regions 36 and 2; give --max-regions 2")
+    run.translate(f"{many}:{few}", *store, "--max-regions", "2", stdin=line)
 
 
 def test_a_pretrained_model_does_not_translate(run, corpus, trained):
@@ -188,7 +250,8 @@ def test_a_pretrained_model_does_not_translate(run, corpus, trained):
 OUT_OF_RANGE = [
     *((f"dataset.{name}", value) for name in ("batch_size", "max_tokens", "batch_size_valid") for value in (0, -1)),
     ("dataset.num_workers", -1), ("dataset.required_batch_size_multiple", 0), ("optimization.update_freq", [0]),
-    ("optimization.lr", [-1.0]), ("task.max_source_positions", 2), ("task.max_target_positions", 1),
+    ("optimization.lr", [-1.0]), ("optimization.clip_norm", float("nan")), ("dataset.fixed_validation_seed", -1),
+    ("common.seed", -1), ("common.seed", 2**32), ("task.max_source_positions", 2), ("task.max_target_positions", 1),
     ("task.upsample_primary", 0), ("model.encoder_layers", -1), ("model.encoder_attention_heads", 3),
     ("model.decoder_attention_heads", 5), ("model.encoder_attention_heads", 0), ("model.encoder_embed_dim", 0),
     ("model.encoder_ffn_embed_dim", 0), ("model.dropout", 1.0), ("model.dropout", -0.1),
@@ -208,7 +271,15 @@ def test_numbers_out_of_range_in_training(corpus):
         task = tasks.setup_task(cfg.task)
         return task.build_model(cfg.model), task.build_criterion(cfg.criterion)
 
-    build({"criterion.label_smoothing": 1.0, "model.dropout": 0.0, "model.layernorm_eps": 0.0})
+    build({"optimization.clip_norm": float("inf"), "common.seed": 0})
+    build(
+        {
+            "criterion.label_smoothing": 1.0,
+            "optimization.clip_norm": -1.0,
+            "model.dropout": 0.0,
+            "model.layernorm_eps": 0.0,
+        }
+    )
     for name, value in OUT_OF_RANGE:
         option = name.partition(".")[2].replace("_", "-")
         with pytest.raises(SystemExit, match=rf"^error: --{option} ") as refused:
@@ -240,6 +311,11 @@ def test_numbers_out_of_range_in_decoding(run, corpus, trained):
     run.generate(corpus.data, nmt, "--batch-size", "0", ok=False).fault("--batch-size is 0", "at least 1")
     argv = ("--eval-bleu", "--eval-bleu-args", '{"beam": 0}')
     run.train(corpus.data, trained / "never", *argv, ok=False).fault("--beam is 0")
+    argv = ("--eval-bleu", "--eval-bleu-args", '{"beem": 3}')
+    run.train(corpus.data, trained / "never", *argv, ok=False).fault(
+        "--eval-bleu-args: no option of decoding: beem", "lenpen"
+    )
+    run.train(corpus.data, trained / "never", "-s", "en", "-t", "en", ok=False).fault("-s en -t en", "the same")
     for option, value in (("--beam", "0"), ("--lenpen", "nan"), ("--max-len-a", "-1"), ("--max-len-b", "-1")):
         translated = run.translate(nmt, "--preprocessed", option, value, ok=False, stdin="word1\n")
         assert f"error: argument {option}: out of its range, must be" in translated.last_line

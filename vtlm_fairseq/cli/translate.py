@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.hub import find_checkpoint
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.ranges import within
 from vtlm_fairseq.terminal import command_line, write_out
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     import_user_dir(args.user_dir)
     translator = Translator(
-        args.path.split(":"),
+        [find_checkpoint(path) for path in args.path.split(":")],
         data=args.data,
         regions=args.regions,
         region_order=args.region_order,
@@ -66,7 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
         "text-only model, or with --region-order none) and writes one translation a line.",
     )
     parser.add_argument("input", nargs="?", default="-", help="file of lines, UTF-8 (default: standard input)")
-    parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint, or a.pt:b.pt for an ensemble")
+    parser.add_argument(
+        "--path", required=True, metavar="CKPT", help="checkpoint or folder, or a.pt:b.pt for an ensemble"
+    )
     parser.add_argument("--regions", default="none", metavar="STORE", help="store file, folder of stores, or none")
     parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
     parser.add_argument("--any-detector", action="store_true", help="regions may be of another detector")

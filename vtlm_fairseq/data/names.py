@@ -78,6 +78,16 @@ def check_languages(names: Iterable[object], where: str) -> None:
             check_language(name, where)
 
 
+def check_distinct(source: str | None, target: str | None) -> None:
+    """Refuse a pair of one language.
+
+    Raises:
+        VTLMError: both are the same.
+    """
+    if source is not None and source == target:
+        raise VTLMError(f"-s {source} -t {target}: source and target language are the same; give both of the pair")
+
+
 def find_inside(folder: Path, name: str, suffixes: Iterable[str] = ("",)) -> Path | None:
     """The first file ``FOLDER/NAME{SUFFIX}`` that is there; None where none is, or the name leads out of the folder."""
     if name_fault(name, nested=True):

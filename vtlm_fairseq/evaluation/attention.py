@@ -67,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
         check_plot(args.plot)
     for system in systems:
         for path in system.paths:
-            _, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
+            config, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
+            if regions == "none" and config["region_dim"]:
+                raise VTLMError(f"{path}: a model with regions; name their store with --regions")
             if regions == "none":
                 raise VTLMError(f"{path}: has no regions to attend to; give a multimodal model, and --regions")
     results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}

@@ -33,7 +33,7 @@ from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.file_identity import WatchedFiles
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
-from vtlm_fairseq.data.names import check_languages, check_name
+from vtlm_fairseq.data.names import check_distinct, check_languages, check_name
 from vtlm_fairseq.data.region_store import say_beyond
 from vtlm_fairseq.data.split_files import check_valid_subsets, language_pairs
 from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
@@ -193,6 +193,7 @@ class CaptionsTask(DescribedTask):
                     check_files(path, **sharding(cfg))
             if not kwargs.get("from_checkpoint"):
                 ranges.check_ranges(cfg, ranges.TASK)
+                check_distinct(cfg.source_lang, cfg.target_lang)
                 if (whole := whole_config(cfg)) is not None:
                     check_whole_command(whole)
                     ranges.check_command(whole)
@@ -467,6 +468,12 @@ class CaptionsTask(DescribedTask):
                     f"{ignored[0] + 1} with {tuple(map(int, dataset.size(ignored[0])))}; shorten them, or leave "
                     "them out with --skip-invalid-size-inputs-valid-test, or raise --max-source-positions and "
                     "--max-target-positions as far as the model has positions"
+                )
+        if ignored and not len(indices):
+            with exit_on_error():
+                raise VTLMError(
+                    f"all {len(ignored)} pairs are longer than {max_positions} tokens (source, target), none is left; "
+                    "raise --max-source-positions and --max-target-positions as far as the model has positions"
                 )
         if ignored:
             logger.warning(

@@ -8,6 +8,7 @@ from fairseq import utils
 
 from vtlm_fairseq.checkpoint_guard import check_parts
 from vtlm_fairseq.checkpoints import advise_latest, load_checkpoint
+from vtlm_fairseq.compatibility import check_kind
 from vtlm_fairseq.data.detector import Detector, check_detector
 from vtlm_fairseq.data.dictionary import check_symbols
 from vtlm_fairseq.data.masking import MASKS_VERSION, VALIDATION_SEED
@@ -42,6 +43,8 @@ class DescribedTask:
     """Whether the task's options come from a checkpoint (validate, translate, probes), not from a command line."""
     told: bool = False
     models_loaded: int = 0
+    regions_adopted: bool = False
+    """Whether ``--max-regions`` is the first checkpoint's, not this command's."""
 
     def option(self, name: str) -> Any:
         """Value of a task option: the given one, the checkpoint's, else its default."""
@@ -69,7 +72,7 @@ class DescribedTask:
         """The checkpoint that a training begins with, None for a fresh start.
 
         Raises:
-            VTLMError: it cannot be read, or has another dictionary.
+            VTLMError: it cannot be read, holds another kind of model, or has another dictionary.
         """
         path, relation = self.restored_checkpoint(), Relation.RESUME
         if not path:
@@ -79,11 +82,13 @@ class DescribedTask:
         with advise_latest(path):
             state = load_checkpoint(path, mmap=True)
         check_parts(state, path)
+        found = Description.of_checkpoint(state, path)
+        check_kind(self, found.model, path)
         # fairseq's trainer does not call load_state_dict of the task, so the dictionary is compared here too
         task_state = state.get("task_state") or {}
         check_symbols(task_state.get("symbols"), self.source_dictionary, path)
         (self.doubts.norms.adopt if relation is Relation.RESUME else self.doubts.norms.precede)(task_state)
-        return relation, Description.of_checkpoint(state, path)
+        return relation, found
 
     def checkpoint_suffix(self) -> str:
         """``--checkpoint-suffix``, which fairseq puts before ``.pt``; empty where a task was made by itself."""
@@ -164,6 +169,8 @@ class DescribedTask:
         source = self.source or Description("the checkpoint")
         source.model = cfg
         self.relation = Relation.LOAD
+        if cfg.region_dim:
+            self._check_ensemble(source)
         description.adopt_options(self.cfg, source, Relation.LOAD, has_regions=cfg.region_dim > 0)
         description.fill_defaults(cfg)
         self.langs = cfg.langs
@@ -187,6 +194,21 @@ class DescribedTask:
         if not self.has_regions and self.cfg.regions != "none" and last:
             raise VTLMError("the checkpoint is a text-only model (no region parameters); use --regions none")
         self._tell_unsaid(source)
+
+    def _check_ensemble(self, source: Description) -> None:
+        """Refuse models of an ensemble that saw different numbers of regions, unless all can see the given one.
+
+        Raises:
+            VTLMError: names the least number.
+        """
+        theirs, ours = source.options.get("max_regions"), description.given(self.cfg, "max_regions")
+        if not self.has_regions:  # the first with regions; a rebuilt task has the options of the first checkpoint
+            self.regions_adopted = ours is None and theirs is not None
+        elif None not in (theirs, ours) and (theirs < ours or (self.regions_adopted and theirs > ours)):
+            raise VTLMError(
+                f"the models of the ensemble differ: --max-regions {ours} and {theirs}; give --max-regions "
+                f"{min(ours, theirs)}, or decode each alone"
+            )
 
     def complete(self, task_cfg) -> None:
         """Take ``max_regions`` of an older checkpoint from its task's options, which fairseq-generate hands on."""

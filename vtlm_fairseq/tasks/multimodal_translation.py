@@ -1,6 +1,6 @@
 """Task ``multimodal_translation``: text-only NMT and multimodal MT (paper, section 2.4)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Optional
 
 import sacrebleu
@@ -12,6 +12,7 @@ from fairseq.criterions.label_smoothed_cross_entropy_with_alignment import (
     LabelSmoothedCrossEntropyCriterionWithAlignment,
 )
 from fairseq.criterions.label_smoothed_cross_entropy_with_rdrop import RdropLabelSmoothedCrossEntropyCriterion
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import register_task
@@ -34,6 +35,9 @@ from vtlm_fairseq.tasks.warm_start import WarmStart
 from vtlm_fairseq.terminal import get_logger
 
 logger = get_logger(__name__)
+
+KNOWN = {"eval_bleu_args": {one.name for one in fields(GenerationConfig)} - {"_name"}}
+"""Keys of JSON objects in options."""
 
 
 @dataclass
@@ -82,7 +86,12 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
         with exit_on_error():
             for name in ("eval_bleu_args", "eval_bleu_detok_args") if self.cfg.eval_bleu else ():
                 option = f"--{name.replace('_', '-')}"
-                parse_object(self.cfg[name] or "", option, hint="give an object such as '{\"beam\": 4}'")
+                found = parse_object(self.cfg[name] or "", option, hint="give an object such as '{\"beam\": 4}'")
+                if unknown := sorted(set(found) - KNOWN[name]) if name in KNOWN else ():
+                    raise VTLMError(
+                        f"{option}: no option of decoding: {', '.join(unknown)}; "
+                        f"known are {', '.join(sorted(KNOWN[name]))}"
+                    )
             model = super().build_model(cfg, from_checkpoint)
             if self.cfg.eval_bleu:
                 folder = utils.split_paths(self.cfg.data)[0]
