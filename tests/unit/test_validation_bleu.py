@@ -49,7 +49,7 @@ def validation_bleu(path, symbols, hypothesis: str, *argv) -> float:
     tokens = symbols.encode_line(hypothesis, add_if_not_exist=False)
     task.inference_step = lambda *args, **kwargs: [[{"tokens": tokens}]]
     dataset = task.dataset("valid")
-    with torch.no_grad(), metrics.aggregate() as logged:
+    with torch.no_grad(), metrics.aggregate(new_root=True) as logged:
         *_, log = task.valid_step(dataset.collater([dataset[0]]), model, criterion)
         task.reduce_metrics([log], criterion)
     return logged.get_smoothed_values()["bleu"]
