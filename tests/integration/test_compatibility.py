@@ -325,6 +325,9 @@ def test_numbers_out_of_range_in_decoding(run, corpus, trained):
 
 def test_numbers_out_of_range_in_other_commands(run, corpus, trained, tmp_path):
     """A stack, and --block 0, which wrote nothing and was content."""
+    argv = ("--regions", corpus.regions, "--fixed-validation-seed", "-1")
+    made = run.validate(corpus.data, trained / "vtlm" / "checkpoint_last.pt", *argv, ok=False)
+    made.fault("--fixed-validation-seed is -1: a number out of range")
     probe = ("incongruent", corpus.data, "--system", trained / "mmt/checkpoint_last.pt", "--regions", corpus.regions)
     captions = ("--input", corpus.raw / "test.en", "--out", tmp_path / "out.txt", "--model", tmp_path)
     for command, argv, option, value in (

@@ -18,6 +18,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.models import description
 from vtlm_fairseq.models.description import Description, Relation
 from vtlm_fairseq.models.embeddings import IMAGE
+from vtlm_fairseq.ranges import DATASET, check_ranges
 from vtlm_fairseq.tasks.runs import whole_config
 from vtlm_fairseq.terminal import get_logger
 
@@ -53,6 +54,7 @@ class DescribedTask:
     def validation_seed(self) -> int:
         """Seed of the masks and shuffles of validation: the same in all runs, unless ``--fixed-validation-seed``."""
         seed = description.given(self.cfg, "fixed_validation_seed")
+        check_ranges({"fixed_validation_seed": seed}, DATASET)  # of fairseq-validate, too
         if seed is None and self.source is not None and self.source.whole:
             seed = self.source.validation_seed
         return VALIDATION_SEED if seed is None else int(seed)
