@@ -147,7 +147,8 @@ def test_slurm_script(tmp_path):
     env |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n", "SLURM_JOB_NUM_NODES": "1", "SLURM_SUBMIT_DIR": str(ROOT)}
     env |= {"REGIONS": str(store), "LOCAL_STORE": str(local)}
     script = ["bash", ROOT / "examples/scaling/slurm.sbatch", "data"]
-    stopping = "trap 'echo saved; exit 143' TERM; echo $$ > step; kill -TERM $PPID; for i in $(seq 300); do sleep 0.1; done"
+    waiting = "for i in $(seq 300); do sleep 0.1; done"
+    stopping = f"trap 'echo saved; exit 143' TERM; echo $$ > step; kill -TERM $PPID; {waiting}"
     ended = subprocess.run(script, env={**env, "TRAIN": stopping}, cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (143, "saved\n"), ended.stderr
     assert job.read_text() == "cancel --signal=TERM 7\nrequeue 7\n"
