@@ -275,8 +275,8 @@ class CaptionsTask(DescribedTask):
         the configuration from the checkpoint, and ``ctc``, a criterion for speech, evaluates strings in it as Python.
         """
         with exit_on_error():
-            check_part("criterion", cfg, "--criterion", built=True)
             check_criterion(self, cfg)
+            check_part("criterion", cfg, "--criterion", built=True)
             ranges.check_ranges(cfg, ranges.CRITERION)
             criterion = super().build_criterion(cfg, from_checkpoint=True)
             if self.training is not None:
