@@ -9,6 +9,7 @@ with the list of their exit statuses.
 
 import importlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -56,6 +57,7 @@ def child(request: dict) -> int:
 def run(module: str):
     """Run a script by its path, or the entry point of a module."""
     if module.endswith(".py"):
+        logging.getLogger("PIL").setLevel(logging.INFO)  # it would not have found fairseq imported, which sets DEBUG
         sys.path.insert(0, os.path.dirname(module))
         runpy.run_path(module, run_name="__main__")
         return 0
