@@ -1,5 +1,6 @@
 """The benchmark command at a toy size: what it counts, how it times, and what it writes."""
 
+import argparse
 import importlib.util
 import json
 import statistics
@@ -211,10 +212,25 @@ def test_gaps_between_kernels():
     assert line == "GPU busy 8.00 ms of 10.00 ms; gaps between kernels: 20.0 %"
 
 
-@pytest.mark.parametrize("argv", [["--only", "speed"], ["--device", "cuda"], ["--repeats", "0"]])
+@pytest.mark.parametrize(
+    "argv",
+    [("--only", "speed"), ("--device", "cuda"), ("--repeats", "0"), ("--precisions", "x"), ("--updates", "3")],
+)
 def test_refused_options(argv, capsys):
     if argv[1] == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(SystemExit):
         command.main(argv)
     assert argv[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_trainings_that_fail(tmp_path):
+    """The log is named; losses of a training that ended early are not taken for those of a whole one."""
+    import precision_loss
+
+    with pytest.raises(SystemExit, match="log.tmp"):
+        precision_loss.run(tmp_path, ("-c", "raise SystemExit(3)"), tmp_path / "log")
+    (tmp_path / "float32.1.3.log").touch()
+    args = argparse.Namespace(out=tmp_path, updates=3, cpu=True)
+    with pytest.raises(SystemExit, match="float32.1.3.log.* 0 updates"):
+        precision_loss.last_losses(args, 1, "float32", ())

@@ -18,14 +18,12 @@ def touch(*paths):
         path.write_bytes(path.name.encode())
 
 
-def write_tar(path, names, *, end=True):
+def write_tar(path, names):
     with tarfile.open(path, "w") as file:
         for name in names:
             info = tarfile.TarInfo(name)
             info.size = len(name)
             file.addfile(info, io.BytesIO(name.encode()))
-    if not end:
-        path.write_bytes(path.read_bytes()[: 1024 * len(names)])
     return path
 
 
@@ -86,6 +84,11 @@ def test_a_damaged_tar_file_does_not_pass_for_a_short_one(tmp_path):
     }.items():
         (tmp_path / "a.tar").write_bytes(data)
         assert "a.tar" in fault(listed, tmp_path / "a.tar"), fault_
+    (tmp_path / "a.tar").write_bytes(whole)
+    files, _ = listed(tmp_path / "a.tar")
+    os.truncate(tmp_path / "a.tar", 3000)  # while the command reads
+    with pytest.raises(OSError, match="a.tar has been cut"):
+        files[5].read()
     assert "no such tar file" in fault(listed, tmp_path / "b*.tar")
 
 

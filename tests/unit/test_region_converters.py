@@ -134,6 +134,14 @@ def malicious(marker: str) -> dict[str, bytes]:
         "sets an attribute": b"\x80\x04cnumpy\ndtype\nN}\x8c\x0c__defaults__\x8c\x01xs\x86b.",
         "never filled": pickle.dumps(Call(reconstruct, np.ndarray, (0,), b"b")),
         "a bare function": b"\x80\x04cnumpy\ndtype\n.",
+        "numpy.ndarray itself": pickle.dumps(Call(np.ndarray, (1,))),
+        "data that are no bytes": pickle.dumps(
+            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (1,), np.dtype("f4"), False, 3))
+        ),
+        "a number to encode": b"c_codecs\nencode\n(I1\ntR.",
+        "dtype of objects": pickle.dumps(np.dtype("O")),
+        "dtype with another state": b"cnumpy\ndtype\n(S'f4'\ntR}b.",
+        "deep": b"\x80\x02" + b"]" * 25 + b"a" * 24 + b".",
         "persistent id": b"\x80\x04\x8c\x01xQ.",
         "cut off": pickle.dumps(detections())[:-20],
         "no pickle": b"hello",
@@ -158,9 +166,7 @@ def test_malicious_pickles_are_refused_without_running(tmp_path):
         message = fails("convert", "--vtlm-pickles", folder, "--out", tmp_path / "s.h5")
         assert "x.jpg.pkl: refused" in message, name
         assert not marker.exists(), name
-    assert "it names posix.system" in fault(load_plain_pickle, write(folder / "y.pkl", pickles["os.system"]))
     assert os.listdir(tmp_path) == ["in"]
-    (folder / "y.pkl").unlink()
     (folder / "x.jpg.pkl").write_bytes(pickle.dumps(detections()))  # what came before has changed nothing
     assert len(convert(tmp_path / "s.h5", "--vtlm-pickles", folder)) == 1
 
@@ -171,22 +177,28 @@ def write(path, content: bytes):
     return path
 
 
-def test_faults_of_pickles(tmp_path):
+PICKLE_FAULTS = [
+    (None, (), "--vtlm-pickles"),
+    ([1], (), "a.pkl: holds a list"),
+    ({}, (), "a.pkl: array 'detection_features'"),
+    ({k: v for k, v in detections().items() if k != "detection_scores"}, (), "a.pkl: array 'detection_scores'"),
+    (detections() | {"detection_boxes": np.zeros(4)}, (), "a.pkl: detection_features (2, 3) and detection_boxes (4,)"),
+    (detections(), ("--num-classes", 600), "599 to 600"),
+]
+
+
+@pytest.mark.parametrize(("content", "more", "expected"), PICKLE_FAULTS)
+def test_faults_of_pickles(tmp_path, content, more, expected):
     folder = tmp_path / "in"
-    argv = ("convert", "--vtlm-pickles", folder, "--out", tmp_path / "s.h5")
-    assert "no such folder" in fails(*argv)
+    argv = ("convert", "--vtlm-pickles", folder, "--out", tmp_path / "s.h5", *more)
+    assert str(folder) in fails(*argv)
+    for option, value in (("--box-format", "yxyx"), ("--features", "f")):
+        assert option in fails(*argv, option, value)
     folder.mkdir()
-    assert "no .pkl file" in fails(*argv)
-    write(folder / "a.pkl", pickle.dumps([1]))
-    assert "a.pkl: holds a list" in fails(*argv)
-    write(folder / "a.pkl", pickle.dumps({k: v for k, v in detections().items() if k != "detection_scores"}))
-    assert "a.pkl: array 'detection_scores' is missing" in fails(*argv)
-    write(folder / "a.pkl", pickle.dumps(detections() | {"detection_boxes": np.zeros(4)}))
-    assert "a.pkl: detection_features (2, 3) and detection_boxes (4,)" in fails(*argv)
-    write(folder / "a.pkl", pickle.dumps(detections()))
-    assert "--box-format, --box-units and --image-sizes go with --npz" in fails(*argv, "--box-format", "yxyx")
-    assert "--features goes with --coco-json" in fails(*argv, "--features", folder)
-    assert "labels run from 599 to 600" in fails(*argv, "--num-classes", 600)
+    if content is not None:
+        write(folder / "a.pkl", pickle.dumps(content))
+    assert expected in fails(*argv)
+    assert "none.pkl" in fault(load_plain_pickle, folder / "none.pkl")
 
 
 @needs_data
@@ -254,19 +266,26 @@ def test_bottom_up_tsv_without_labels_and_of_named_columns(tmp_path):
     )
 
 
+def tsv_fields(*end: str) -> str:
+    """A line of image `x`, 9 x 9 pixels."""
+    return "\t".join(("x", "9", "9", *end))
+
+
+BOX = encoded([0, 0, 1, 1], "<f4")
 TSV_FAULTS = [
-    ("", "x.tsv: empty"),
+    ("", "x.tsv"),
     ("a\tb\n", "x.tsv, line 1: 2 columns"),
-    (
-        tsv_line(boxes=[(0, 0, 150, 50)], width=100, height=200),
-        "is outside the image of 100 x 200 pixels; mend the width",
-    ),
+    (tsv_line(boxes=[(0, 0, 150, 50)], width=100, height=200), "100 x 200 pixels"),
     (tsv_line().replace("\t2\t", "\t3\t"), "line 1: num_boxes is 3, but 2 boxes"),
-    (tsv_line()[:-5], "line 1, features: not base64"),
-    (tsv_line()[:-4], "line 1, features: 21 bytes, no multiple of 4"),
-    (tsv_line(width="?"), "line 1: image id, width or height is unreadable"),
+    (tsv_line()[:-5], "line 1, features"),
+    (tsv_line()[:-4], "line 1, features: 21 bytes"),
+    (tsv_line(width="?"), "line 1"),
     (tsv_line(width=0), "line 1: image 'COCO_1' is 0 x 100 pixels"),
-    (tsv_line() + "\n" + tsv_line(), "image 'COCO_1' is given twice"),
+    (tsv_line() + "\n" + tsv_line(), "image 'COCO_1'"),
+    (tsv_fields("2", BOX + BOX, encoded([1, 2, 3], "<f4")), "line 1, boxes"),
+    (tsv_fields("2", encoded([0, 0, 1, 1] * 2, "<f4"), encoded([1, 2, 3], "<f4")), "3 feature values for 2 boxes"),
+    (tsv_fields("0", "", ""), "0 feature values for 0 boxes"),
+    (tsv_fields(encoded([3], "<i8"), encoded([1, 2], "<f4"), "1", BOX, BOX), "2 values in objects_conf for 1 boxes"),
 ]
 
 
@@ -281,8 +300,8 @@ def test_faults_of_bottom_up_tsv(tmp_path, text, expected):
 def test_bottom_up_labels_need_class_names(tmp_path):
     (tmp_path / "x.tsv").write_text(tsv_line())
     argv = ("convert", "--bottom-up-tsv", tmp_path / "x.tsv", "--out", tmp_path / "s.h5")
-    assert "labels need --class-names" in fails(*argv)
-    assert "no such file" in fails("convert", "--bottom-up-tsv", tmp_path / "y.tsv", "--out", tmp_path / "s.h5")
+    assert "--class-names" in fails(*argv)
+    assert "y.tsv" in fails("convert", "--bottom-up-tsv", tmp_path / "y.tsv", "--out", tmp_path / "s.h5")
 
 
 @needs_data
@@ -348,22 +367,22 @@ def test_coco(tmp_path):
     assert "--coco-dataset" in fails("convert", *argv, "--out", tmp_path / "u.h5")
 
 
+def annotated(**changes) -> dict[str, list]:
+    """Two annotations of image 9, changed."""
+    return {"annotations": [{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1], **changes}] * 2}
+
+
 COCO_FAULTS = [
-    ({"images": None}, "no list 'images'"),
+    ({"images": None}, "'images'"),
     ({"categories": [{"id": 3}]}, "categories: record 0 lacks 'name'"),
-    ({"annotations": []}, "no annotation of any image"),
-    ({"annotations": [{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1]}]}, "annotation 0 is of image 5"),
-    ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]}, "category_id 1, which is not known"),
-    ({"annotations": [{"image_id": [9], "category_id": 3, "bbox": [0, 0, 1, 1]}]}, "image_id [9], neither a number"),
-    (
-        {"annotations": [{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1]}]},
-        "cat.npy: shape (2, 3), must be [1, D]",
-    ),
-    ({"annotations": [{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1]}] * 2}, "a bbox is not x, y, width, height"),
-    (
-        {"annotations": [{"image_id": 9, "category_id": 3, "bbox": [150, 0, 100, 50]}] * 2},
-        "outside the image of 200 x 100 pixels",
-    ),
+    ({"annotations": []}, "coco.json"),
+    (annotated(image_id=5), "annotation 0 is of image 5"),
+    (annotated(category_id=1), "category_id 1"),
+    (annotated(image_id=[9]), "image_id [9]"),
+    ({"annotations": annotated()["annotations"][:1]}, "cat.npy: shape (2, 3)"),
+    (annotated(bbox=[0, 0, 1]), "image 9"),
+    (annotated(bbox=[150, 0, 100, 50]), "200 x 100 pixels"),
+    ({"images": [{"id": 9, "width": 0, "height": 5, "file_name": "cat.jpg"}]}, "image 9: size 0 x 5 pixels"),
 ]
 
 
@@ -372,16 +391,18 @@ def test_faults_of_coco(tmp_path, changes, expected):
     coco(tmp_path, **changes)
     argv = ("convert", "--coco-json", tmp_path / "coco.json", "--out", tmp_path / "s.h5")
     assert expected in fails(*argv, "--features", tmp_path / "f")
-    assert "--coco-json needs --features" in fails(*argv)
+    assert "--features" in fails(*argv)
     assert not (tmp_path / "s.h5").exists()
 
 
 def test_coco_features_that_are_not_there(tmp_path):
     coco(tmp_path)
     (tmp_path / "f/cat.npy").unlink()
-    argv = ("convert", "--coco-json", tmp_path / "coco.json", "--out", tmp_path / "s.h5")
-    assert "none of cat.jpg.npy, cat.npy, 9.npy is there" in fails(*argv, "--features", tmp_path / "f")
+    argv = ("convert", "--coco-json", tmp_path / "coco.json", "--out", tmp_path / "s.h5", "--features")
+    message = fails(*argv, tmp_path / "f")
+    assert all(name in message for name in ("cat.jpg.npy", "cat.npy", "9.npy"))
     np.save(tmp_path / "f/cat.npy", np.array([{}]), allow_pickle=True)
-    assert "plain numbers" in fails(*argv, "--features", tmp_path / "f")
+    assert "cat.npy" in fails(*argv, tmp_path / "f")
+    assert "--features " in fails(*argv, tmp_path / "none")
     (tmp_path / "coco.json").write_text("[1,")
-    assert "not readable JSON" in fails(*argv, "--features", tmp_path / "f")
+    assert "coco.json" in fails(*argv, tmp_path / "f")

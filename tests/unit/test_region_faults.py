@@ -17,20 +17,33 @@ def replace(file: h5py.File, name: str, data, **options) -> None:
     file.create_dataset(name, data=data, **options)
 
 
-def edit_offsets(file):
-    file["offsets"][1:3] = [9, 5]
+def virtual(file: h5py.File, name: str, path: str, source: str) -> None:
+    """Make a dataset take its rows from another."""
+    shape, dtype = file[name].shape, file[name].dtype
+    del file[name]
+    layout = h5py.VirtualLayout(shape, dtype)
+    layout[:] = h5py.VirtualSource(path, source, shape=shape)
+    file.create_virtual_dataset(name, layout)
 
 
-def edit_label(file):
-    file["labels"][7] = 5
+def nest(file: h5py.File) -> None:
+    """Features that take their rows from features that take theirs from ..., seven times."""
+    for k in range(7):
+        file.move("features", f"v{k}")
+        file["features"] = np.zeros((18, 8), "f2")
+        virtual(file, "features", ".", f"v{k}")
 
 
-def edit_negative_label(file):
-    file["labels"][12] = -1
+def in_raw_file(file: h5py.File) -> None:
+    """Features outside the HDF5 file."""
+    del file["features"]
+    file.create_dataset("features", (18, 8), "f2", external=[("raw", 0, 288)])
 
 
-def edit_id(file):
-    file["ids"][2] = b"img0.jpg"
+def group(file: h5py.File) -> None:
+    """A group in the place of the boxes."""
+    del file["boxes"]
+    file.create_group("boxes")
 
 
 SCHEMA_FAULTS = [
@@ -54,10 +67,14 @@ SCHEMA_FAULTS = [
         lambda f: replace(f, "offsets", np.array([0, 6, 12, 17])),
         "offsets run from 0 to 17, must be from 0 to 18",
     ),
-    (edit_offsets, "offsets fall at image 'img1.jpg'"),
-    (edit_label, "image 'img1.jpg' has label 5, must be in 0..4"),
-    (edit_negative_label, "image 'img2.jpg' has label -1, must be in 0..4"),
-    (edit_id, "image 'img0.jpg' is there twice"),
+    (lambda f: f["offsets"].__setitem__(slice(1, 3), [9, 5]), "offsets fall at image 'img1.jpg'"),
+    (lambda f: f["labels"].__setitem__(7, 5), "image 'img1.jpg' has label 5, must be in 0..4"),
+    (lambda f: f["labels"].__setitem__(12, -1), "image 'img2.jpg' has label -1, must be in 0..4"),
+    (lambda f: f["ids"].__setitem__(2, b"img0.jpg"), "image 'img0.jpg' is there twice"),
+    (nest, "'features'"),
+    (in_raw_file, "raw files"),
+    (group, "'boxes' is a group"),
+    (lambda f: virtual(f, "boxes", ".", "x"), "'boxes' takes its data from ., which has no dataset x"),
 ]
 
 
@@ -81,6 +98,7 @@ def test_files_that_are_no_stores(tmp_path):
         message = fault(RegionStore, [str(tmp_path / name)])
         assert name in message and "not an intact HDF5 file" in message
     assert "--max-regions is 0" in fault(RegionStore, [str(tmp_path / "cut.h5")], max_regions=0)
+    assert "none.h5" in fault(RegionStore, [str(tmp_path / "none.h5")]) and "--regions" in fault(RegionStore, [])
 
 
 def test_data_from_outside_the_folder_is_refused(tmp_path):
@@ -89,39 +107,46 @@ def test_data_from_outside_the_folder_is_refused(tmp_path):
     folder = tmp_path / "stores"
     path = folder / "s.h5"
 
-    def relink(link) -> str:
+    def refused(edit, *args) -> str:
         make_store(path, 3)
         with h5py.File(path, "a") as file:
-            del file["features"]
-            link(file)
-        return str(path)
+            edit(file, *args)
+        return fault(RegionStore, [str(path)])
 
-    def virtual(file, source):
-        layout = h5py.VirtualLayout(shape=(18, 8), dtype="f2")
-        layout[:] = h5py.VirtualSource(str(source), "features", shape=(18, 8))
-        file.create_virtual_dataset("features", layout)
+    def link(file, target) -> None:
+        del file["features"]
+        file["features"] = target
 
     for target in (str(outside), "../outside.h5"):
-        relink(lambda f, t=target: f.__setitem__("features", h5py.ExternalLink(t, "features")))
-        assert "is an external link to" in fault(RegionStore, [str(path)])
-        relink(lambda f, t=target: virtual(f, t))
-        assert "outside the folder" in fault(RegionStore, [str(path)])
-    relink(lambda f: f.__setitem__("features", h5py.SoftLink("/boxes")))
-    assert "soft link" in fault(RegionStore, [str(path)])
-    relink(lambda f: virtual(f, "gone.h5"))
-    assert "gone.h5, which is missing" in fault(RegionStore, [str(path)])
+        assert "is an external link to" in refused(link, h5py.ExternalLink(target, "features"))
+        assert "outside the folder" in refused(virtual, "features", target, "features")
+    assert "soft link" in refused(link, h5py.SoftLink("/boxes"))
+    assert "gone.h5, which is missing" in refused(virtual, "features", "gone.h5", "features")
 
 
 def test_virtual_dataset_within_the_folder_is_read(tmp_path):
     stored = make_store(tmp_path / "data.h5", 3)
     make_store(tmp_path / "s.h5", 3, seed=9)
     with h5py.File(tmp_path / "s.h5", "a") as file:
-        del file["features"]
-        layout = h5py.VirtualLayout(shape=(18, 8), dtype="f2")
-        layout[:] = h5py.VirtualSource("data.h5", "features", shape=(18, 8))
-        file.create_virtual_dataset("features", layout)
+        virtual(file, "features", "data.h5", "features")
     found = RegionStore([str(tmp_path / "s.h5")])[2].features
     np.testing.assert_array_equal(found, stored["img2.jpg"]["features"])
+
+
+def test_damage_that_is_met_while_rows_are_read(tmp_path):
+    """A chunk whose compression is damaged, and a file that was cut after it was opened: the store is named."""
+    path = str(tmp_path / "s.h5")
+    make_store(path, 3)
+    with h5py.File(path, "a") as file:
+        replace(file, "features", np.ones((18, 8), "f2"), chunks=(18, 8), compression="gzip")
+        chunk = file["features"].id.get_chunk_info(0)
+    with open(path, "r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    assert f"{path}: row 1" in fault(RegionStore([path]).__getitem__, 1)
+    store = RegionStore([path])
+    os.truncate(path, 3000)
+    assert path in fault(store.__getitem__, 0)
 
 
 # ---- the full check
@@ -193,6 +218,7 @@ def test_writer_refuses_bad_input_and_leaves_nothing(tmp_path, overrides, expect
 
 def test_writer_refuses_bad_options(tmp_path):
     path = tmp_path / "s.h5"
+    assert "/proc/s.h5" in fault(write_pair, "/proc/s.h5")
     assert "feature_dim is 0" in fault(write_pair, path, feature_dim=0)
     assert "0 class names" in fault(write_pair, path, class_names=[])
     assert "dtype 'int8'" in fault(write_pair, path, dtype="int8")
@@ -210,6 +236,8 @@ def test_writer_refuses_an_id_given_twice_or_of_two_lines(tmp_path):
             assert "an image id is one line" in fault(writer.add, bad, **image)
         writer.add("b", **image)
     assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["a", "b"]
+    with pytest.raises(RuntimeError):
+        writer.add("c", **image)
 
 
 def test_rounding_errors_past_the_edge_are_clipped(tmp_path):

@@ -77,5 +77,7 @@ def test_ids_that_a_split_needs(tmp_path, capsys):
     capsys.readouterr()
     found = lines(capsys, tmp_path / "s.h5", *images, "--images", tmp_path / "x.images")
     assert found[0].endswith("x.images: 2 image ids of 3 lines are missing from the store: 'c' (line 2), 'd' (line 5)")
-    with pytest.raises(SystemExit, match=r"--images .*none: cannot be read"):
-        main(["validate", str(tmp_path / "s.h5"), "--images", str(tmp_path / "none")])
+    (tmp_path / "latin").write_bytes(b"\xe9\n")
+    for name in ("none", "latin"):
+        with pytest.raises(SystemExit, match=f"--images .*{name}: "):
+            main(["validate", str(tmp_path / "s.h5"), "--images", str(tmp_path / name)])

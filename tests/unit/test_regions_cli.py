@@ -74,14 +74,14 @@ def test_convert_npy_in_pixels_and_yxyx(tmp_path):
     assert (y.labels.tolist(), store.dtype, store.class_names) == ([0, 1], np.float32, ["class 0", "class 1"])
     out = ["--out", tmp_path / "no.h5"]
     assert "boxes run from 0 to 201" in fails(*base, *out)
-    assert "go together" in fails(*base, "--box-units", "pixels", *out)
-    assert "go together" in fails(*base, "--image-sizes", tmp_path / "sizes", *out)
+    assert "--box-units" in fails(*base, "--image-sizes", tmp_path / "sizes", *out)
     xyxy = [*pixels[:-1], "xyxy"]
     assert "image 'x': box [0.0, 0.0, 101.0, 201.0] is outside the image of 200 x 100" in fails(*base, *xyxy, *out)
     (tmp_path / "sizes").write_text("x\t200\t100\n")
     assert "no line for image 'y'" in fails(*base, *pixels, *out)
-    (tmp_path / "sizes").write_text("x\t200\t100\ny 1 2\n")
-    assert "line 2 is 'y 1 2', not id, width, height" in fails(*base, *pixels, *out)
+    for line in ("y 1 2", "y\t2\t3\t4", "y\t2\t0"):
+        (tmp_path / "sizes").write_text(f"x\t200\t100\n{line}\n")
+        assert f"sizes: line 2 is {line!r}" in fails(*base, *pixels, *out)
     assert not os.path.exists(tmp_path / "no.h5")
 
 
@@ -95,42 +95,69 @@ def test_convert_npy_of_features_alone(tmp_path):
     assert store[0].labels.tolist() == [0, 0, 0] and store[0].scores.tolist() == [1, 1, 1]
 
 
-def test_convert_faults_are_one_line(tmp_path):
-    out = ["--out", tmp_path / "s.h5"]
-    np.save(tmp_path / "f.npy", np.ones((2, 3, 4), np.float16))
-    np.save(tmp_path / "flat.npy", np.ones((2, 3)))
-    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    (tmp_path / "ids").write_text("x\n")
-    (tmp_path / "twice").write_text("x\nx\n")
-    (tmp_path / "gap").write_text("x\n\ny\n")
-    npy = ["convert", "--npy", tmp_path / "f.npy"]
-    assert "--npy needs --ids" in fails(*npy, *out)
-    assert "1 lines, but" in fails(*npy, "--ids", tmp_path / "ids", *out)
-    assert "image 'x' is given twice" in fails(*npy, "--ids", tmp_path / "twice", *out)
-    assert "line 2 is empty" in fails(*npy, "--ids", tmp_path / "gap", *out)
-    labels = ["--labels", tmp_path / "flat.npy"]
-    (tmp_path / "ids").write_text("x\ny\n")
-    ids = ["--ids", tmp_path / "ids"]
-    assert "--class-names FILE (one a line) or --num-classes" in fails(*npy, *ids, *labels, *out)
-    assert "labels are float64" in fails(*npy, *ids, *labels, "--num-classes", 2, *out)
-    assert "--boxes" in fails(*npy, *ids, "--boxes", tmp_path / "flat.npy", *out)
-    for name, expected in (("flat", "must be [N, R, D]"), ("objects", "plain numbers"), ("none", "none.npy")):
-        assert expected in fails("convert", "--npy", tmp_path / f"{name}.npy", *ids, *out)
-    npz = ["convert", "--num-classes", 3, "--npz", tmp_path / "in"]
-    assert "no such folder" in fails(*npz, *out)
-    (tmp_path / "in").mkdir()
-    assert "no .npz file" in fails(*npz, *out)
+NPY, NPZ = ("--npy", "f.npy"), ("--npz", "in", "--num-classes", 3)
+IDS, LABELS = ("--ids", "ids"), ("--labels", "flat.npy")
+CONVERT_FAULTS = [
+    (NPY, "--ids"),
+    ((*NPY, "--ids", "one"), "one: 1 lines"),
+    ((*NPY, "--ids", "twice"), "'x'"),
+    ((*NPY, "--ids", "gap"), "gap: line 2"),
+    ((*NPY, "--ids", "none"), "--ids none"),
+    ((*NPY, "--ids", "latin"), "--ids latin"),
+    ((*NPY, *IDS, *LABELS), "--class-names"),
+    ((*NPY, *IDS, *LABELS, "--num-classes", 2), "float64"),
+    ((*NPY, *IDS, "--boxes", "flat.npy"), "(2, 3, 4)"),
+    ((*NPY, *IDS, "--box-units", "pixels"), "--image-sizes"),
+    (("--npy", "flat.npy", *IDS), "--npy flat.npy: shape (2, 3)"),
+    (("--npy", "objects.npy", *IDS), "objects.npy"),
+    (("--npy", "none.npy", *IDS), "none.npy"),
+    (("--npy", "in/a.npz", *IDS), "--npz"),
+    (("--npz", "none"), "--npz none"),
+    (("--npz", "empty"), ".npz"),
+    ((*NPZ, *IDS), "--ids"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "words"), CONVERT_FAULTS)
+def test_convert_faults_are_one_line(tmp_path, monkeypatch, argv, words):
+    monkeypatch.chdir(tmp_path)
+    np.save("f.npy", np.ones((2, 3, 4), np.float16))
+    np.save("flat.npy", np.ones((2, 3)))
+    np.save("objects.npy", np.array([{}]), allow_pickle=True)
+    files = {"ids": b"x\ny\n", "one": b"x\n", "twice": b"x\nx\n", "gap": b"x\n\ny\n", "latin": b"\xe9\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "empty").mkdir()
     save_npz(tmp_path / "in", "a", 2)
-    assert "--ids goes with --npy" in fails(*npz, *ids, *out)
-    save_npz(tmp_path / "in", "b", 2, labels=None)
-    assert "b.npz: array 'labels' is missing" in fails(*npz, *out)
-    save_npz(tmp_path / "in", "b", 2, features=np.ones((2, 5)))
-    assert "image 'b': features have shape (2, 5), must be [R, 4]" in fails(*npz, *out)
-    save_npz(tmp_path / "in", "b", 2, labels=np.array([{}, {}], dtype=object))
-    assert "b.npz: unreadable" in fails(*npz, *out)
-    (tmp_path / "in" / "b.npz").write_bytes(b"PK nonsense")
-    assert "b.npz: not a numpy file" in fails(*npz, *out)
-    assert not os.path.exists(tmp_path / "s.h5") and not [f for f in os.listdir(tmp_path) if "tmp" in f]
+    before = sorted(os.listdir(tmp_path))
+    assert words in fails("convert", *argv, "--out", "s.h5")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"labels": None}, "'labels'"),
+        ({"features": np.ones((2, 5))}, "image 'b': features have shape (2, 5)"),
+        ({"features": np.ones(2)}, "(2,)"),
+        ({"boxes": np.ones((2, 3))}, "boxes are float64 (2, 3)"),
+        ({"labels": np.array([{}, {}], dtype=object)}, "b.npz"),
+        (b"PK nonsense", "b.npz"),
+        (np.ones(2), "--npy"),
+    ],
+)
+def test_faults_of_npz_files(tmp_path, arrays, words):
+    """The file or its image is named; an array that `numpy.save` wrote belongs to another option."""
+    save_npz(tmp_path / "in", "a", 2)
+    if isinstance(arrays, bytes):
+        (tmp_path / "in" / "b.npz").write_bytes(arrays)
+    elif isinstance(arrays, np.ndarray):
+        with open(tmp_path / "in" / "b.npz", "wb") as file:
+            np.save(file, arrays)
+    else:
+        save_npz(tmp_path / "in", "b", 2, **arrays)
+    assert words in fails("convert", "--num-classes", 3, "--npz", tmp_path / "in", "--out", tmp_path / "s.h5")
+    assert os.listdir(tmp_path) == ["in"]
 
 
 def test_info(tmp_path, capsys):

@@ -1,17 +1,21 @@
 """The recipes hold the paper's numbers, and README commands and the runner at the paper's size are the same recipes."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 from recipes import EXAMPLES, RECIPES, arguments, commands, differences, parsed, recipe
-from stages import Stage
+from stages import Stage, prepare_folder
 from table1 import FORMATS as OFFERED
-from table1_data import Data
+from table1 import parse_arguments
+from table1_data import Checksums, Data, find_data
 from table1_plan import Planner
 from table1_rows import ROWS, SIZES
 
 from stores import fault
+from tiny import folder
+from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.evaluation.tables import FORMATS
 
 SCRATCH = {"nmt", "mmt", "nmt_cc"}
@@ -227,3 +231,70 @@ def test_folder_of_inference_copies_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     made = planner(keep=tmp_path / "file")
     assert "--keep" in fault(made.plan, ["nmt"], [1])
+
+
+def given(**paths) -> argparse.Namespace:
+    """Options of `table1.py` that name data."""
+    names = ("data", "regions", "raw", "image_splits", "entities", "cc_data", "cc_regions")
+    found = {name: Path(paths[name]) if name in paths else None for name in names}
+    return argparse.Namespace(**found, out=Path("out"), test_sets=["test"], any_counts=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("", "--data"),
+        ("raw", "--image-splits"),
+        ("data", "--regions"),
+        ("raw image_splits entities regions", "--regions"),
+        ("data regions cc_regions", "--cc-data"),
+        ("none regions", "--data none"),
+    ],
+)
+def test_data_options_that_do_not_go_together(tmp_path, monkeypatch, names, words):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "bin", {"train": 2})
+    paths = dict.fromkeys(names.replace("none", "data").split(), "bin") | ({"data": "none"} if "none" in names else {})
+    assert words in fault(find_data, given(**paths), vocab=9, checksums=Checksums(tmp_path))
+
+
+def test_data_that_cannot_be_taken(tmp_path, monkeypatch):
+    """Made by a call with other options; Conceptual Captions without what prepares Multi30k as they were."""
+    monkeypatch.chdir(tmp_path)
+    made = folder(tmp_path / "bin", {"train": 2})
+    raw = given(**dict.fromkeys(("raw", "image_splits", "entities", "cc_data"), "bin"))
+    find = {"vocab": 9, "checksums": Checksums(tmp_path)}
+    Path("out").mkdir()
+    assert "text.json" in (message := fault(find_data, raw, **find)) and "--data" in message
+    TextPipeline("en", "de").save(made.path)
+    assert "BPE" in (message := fault(find_data, raw, **find)) and "--data" in message
+    Path("out/data-bin").mkdir()
+    assert "out/data-bin" in fault(find_data, given(data="bin", regions="bin"), **find)
+
+
+def test_options_of_the_command(capsys):
+    for argv in (("--rows", "x"), ("--seeds", "2,2")):
+        with pytest.raises(SystemExit):
+            parse_arguments(["--out", "o", *argv])
+        assert argv[0] in (line := capsys.readouterr().err.splitlines()[-1]) and argv[1] in line
+
+
+def test_folders_that_cannot_hold_a_run(tmp_path):
+    """A file stands in the way, or the files of something else."""
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/x").touch()
+    for path in (tmp_path / "file" / "x", tmp_path / "other"):
+        assert f"--out {path}" in fault(prepare_folder, path)
+
+
+def test_corpora_that_do_not_join(tmp_path):
+    from join_corpora import join  # the folder is found once `recipes` is imported
+
+    first, second = folder(tmp_path / "a", {"train": 2}), folder(tmp_path / "b", {"train": 2}, words=9)
+    out = tmp_path / "out"
+    assert str(tmp_path / "none") in fault(join, tmp_path / "none", second.path, out)
+    message = fault(join, first.path, second.path, out)
+    assert "a/dict.de.txt: at symbol 13" in message and "--dict" in message
+    (first.path / "dict.de.txt").unlink()
+    assert "a/dict.de.txt" in fault(join, first.path, second.path, out)
