@@ -26,10 +26,10 @@ from vtlm_fairseq.data.caption_files import FORMATS, CaptionFile, Pair
 from vtlm_fairseq.data.image_ids import HeldOut, ImageMap, KnownIds, region_counts, strip_extension
 from vtlm_fairseq.data.names import name_fault
 from vtlm_fairseq.data.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
-from vtlm_fairseq.data.region_store import find_store_files
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
 from vtlm_fairseq.ranges import SCRIPTS, within
+from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.terminal import command_line, say
 
 COLUMNS = "image=1,en=3,de=4"
@@ -138,7 +138,7 @@ class Captions:
     def _find_regions(self, split: str) -> KnownIds | None:
         if self._arguments.regions is None:
             return None
-        paths = tuple(find_store_files(self._arguments.regions, split))
+        paths = tuple(store_files(self._arguments.regions, split))
         if paths not in self._known:
             self._known[paths] = region_counts(paths)
         return self._known[paths]

@@ -1,6 +1,5 @@
 """Translate new sentences, with the regions of their images, from Python or ``vtlm-translate``."""
 
-import glob
 import os
 import threading
 from argparse import Namespace
@@ -15,10 +14,9 @@ from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
-from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
-from vtlm_fairseq.loading import load_models
+from vtlm_fairseq.loading import load_for_inference
 from vtlm_fairseq.user_dir import import_user_dir
 
 _loading = threading.Lock()
@@ -31,7 +29,8 @@ class Translator:
     Args:
         paths: checkpoints of ``multimodal_translation``; several make an ensemble.
         data: folder with dictionaries and ``text.json``; None: the folder of the first checkpoint.
-        regions: a store file, a folder whose ``.h5`` files are taken together, or ``none``.
+        regions: a store file, a folder of them, or ``none``.
+        split: of a folder, the files of this split; None: all, in which an image counts as one.
         region_order: ``given``, ``shuffle`` or ``none`` (see :class:`LineRegions`); None: as in training.
         max_regions: at most so many regions an image; None: as in training.
         preprocessed: sentences are words and sub-words already, separated by spaces, and so is the output.
@@ -51,6 +50,7 @@ class Translator:
         *,
         data: str | None = None,
         regions: str = "none",
+        split: str | None = None,
         region_order: str | None = None,
         max_regions: int | None = None,
         preprocessed: bool = False,
@@ -65,21 +65,17 @@ class Translator:
                 check_translates(config, path)
         config = configs[paths[0]]
         folder = data or os.path.dirname(os.path.abspath(paths[0]))
-        overrides = {
-            "data": folder,
-            "regions": regions,
-            "any_detector": any_detector,
-            "autocast": "none",  # as in fairseq-generate
-            "source_lang": config["source_lang"],
-            "target_lang": config["target_lang"],
-            "eval_bleu": False,
-        }
-        for name, value in (("max_regions", max_regions), ("region_order", region_order)):
-            if value is not None:
-                overrides[name] = value
         self.pipeline = None if preprocessed else TextPipeline.load(folder)
         with _loading, raise_instead_of_exit():
-            self.models, cfg, self.task = load_models(paths, overrides)
+            self.models, cfg, self.task = load_for_inference(
+                paths,
+                config,
+                data=folder,
+                regions=regions,
+                any_detector=any_detector,
+                region_order=region_order,
+                max_regions=max_regions,
+            )
         self.regions = regions
         self.region_order = self.task.option("region_order")
         self.source_lang, self.target_lang = config["source_lang"], config["target_lang"]
@@ -91,27 +87,11 @@ class Translator:
         self.max_positions = utils.resolve_max_positions(
             self.task.max_positions(), *[model.max_positions() for model in self.models]
         )
-        self.store = self._open_store(any_detector) if regions != "none" else None
+        self.store = self.task.open_store(split) if regions != "none" else None
+        if self.store is not None:
+            self.task.warn_of_order()
         if self.needs_images:
             self.task.doubts.store(self.store, np.arange(len(self.store)), "translate")
-
-    def _open_store(self, any_detector: bool) -> RegionStore:
-        files = [self.regions]
-        if os.path.isdir(self.regions):
-            files = sorted(glob.glob(os.path.join(glob.escape(self.regions), "*.h5")))
-        if not files or not os.path.isfile(files[0]):
-            raise VTLMError(f"--regions {self.regions}: no such file, or a folder without .h5 files")
-        store = RegionStore(files, self.task.option("max_regions"), any_detector=any_detector)
-        if store.feature_dim != self.task.region_dim:
-            raise VTLMError(
-                f"--regions {self.regions}: features are {store.feature_dim} wide, the model was built for "
-                f"{self.task.region_dim}; use regions made by the same detector"
-            )
-        self.task.check_detector(
-            self.task.detector, store.identity, where=f"--regions {self.regions}", owner="the model"
-        )
-        self.task.warn_of_order()
-        return store
 
     @property
     def needs_images(self) -> bool:

@@ -57,6 +57,35 @@ def load_models(
     return models, cfg, task
 
 
+def load_for_inference(
+    paths: Sequence[str],
+    config: Mapping,
+    *,
+    data: str | os.PathLike[str],
+    regions: str,
+    any_detector: bool,
+    region_order: str | None = None,
+    max_regions: int | None = None,
+) -> tuple[list[nn.Module], DictConfig, FairseqTask]:
+    """As `load_models`, with the options of commands that translate or measure.
+
+    Args:
+        config: of the first checkpoint's model.
+        region_order, max_regions: None: as in training.
+    """
+    overrides = {
+        "data": os.fspath(data),
+        "regions": regions,
+        "any_detector": any_detector,
+        "autocast": "none",  # as in fairseq-generate
+        "source_lang": config["source_lang"],
+        "target_lang": config["target_lang"],
+        "eval_bleu": False,
+    }
+    given = {"max_regions": max_regions, "region_order": region_order}
+    return load_models(paths, {**overrides, **{name: value for name, value in given.items() if value is not None}})
+
+
 def _plain_state(state: Mapping, overrides: Mapping) -> dict:
     """What fairseq needs to build a model, from a checked checkpoint."""
     result = {

@@ -13,9 +13,9 @@ from pathlib import Path
 from stages import Stage, write_atomically
 
 from vtlm_fairseq.data.binarise import PACKAGE
-from vtlm_fairseq.data.region_store import find_store_files
 from vtlm_fairseq.data.text_pipeline import BPE_FILES, TextPipeline
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.tasks.captions import language_pair
 
 ROOT = PACKAGE.parent
@@ -198,7 +198,7 @@ def _has_regions(args: argparse.Namespace, test_set: str) -> bool:
     if not args.data:
         return test_set in REGION_SPLITS
     try:
-        return bool(find_store_files(str(args.regions), test_set))
+        return bool(store_files(str(args.regions), test_set))
     except VTLMError:
         return False
 

@@ -1,11 +1,15 @@
 """Fixtures of the session: the command server, a corpus, and small trained models of each kind."""
 
+import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from preparation import annotation, write
 
-from harness import CommandLines
+from harness import CommandLines, write_lines
 from toy import Corpus, make_corpus
+from vtlm_fairseq.data.text_pipeline import TextPipeline
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +58,27 @@ def nmt(run, corpus, tlm, tmp_path_factory) -> Path:
     run.train(corpus.data, folder, "--pretrained", tlm, "--max-update", "60", "--lr", "3e-3", "--disable-validation",
               "--save-interval", "100")  # fmt: skip
     return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def entities(corpus, tmp_path_factory):
+    """The toy corpus as a preparation script would leave it, and Entities of its test set.
+
+    The first two words of a longer sentence are a phrase with a box, its last word is one without.
+    """
+    folder = tmp_path_factory.mktemp("entities")
+    data = folder / "bin"
+    shutil.copytree(corpus.data, data)
+    for lang in ("en", "de"):
+        write_lines(data / "references" / f"test.{lang}", corpus.lines("test", lang))
+    TextPipeline("en", "de", steps=(), bpe="none").save(data)
+    captions = defaultdict(list)
+    for image, line in zip(corpus.images("test"), corpus.lines("test", "en"), strict=True):
+        first, *rest, last = f"{line} ".split(" ")[:-1] if " " in line else (line, "")
+        if rest:
+            line = f"[/EN#1/people {first} {rest[0]}] {' '.join(rest[1:])} [/EN#2/other {last}]"
+        captions[image].append(" ".join(line.split()))
+    for image, lines in captions.items():
+        write_lines(folder / "entities" / "Sentences" / f"{image}.txt", lines)
+        write(folder / "entities" / "Annotations" / f"{image}.xml", annotation(9, 9, [((0, 0, 5, 5), (1,))]))
+    return folder

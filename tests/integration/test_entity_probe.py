@@ -2,15 +2,11 @@
 
 import json
 import shutil
-from collections import defaultdict
 
 import pytest
 import torch
 from fairseq.data import Dictionary, data_utils
-from preparation import annotation, write
 
-from harness import write_lines
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.evaluation.scores import bleu_tokenised
 
 SEARCH = ("--beam", "2")
@@ -26,42 +22,18 @@ def json_table(result) -> dict:
     return json.JSONDecoder().raw_decode(result.output, result.output.index('{\n  "title"'))[0]
 
 
-@pytest.fixture(scope="module")
-def world(corpus, tmp_path_factory):
-    """The toy corpus as a preparation script would leave it, and Entities of its test set.
-
-    The first two words of a longer sentence are a phrase with a box, its last word is one without.
-    """
-    folder = tmp_path_factory.mktemp("entities")
-    data = folder / "bin"
-    shutil.copytree(corpus.data, data)
-    for lang in ("en", "de"):
-        write_lines(data / "references" / f"test.{lang}", corpus.lines("test", lang))
-    TextPipeline("en", "de", steps=(), bpe="none").save(data)
-    captions = defaultdict(list)
-    for image, line in zip(corpus.images("test"), corpus.lines("test", "en"), strict=True):
-        first, *rest, last = f"{line} ".split(" ")[:-1] if " " in line else (line, "")
-        if rest:
-            line = f"[/EN#1/people {first} {rest[0]}] {' '.join(rest[1:])} [/EN#2/other {last}]"
-        captions[image].append(" ".join(line.split()))
-    for image, lines in captions.items():
-        write_lines(folder / "entities" / "Sentences" / f"{image}.txt", lines)
-        write(folder / "entities" / "Annotations" / f"{image}.xml", annotation(9, 9, [((0, 0, 5, 5), (1,))]))
-    return folder
+def options(entities, *argv):
+    return ("entity", entities / "bin", "--entities", entities / "entities", "--gen-subset", "test", *SEARCH, *argv)
 
 
-def options(world, *argv):
-    return ("entity", world / "bin", "--entities", world / "entities", "--gen-subset", "test", *SEARCH, *argv)
-
-
-def test_variants_and_scores(run, corpus, world, mmt, nmt, tmp_path):
+def test_variants_and_scores(run, corpus, entities, mmt, nmt, tmp_path):
     """Table 3 for a pre-trained MMT with two seeds and an NMT from scratch, against fairseq-generate's translations."""
     state = torch.load(nmt, weights_only=False)
     state["cfg"]["model"]["pretrained"] = None
     shutil.copytree(nmt.parent, tmp_path / "scratch")
     torch.save(state, tmp_path / "scratch" / "nmt.pt")
     out = tmp_path / "variants"
-    result = probe(run, *options(world, "--system", f"MMT={mmt},{mmt}", "--system", f"NMT={tmp_path}/scratch/nmt.pt",
+    result = probe(run, *options(entities, "--system", f"MMT={mmt},{mmt}", "--system", f"NMT={tmp_path}/scratch/nmt.pt",
                                  "--regions", corpus.regions, "--write", out, "--format", "json"))  # fmt: skip
     table = json_table(result)
     long = sum(len(line.split()) >= 3 for line in corpus.lines("test", "en"))
@@ -75,7 +47,7 @@ def test_variants_and_scores(run, corpus, world, mmt, nmt, tmp_path):
 
     words = Dictionary.load(str(out / "MASK" / "dict.en.txt"))
     lengths = {}
-    for name, folder in (("untouched", world / "bin"), ("MASK", out / "MASK"), ("REMOVE", out / "REMOVE")):
+    for name, folder in (("untouched", entities / "bin"), ("MASK", out / "MASK"), ("REMOVE", out / "REMOVE")):
         lines = data_utils.load_indexed_dataset(f"{folder}/test.en-de.en", words, None)
         lengths[name] = sum(len(line) for line in lines)
         masks = sum(int(line.eq(words.index("<mask>")).sum()) for line in lines)
@@ -88,20 +60,20 @@ def test_variants_and_scores(run, corpus, world, mmt, nmt, tmp_path):
     assert (out / "MASK" / "references" / "test.en").read_text(encoding="utf-8").count("<mask>") == 2 * long
 
 
-def test_variants_only(run, corpus, world, tmp_path):
+def test_variants_only(run, corpus, entities, tmp_path):
     """Without a system the variants are kept and counted; with --boxed-only the last words stay."""
-    result = probe(run, *options(world, "--write", tmp_path / "out", "--boxed-only", "--format", "csv"))
+    result = probe(run, *options(entities, "--write", tmp_path / "out", "--boxed-only", "--format", "csv"))
     long = sum(len(line.split()) >= 3 for line in corpus.lines("test", "en"))
     tokens = sum(len(line.split()) for line in corpus.lines("test", "en"))
     rows = result.output[result.output.index("variant,") :].splitlines()
     assert rows[1:] == [f"untouched,13,0,{tokens},0", f"MASK,13,{long},{tokens},0", f"REMOVE,13,0,{tokens - long},0"]
 
 
-def test_faults(run, corpus, world, mmt, tmp_path):
+def test_faults(run, corpus, entities, mmt, tmp_path):
     system = ("--system", f"MMT={mmt}")
-    probe(run, *options(world), ok=False).fault("nothing to do", "--system", "--write")
-    probe(run, *options(world, *system), ok=False).fault("--region-order none")
-    probe(run, *options(world, *system, *system), ok=False).fault("--system MMT is given twice")
-    probe(run, *options(world, "--write", tmp_path), ok=False).fault("exists already")
-    argv = ("entity", corpus.data, "--entities", world / "entities", "--write", tmp_path / "x")
+    probe(run, *options(entities), ok=False).fault("nothing to do", "--system", "--write")
+    probe(run, *options(entities, *system), ok=False).fault("--region-order none")
+    probe(run, *options(entities, *system, *system), ok=False).fault("--system MMT is given twice")
+    probe(run, *options(entities, "--write", tmp_path), ok=False).fault("exists already")
+    argv = ("entity", corpus.data, "--entities", entities / "entities", "--write", tmp_path / "x")
     probe(run, *argv, ok=False).fault("text.json")

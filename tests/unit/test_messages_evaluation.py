@@ -255,7 +255,7 @@ def test_attention(here, monkeypatch):
     says("attention.run", "no system: give --system NAME=CKPT,CKPT", attention.run, Namespace(systems=[], plot=None))
     says("attention.check_plot", "--plot x.txt: name a file that ends in ", attention.check_plot, Path("x.txt"))
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    masses = {System("a", ("x",)): [Masses(torch.ones(2, 2), 0.5, 1, 0)]}
+    masses = {System("a", ("x",)): [Masses(torch.ones(2, 2), 0.5, 1, 0, "no regions")]}
     says("files.check_writable", "--plot ref/x.png: cannot be written (", plot, masses, Path("ref/x.png"))
     without(monkeypatch, "matplotlib")
     says(

@@ -539,20 +539,7 @@ def translator(**attributes) -> Translator:
 
 
 def test_inference(here):
-    wide = translator(regions="wide.h5", task=SimpleNamespace(region_dim=8, option=lambda name: None))
-    make_store("wide.h5", 4, feature_dim=6)
-    Path("empty").mkdir()
     rows = [
-        (
-            "inference._open_store",
-            "--regions empty: no such file, or a folder without .h5 files",
-            lambda: translator(regions="empty")._open_store(False),
-        ),
-        (
-            "inference._open_store",
-            "--regions wide.h5: features are 6 wide, the model was built for 8; use regions made by",
-            lambda: wide._open_store(False),
-        ),
         (
             "inference.translate",
             "this model translates with regions: give one image id for each sentence",

@@ -20,9 +20,9 @@ from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.cli import convert as convert_command
 from vtlm_fairseq.data.flickr30k_entities import read_entities
 from vtlm_fairseq.data.names import MAX_BYTES, find_inside, name_fault
-from vtlm_fairseq.data.region_store import find_store_files
 from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.evaluation.report_pictures import load_pictures
+from vtlm_fairseq.regions.resolve import store_files
 
 OUTSIDE = ("../x", "/../../x", "/etc/x", "..", "a/../../x", "a//b", "x\0", "x\n", "\x1b[2J", "", "x" * 256, "\udc80")
 
@@ -97,9 +97,9 @@ def test_languages_and_splits_of_options(tmp_path):
     assert "../en" in ends_with(prepare_multi30k.main, [*argv, "--out", str(tmp_path / "out")])
     make_store(tmp_path / "secret.h5")
     (tmp_path / "regions").mkdir()
-    assert "'../secret'" in fault(find_store_files, str(tmp_path / "regions"), "../secret")
+    assert "'../secret'" in fault(store_files, str(tmp_path / "regions"), "../secret")
     make_store(tmp_path / "regions" / "test.h5")
-    assert find_store_files(str(tmp_path / "regions"), "test") == [str(tmp_path / "regions" / "test.h5")]
+    assert store_files(str(tmp_path / "regions"), "test") == [str(tmp_path / "regions" / "test.h5")]
     task = translation_task(data_folder(tmp_path / "data", {"test": 3}).path)
     assert "split '../test'" in ends_with(task.load_dataset, "../test")
     with pytest.raises(SystemExit, match="language '../en'"):

@@ -4,6 +4,7 @@ import fcntl
 import multiprocessing
 import os
 import pickle
+import shutil
 
 import h5py
 import numpy as np
@@ -220,6 +221,23 @@ def test_shards_that_do_not_fit(tmp_path, other, expected):
     make_store(tmp_path / "train.1.h5", **{"images": ["x"], **other})
     message = fault(RegionStore.open, str(tmp_path), "train")
     assert expected in message and "train.0.h5" in message and "train.1.h5" in message
+
+
+def test_an_image_in_several_files_of_a_folder(tmp_path):
+    """Without a split: one image, unless it is asked for and its regions differ, or one file holds it twice."""
+    stored = make_store(tmp_path / "test.h5", ["a", "b"], regions=[3, 5])
+    shutil.copyfile(tmp_path / "test.h5", tmp_path / "test_swapped.h5")
+    make_store(tmp_path / "train.h5", ["c", "b", "d"], seed=1)
+    store = RegionStore.open(str(tmp_path), None)
+    assert store.image_id(int(store.rows(["d", "a", "c"])[0])) == "d"
+    assert_same(store[int(store.rows(["a", "a"])[1])], stored["a"])
+    message = fault(store.rows, ["a", "b"])
+    assert "test.h5 and " in message and "train.h5: image 'b' has other regions in each" in message
+    assert "is there twice" in fault(RegionStore, [str(tmp_path / "test.h5"), str(tmp_path / "test_swapped.h5")])
+    store.close()
+    with h5py.File(tmp_path / "train.h5", "a") as file:
+        file["ids"][0] = "d"
+    assert "train.h5: image 'd' is there twice" in fault(RegionStore.open, str(tmp_path), None)
 
 
 # ---- processes

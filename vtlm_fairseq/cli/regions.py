@@ -4,7 +4,6 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -15,11 +14,12 @@ from vtlm_fairseq.data.overlap import shared_images
 from vtlm_fairseq.data.region_drawing import draw_regions, save_drawing
 from vtlm_fairseq.data.region_merge import merge_stores
 from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, open_file
-from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStore, find_store_files, say_beyond, validate
+from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStore, say_beyond, validate
 from vtlm_fairseq.data.region_validate import find_missing
 from vtlm_fairseq.data.suspicions import suspicions, take_sample
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.files import check_writable, is_stream
+from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.terminal import command_line, say
 
 _SHOWN_FAULTS = 20
@@ -104,7 +104,7 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def run_info(args: argparse.Namespace) -> int:
     """Print a summary of each file of a store."""
-    for number, path in enumerate(_store_files(args.store)):
+    for number, path in enumerate(store_files(args.store, option="")):
         if number:
             say()
         for name, value in summarise(path).items():
@@ -149,7 +149,7 @@ def summarise(path: str) -> dict[str, str]:
 def run_validate(args: argparse.Namespace) -> int:
     """List the faults of each file of a store; 1 if there are any."""
     faults: list[str] = []
-    files = _store_files(args.store)
+    files = store_files(args.store, option="")
     for path in files:
         with tqdm(desc=printable(os.path.basename(path)), unit=" regions", unit_scale=True, disable=None) as bar:
 
@@ -175,7 +175,7 @@ def run_validate(args: argparse.Namespace) -> int:
 def run_merge(args: argparse.Namespace) -> int:
     """Join stores."""
     _refuse_existing(args)
-    shards = [path for shard in args.shards for path in _store_files(shard)]
+    shards = [path for shard in args.shards for path in store_files(shard, option="")]
     with tqdm(unit=" images", disable=None if args.copy else True) as bar:
         store = merge_stores(shards, args.out, copy=args.copy, on_progress=lambda done: bar.update(done - bar.n))
     say(f"{args.out}: {len(store):,} images, {store.num_regions:,} regions from {len(shards)} files")
@@ -185,7 +185,7 @@ def run_merge(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Draw the regions of an image."""
     _refuse_existing(args)
-    store = RegionStore(_store_files(args.store), max_regions=args.max_regions)
+    store = RegionStore(store_files(args.store, option=""), args.max_regions, repeats=True)
     regions = store[int(store.rows([args.image_id])[0])]
     save_drawing(draw_regions(open_image(args.image), regions, store.class_names), args.out)
     say(f"{args.out}: {len(regions.labels)} regions")
@@ -214,21 +214,10 @@ def _faults_of_splits(store: str, files: list[str]) -> list[str]:
     faults = []
     for split in sorted({os.path.basename(path).split(".")[0] for path in files}) if os.path.isdir(store) else ():
         try:
-            RegionStore(find_store_files(store, split))
+            RegionStore(store_files(store, split, option=""))
         except VTLMError as error:
             faults.append(str(error))
     return faults
-
-
-def _store_files(store: str) -> list[str]:
-    if not os.path.isdir(store):
-        if not os.path.isfile(store):
-            raise VTLMError(f"{store}: no such file or folder")
-        return [store]
-    files = sorted(str(p) for p in Path(store).glob("*.h5"))
-    if not files:
-        raise VTLMError(f"{store}: no .h5 file in that folder")
-    return files
 
 
 if __name__ == "__main__":

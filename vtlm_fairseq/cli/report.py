@@ -112,16 +112,12 @@ def make_page(args: argparse.Namespace) -> str:
         if missing := [image for image in dict.fromkeys(ids) if image not in pictures]:
             say(f"note: {args.images} has no picture of {len(missing)} images, first {missing[0]}", file=sys.stderr)
     pretrained = isinstance(loaded.dataset, TranslationLMDataset)
+    regions = loaded.dataset.regions
     folder, name = os.path.split(os.path.abspath(path))
     facts = [
         f"{os.path.basename(folder)}/{name}",
         f"{args.gen_subset}, {loaded.task.cfg.source_lang}-{loaded.task.cfg.target_lang}",
-        describe_regions(
-            args.regions,
-            split=args.gen_subset,
-            order=loaded.task.option("region_order"),
-            any_detector=args.any_detector,
-        ),
+        describe_regions(regions and regions.store, loaded.task.option("region_order")),
     ]
     if not pretrained:
         facts.append(f"beam {args.beam}")

@@ -5,7 +5,6 @@ the row table (offsets) only: ids are resolved to rows once, in the parent.
 """
 
 import bisect
-import glob
 import os
 import threading
 import time
@@ -15,8 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.data.detector import Detector, check_detector
-from vtlm_fairseq.data.names import check_name
-from vtlm_fairseq.data.region_guard import check_openable
 from vtlm_fairseq.data.region_rows import StoreFile
 from vtlm_fairseq.data.region_schema import (
     StoreHeader,
@@ -29,8 +26,9 @@ from vtlm_fairseq.data.region_schema import (
 from vtlm_fairseq.data.region_validate import validate
 from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.resolve import store_files
 
-__all__ = ["MAX_REGIONS", "RegionStore", "RegionStoreWriter", "Regions", "find_store_files", "say_beyond", "validate"]
+__all__ = ["MAX_REGIONS", "RegionStore", "RegionStoreWriter", "Regions", "say_beyond", "validate"]
 
 _MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
 MAX_REGIONS = 36  # of --max-regions, where it is not given
@@ -76,6 +74,7 @@ class RegionStore:
         paths: the files; images keep this order.
         max_regions: at most so many regions an image, the most confident; None keeps all.
         any_detector: the files may be of several detectors whose sizes and classes agree.
+        repeats: an image may be in several files, as long as its regions there are the same (see `rows`).
 
     Attributes:
         feature_dim: D.
@@ -90,11 +89,17 @@ class RegionStore:
         attributes: root attributes of the first file.
 
     Raises:
-        VTLMError: a file not as the schema says, shards that do not fit together, or an id given twice.
+        VTLMError: a file not as the schema says, shards that do not fit together, or an id given twice in one file
+            or without `repeats`.
     """
 
     def __init__(
-        self, paths: Sequence[str], max_regions: int | None = MAX_REGIONS, *, any_detector: bool = False
+        self,
+        paths: Sequence[str],
+        max_regions: int | None = MAX_REGIONS,
+        *,
+        any_detector: bool = False,
+        repeats: bool = False,
     ) -> None:
         if max_regions is not None and max_regions < 1:
             raise VTLMError(f"--max-regions is {max_regions}, must be at least 1")
@@ -102,6 +107,7 @@ class RegionStore:
             raise VTLMError("no region store given; --regions takes a file or a folder of {split}.h5 files")
         self.paths = [os.path.abspath(p) for p in paths]  # the working directory may change later
         self.max_regions = max_regions
+        self.repeats = repeats
         headers = [read_header(path) for path in self.paths]
         first = headers[0]
         for other in headers[1:]:
@@ -132,25 +138,21 @@ class RegionStore:
     def open(
         cls,
         regions: str,
-        split: str,
+        split: str | None,
         max_regions: int | None = MAX_REGIONS,
         *,
         parts: Sequence[str] = (),
         any_detector: bool = False,
     ) -> "RegionStore":
-        """Open what `--regions` names: a file, or a folder holding `{split}.h5` or `{split}.*.h5` shards.
+        """Open what `--regions` names (see :func:`store_files`): a file, or a folder with files of the split.
 
-        In a folder, files of further `parts` (`train1`, ...) are taken too, where there are any.
-
-        A child process opens the files first: of some damaged ones HDF5 never comes back.
+        Without a split, an image that several files of the folder hold counts as one.
 
         Raises:
-            VTLMError: nothing there for this split (names the splits that exist), HDF5 crashes or does not come back,
-                or as the constructor.
+            VTLMError: as :func:`store_files` and the constructor.
         """
         paths = store_files(regions, split, parts)
-        check_openable(paths)
-        return cls(paths, max_regions, any_detector=any_detector)
+        return cls(paths, max_regions, any_detector=any_detector, repeats=split is None)
 
     def __len__(self) -> int:
         return self.num_images
@@ -161,11 +163,12 @@ class RegionStore:
         order = np.argsort(joined, kind="stable")
         joined = joined[order]
         twice = np.flatnonzero(joined[1:] == joined[:-1])
+        if self.repeats:
+            shards = np.searchsorted(self._bounds[1:], order, side="right")
+            twice = twice[shards[twice] == shards[twice + 1]]
         if len(twice):
-            image = decode(joined[twice[0]])
-            files = [self._shard(int(order[twice[0] + k])) for k in (0, 1)]
-            names = " and ".join(dict.fromkeys(self.paths[f] for f in files))
-            raise VTLMError(f"{names}: image {image!r} is there twice; ids must be unique, write the store again")
+            image = f"{self._files_of(order[twice[0] : twice[0] + 2])}: image {decode(joined[twice[0]])!r}"
+            raise VTLMError(f"{image} is there twice; ids must be unique, write the store again")
         return joined, order
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
@@ -178,7 +181,8 @@ class RegionStore:
             [len(ids)] int64.
 
         Raises:
-            VTLMError: ids that are not in the store: how many, and the first five.
+            VTLMError: ids that are not in the store: how many, and the first five; or, with `repeats`, one whose
+                regions differ from file to file.
         """
         known, order = self._index or self._sort_ids([self._read_ids(s) for s in range(len(self.paths))])
         self._index = None
@@ -195,7 +199,18 @@ class RegionStore:
                 f"{self._name()}: {len(absent)} image ids are missing from the store: {', '.join(absent[:5])}"
                 f"{', ...' if len(absent) > 5 else ''}; check --regions, or the split's .images file"
             )
+        if self.repeats:
+            again = np.append(known[1:] == known[:-1], False)
+            for first in np.unique(at[again[at]]).tolist():
+                rows = order[first : np.searchsorted(known, known[first], side="right")]
+                for row in rows[1:]:
+                    if not all(map(np.array_equal, self[rows[0]], self[row])):
+                        image = f"{self._files_of([rows[0], row])}: image {decode(known[first])!r}"
+                        raise VTLMError(f"{image} has other regions in each; name one of the files with --regions")
         return order[at].astype(np.int64, copy=False)
+
+    def _files_of(self, rows: Sequence[int]) -> str:
+        return " and ".join(dict.fromkeys(self.paths[self._shard(int(row))] for row in rows))
 
     def ids(self) -> list[str]:
         """All N image ids in the order of rows (read from the files at each call)."""
@@ -306,31 +321,6 @@ class RegionStore:
         return {**self.__dict__, "_handles": {}, "_index": None, "_pid": -1, "_check_at": 0.0}
 
 
-def find_store_files(regions: str, split: str) -> list[str]:
-    """Files of a split under what `--regions` names, sorted by name.
-
-    Raises:
-        VTLMError: nothing there for this split, or both one file and shards.
-    """
-    if not os.path.isdir(regions):
-        if not os.path.isfile(regions):
-            raise VTLMError(f"--regions {regions}: no such file or folder")
-        return [regions]
-    check_name(split, f"--regions {regions}: split", nested=True)
-    stem = os.path.join(glob.escape(regions), glob.escape(split))
-    whole, shards = glob.glob(f"{stem}.h5"), sorted(glob.glob(f"{stem}.*.h5"))
-    if whole and shards:
-        raise VTLMError(f"--regions {regions}: holds both {split}.h5 and shards {split}.*.h5; remove one of them")
-    if not whole and not shards:
-        names = (os.path.basename(p) for p in glob.glob(os.path.join(glob.escape(regions), "*.h5")))
-        splits = ", ".join(sorted({name.split(".")[0] for name in names})) or "none"
-        raise VTLMError(
-            f"--regions {regions}: neither {split}.h5 nor {split}.*.h5 is there (splits there: {splits}); "
-            "make it with vtlm-regions convert, or name another file or folder"
-        )
-    return whole or shards
-
-
 def say_beyond(beyond: tuple[int, int], max_regions: int) -> str:
     """What `RegionStore.beyond` found, for logs: "8,803 of 21,510 regions (41 %) lie beyond --max-regions 36"."""
     cut, total = beyond
@@ -340,21 +330,6 @@ def say_beyond(beyond: tuple[int, int], max_regions: int) -> str:
 def identity(header: StoreHeader) -> Detector:
     """Who made the regions of a file."""
     return Detector.of(header.attributes["detector"], header.class_names)
-
-
-def store_files(regions: str, split: str, parts: Sequence[str]) -> list[str]:
-    """Files of a split in ``--regions``, and, in a folder, those of its parts ``{split}1``, ... that have their own.
-
-    Raises:
-        VTLMError: there are none of the split.
-    """
-    files = find_store_files(regions, split)
-    for part in parts if os.path.isdir(regions) else ():
-        try:
-            files += find_store_files(regions, part)
-        except VTLMError:
-            continue  # its images stand in the split's store
-    return list(dict.fromkeys(files))
 
 
 def _check_agree(first: StoreHeader, other: StoreHeader) -> None:

@@ -22,7 +22,6 @@ from vtlm_fairseq.evaluation.systems import (
     check_systems,
     describe_regions,
     load_model,
-    orders_of,
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
@@ -88,12 +87,14 @@ class Masses:
         uniform: mean of R/(R+T) over the same sentences.
         sentences: how many these are.
         without: sentences left out because they have no region.
+        regions: what made them, and their order.
     """
 
     mass: Tensor
     uniform: float
     sentences: int
     without: int
+    regions: str
 
 
 def measure(path: str, args: Namespace, *, label: str) -> Masses:
@@ -137,7 +138,8 @@ def measure(path: str, args: Namespace, *, label: str) -> Masses:
     mass, uniform = torch.cat(masses, dim=-1), torch.cat(shares)
     if not len(uniform):
         raise VTLMError(f"no sentence of {args.gen_subset} has a region; see --regions and --region-order")
-    return Masses(mass.mean(-1), float(uniform.mean()), len(uniform), without)
+    regions = describe_regions(loaded.dataset.regions.store, loaded.task.option("region_order"))
+    return Masses(mass.mean(-1), float(uniform.mean()), len(uniform), without, regions)
 
 
 def hypothesis_inputs(loaded: LoadedModel, generator, sample: dict) -> Tensor:
@@ -168,14 +170,7 @@ def table(results: dict[System, list[Masses]], args: Namespace) -> Table:
         made.notes.append(
             f"{system.name}: {seeds[0].sentences:,} sentences, {seeds[0].without:,} without regions left out"
         )
-    made.notes.append(
-        describe_regions(
-            args.regions,
-            split=args.gen_subset,
-            order=orders_of(results, args.region_order),
-            any_detector=args.any_detector,
-        )
-    )
+    made.notes += dict.fromkeys(seed.regions for seeds in results.values() for seed in seeds)
     made.notes.append("uniform: mean of R/(R+T), R regions and T source positions, both </s> included")
     return made
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,7 +26,6 @@ from vtlm_fairseq.evaluation.systems import (
     add_system_options,
     check_systems,
     describe_regions,
-    orders_of,
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
@@ -81,14 +80,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     scores = {system: score_system(system, variants, args) for system in systems}
     made = table(scores, variants, choice)
-    made.notes.append(
-        describe_regions(
-            args.regions,
-            split=args.gen_subset,
-            order=orders_of(scores, args.region_order),
-            any_detector=args.any_detector,
-        )
-    )
+    regions = dict.fromkeys(one for scored in scores.values() for one in scored.regions)
+    made.notes += regions or ["no regions"]
     write_out(made.render(args.format))
     return 0
 
@@ -100,10 +93,12 @@ class SystemScores:
     Attributes:
         by_variant: for each variant, the score of each seed.
         scratch: whether a checkpoint was trained from scratch, and so has never seen ``<mask>``.
+        regions: what made the regions of each checkpoint, and their order; none of a text-only model.
     """
 
     by_variant: dict[str, list[Figure]]
     scratch: bool = False
+    regions: list[str] = field(default_factory=list)
 
 
 def score_system(system: System, variants: VariantSet, args: argparse.Namespace) -> SystemScores:
@@ -112,28 +107,29 @@ def score_system(system: System, variants: VariantSet, args: argparse.Namespace)
     for path in system.paths:
         config, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
         scores.scratch = scores.scratch or not config.get("pretrained")
-        for name, hypotheses in translate_variants(path, variants, args, regions=regions, label=system.name):
+        translator = Translator(
+            [path],
+            data=os.fspath(args.data),
+            regions=regions,
+            split=args.gen_subset,
+            region_order=args.region_order if regions != "none" else None,
+            preprocessed=True,
+            any_detector=args.any_detector,
+            cpu=args.cpu,
+        )
+        if translator.store is not None:
+            scores.regions.append(describe_regions(translator.store, translator.region_order))
+        for name, hypotheses in translate_variants(translator, variants, args, label=f"{system.name} {path}"):
             scores.by_variant[name].append(TOKENISED.score(hypotheses, variants.references))
     return scores
 
 
 def translate_variants(
-    path: str, variants: VariantSet, args: argparse.Namespace, *, regions: str, label: str
+    translator: Translator, variants: VariantSet, args: argparse.Namespace, *, label: str
 ) -> Iterator[tuple[str, list[str]]]:
     """Translations of each variant, tokenised, by the variant's name."""
-    translator = Translator(
-        [path],
-        data=os.fspath(args.data),
-        regions=regions,
-        region_order=args.region_order if regions != "none" else None,
-        preprocessed=True,
-        any_detector=args.any_detector,
-        cpu=args.cpu,
-    )
     pipeline = variants.pipeline
-    for name, variant in tqdm(
-        variants.variants.items(), desc=printable(f"{label} {path}"), disable=not sys.stderr.isatty()
-    ):
+    for name, variant in tqdm(variants.variants.items(), desc=printable(label), disable=not sys.stderr.isatty()):
         pieces = translator.translate(
             variant.pieces,
             variants.images if translator.needs_images else None,

@@ -1,8 +1,7 @@
 """Systems as probes name them, ``NAME=CKPT,CKPT,...``, and their models over a binarised test set."""
 
 import argparse
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,17 @@ from fairseq.data import FairseqDataset
 from fairseq.tasks import FairseqTask
 from torch import nn
 
-from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
+from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.line_regions import ORDERS
-from vtlm_fairseq.data.region_store import RegionStore, find_store_files
+from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.hub import find_checkpoint
-from vtlm_fairseq.loading import load_models
-from vtlm_fairseq.models.description import Description
+from vtlm_fairseq.loading import load_for_inference
 from vtlm_fairseq.ranges import within
+from vtlm_fairseq.regions.resolve import store_files
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,6 @@ def check_systems(systems: list[System]) -> list[System]:
 def system_regions(path: str, *, regions: str, split: str) -> tuple[dict[str, Any], str]:
     """Model configuration of a checkpoint, and the store that it gets: ``none`` if it is a text-only model.
 
-    A folder that holds one file for the split becomes that file.
-
     Raises:
         VTLMError: not a checkpoint of this package, or no such store.
     """
@@ -121,32 +118,13 @@ def system_regions(path: str, *, regions: str, split: str) -> tuple[dict[str, An
     if not config["region_dim"]:
         return config, "none"
     if regions != "none":
-        files = find_store_files(regions, split)
-        regions = files[0] if len(files) == 1 else regions
+        store_files(regions, split)
     return config, regions
 
 
-def describe_regions(regions: str, *, split: str, order: str, any_detector: bool = False) -> str:
-    """What made the regions, as the store says (oracle and synthetic ones are called that), and their order.
-
-    Args:
-        any_detector: the store's files may be of several.
-    """
-    if regions == "none":
-        return "no regions"
-    detector = RegionStore.open(regions, split, any_detector=any_detector).detector
-    return f'regions "{detector}", order {order}'
-
-
-def orders_of(systems: Iterable[System], given: str | None) -> str:
-    """The order of regions of systems: the given one, else those that their models with regions were trained with."""
-    if given is not None:
-        return given
-    orders = []
-    for path in (path for system in systems for path in system.paths):
-        described = Description.of_checkpoint(load_checkpoint(path, mmap=True), path)
-        orders += [described.options.get("region_order", "given")] if described.has_regions else []
-    return ", ".join(dict.fromkeys(orders)) or "given"
+def describe_regions(store: RegionStore | None, order: str) -> str:
+    """What made the regions, as the store says (oracle and synthetic ones are called that), and their order."""
+    return "no regions" if store is None else f'regions "{store.detector}", order {order}'
 
 
 @dataclass(frozen=True)
@@ -206,18 +184,9 @@ def load_model(
     config, regions = system_regions(path, regions=regions, split=split)
     if translates:
         check_translates(config, path)
-    overrides = {
-        "data": os.fspath(data),
-        "regions": regions,
-        "any_detector": any_detector,
-        "autocast": "none",  # as in fairseq-generate
-        "source_lang": config["source_lang"],
-        "target_lang": config["target_lang"],
-        "eval_bleu": False,
-    }
-    if region_order is not None:
-        overrides["region_order"] = region_order
-    models, _, task = load_models([path], overrides)
+    models, _, task = load_for_inference(
+        [path], config, data=data, regions=regions, any_detector=any_detector, region_order=region_order
+    )
     task.load_dataset(split)
     cuda = torch.cuda.is_available() and not cpu
     model = models[0].cuda() if cuda else models[0]

@@ -225,12 +225,16 @@ class DescribedTask:
         """Refuse regions of another detector, unless ``--any-detector``."""
         check_detector(expected, found, where=where, owner=owner, any_detector=self.cfg.any_detector)
 
-    def open_store(self, split: str, parts: Sequence[str] = ()) -> RegionStore:
-        """The region store of a split and of parts that have their own; sizes and detector must be the model's."""
+    def open_store(self, split: str | None, parts: Sequence[str] = ()) -> RegionStore:
+        """The region store of a split (None: of all in a folder) and of parts that have their own.
+
+        Raises:
+            VTLMError: there is none, or its sizes and its detector are not the model's.
+        """
         store = RegionStore.open(
             self.cfg.regions, split, self.option("max_regions"), parts=parts, any_detector=self.cfg.any_detector
         )
-        where = f"--regions {self.cfg.regions} ({split})"
+        where = f"--regions {self.cfg.regions}" + (f" ({split})" if split else "")
         for what, expected, found in (
             ("features are {} wide", self.region_dim, store.feature_dim),
             ("it has {} classes", self.region_classes, store.num_classes),

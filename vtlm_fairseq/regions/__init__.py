@@ -1,0 +1,1 @@
+"""Region stores: what ``--regions`` names."""

@@ -1,0 +1,61 @@
+"""What ``--regions`` names: the store files of a split, or of all. Every command asks here."""
+
+import glob
+import os
+from collections.abc import Sequence
+
+from vtlm_fairseq.data.names import check_name
+from vtlm_fairseq.data.region_guard import check_openable
+from vtlm_fairseq.errors import VTLMError
+
+
+def store_files(
+    regions: str, split: str | None = None, parts: Sequence[str] = (), *, option: str = "--regions "
+) -> list[str]:
+    """Files that can be opened, sorted by name.
+
+    A child process opens them first: of some damaged ones HDF5 never comes back.
+
+    Args:
+        regions: a file, which serves every split, or a folder.
+        split: of a folder, ``{split}.h5`` or its shards ``{split}.*.h5``; None: all its ``.h5`` files.
+        parts: of a folder, the files of ``{split}1``, ... too, where there are any.
+        option: how messages begin, before ``regions``.
+
+    Raises:
+        VTLMError: nothing there (names the splits that are), one file beside shards of the same split, or HDF5 crashes
+            or does not come back.
+    """
+    where = f"{option}{regions}"
+    if os.path.isfile(regions):
+        files = [regions]
+    elif not os.path.isdir(regions):
+        raise VTLMError(
+            f"{where}: no such file or folder; name a region store, or a folder of {{split}}.h5 or {{split}}.*.h5 files"
+        )
+    elif split is None:
+        files = sorted(glob.glob(os.path.join(glob.escape(regions), "*.h5")))
+        if not files:
+            raise VTLMError(f"{where}: no .h5 file in that folder; name a region store, or a folder of stores")
+    else:
+        files = _of_split(regions, split, where)
+        if not files:
+            names = (os.path.basename(path) for path in glob.glob(os.path.join(glob.escape(regions), "*.h5")))
+            splits = ", ".join(sorted({name.split(".")[0] for name in names})) or "none"
+            raise VTLMError(
+                f"{where}: neither {split}.h5 nor {split}.*.h5 is there (splits there: {splits}); "
+                "make it with vtlm-regions convert, or name another file or folder"
+            )
+        files += [file for part in parts for file in _of_split(regions, part, where)]
+    files = list(dict.fromkeys(files))
+    check_openable(files)
+    return files
+
+
+def _of_split(folder: str, split: str, where: str) -> list[str]:
+    check_name(split, f"{where}: split", nested=True)
+    stem = os.path.join(glob.escape(folder), glob.escape(split))
+    whole, shards = glob.glob(f"{stem}.h5"), sorted(glob.glob(f"{stem}.*.h5"))
+    if whole and shards:
+        raise VTLMError(f"{where}: holds both {split}.h5 and shards {split}.*.h5; remove one of them, or name one file")
+    return whole or shards
