@@ -80,3 +80,11 @@ def fault(function: Callable, *args: Any, **kwargs: Any) -> str:
         function(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def ends_with(function: Callable, *args: Any, **kwargs: Any) -> str:
+    """The one line with which a call ends a command; nothing in it changes the terminal."""
+    with pytest.raises(SystemExit) as caught:
+        function(*args, **kwargs)
+    assert isinstance(caught.value.code, str) and not set("\n\x1b") & set(caught.value.code)
+    return caught.value.code

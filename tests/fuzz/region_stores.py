@@ -43,7 +43,7 @@ def setup(folder: Path) -> Case:
         file["boxes"] = np.full((6, 4), SECRET, "f4")
     (folder / "secret.bin").write_bytes(np.full(64, SECRET, "f4").tobytes())
     path = inside / "case.h5"
-    region_validate._PATIENCE_SECONDS = 3.0
+    region_validate.PATIENCE_SECONDS = 3.0
 
     def case(rng: random.Random) -> None:
         path.write_bytes(rng.choice(bases))

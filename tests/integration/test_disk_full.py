@@ -49,7 +49,7 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("chunk", [1 << 10, 4 << 20])
 def test_store_writer(small_disk, monkeypatch, capfd, chunk):
     """Written in pieces, and at the end alone: the older store stays as it was, and nothing lies beside it."""
-    monkeypatch.setattr(region_writer, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(region_writer, "CHUNK_BYTES", chunk)
     disk = small_disk(100_000)
     path = disk / "train.h5"
     make_store(path, 3, regions=1, feature_dim=1, seed=1)
@@ -66,7 +66,7 @@ def test_store_writer(small_disk, monkeypatch, capfd, chunk):
 
 def test_store_never_loses_data_in_silence(small_disk, monkeypatch):
     """With room for less and less, a store is either refused or whole."""
-    monkeypatch.setattr(region_writer, "_CHUNK_BYTES", 1 << 12)
+    monkeypatch.setattr(region_writer, "CHUNK_BYTES", 1 << 12)
     path = small_disk(20_000_000) / "store.h5"
     make_store(path, 40)
     whole, size = contents(path), path.stat().st_blocks * 512

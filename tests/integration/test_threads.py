@@ -130,7 +130,7 @@ def test_threads_share_the_open_files_of_a_store(tmp_path, monkeypatch):
     monkeypatch.setattr(region_store, "StoreFile", opening)
     order = random.Random(0).choices(range(18), k=300)
     for limit in (64, 2):
-        monkeypatch.setattr(region_store, "_MAX_OPEN_FILES", limit)
+        monkeypatch.setattr(region_store, "MAX_OPEN_FILES", limit)
         with ThreadPoolExecutor(THREADS) as pool:
             together = list(pool.map(lambda row: store[row].features.tolist(), order))
         assert together == [alone[row] for row in order]

@@ -56,7 +56,7 @@ def test_list(tmp_path):
     assert "line 1" in fault(listed, listing)
     listing.write_bytes(b"\xff\xd8\xff\xe0")
     assert "not a list" in fault(listed, listing)
-    assert "neither a folder nor a readable list" in fault(listed, tmp_path / "none")
+    assert "none" in fault(listed, tmp_path / "none")
 
 
 def test_tar_files(tmp_path):
@@ -100,14 +100,14 @@ def test_an_id_given_twice_names_both_files(tmp_path):
     write_tar(tmp_path / "y.tar", ["1.jpg"])
     assert "x.tar/1.jpg and " in fault(listed, tmp_path / "*.tar")
     (tmp_path / "l").write_bytes(b"a.jpg\nother\ta.jpg\na\tb.jpg\n")
-    assert "a.jpg and b.jpg have the same image id 'a'" in fault(listed, tmp_path / "l")
+    assert "a.jpg and b.jpg" in fault(listed, tmp_path / "l")
 
 
 def test_ids_that_no_list_could_hold(tmp_path):
     touch(tmp_path / "a\tb.jpg")
-    assert "not one line of UTF-8 text" in fault(listed, tmp_path)
+    assert "'a\\tb'" in fault(listed, tmp_path)
     os.rename(tmp_path / "a\tb.jpg", os.fsencode(tmp_path) + b"/\xff.jpg")
-    assert "not one line of UTF-8 text" in fault(listed, tmp_path)
+    assert "'\\udcff'" in fault(listed, tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 4, 10])
@@ -129,4 +129,4 @@ def test_shards_of_tar_files_are_whole_files(tmp_path):
 
 def test_nothing_to_read(tmp_path):
     write_tar(tmp_path / "0.tar", ["1.jpg"])
-    assert "no file that ends in .jpg .png (it holds 1 files of other kinds: 1 x .tar)" in fault(listed, tmp_path)
+    assert ".jpg .png (it holds 1 files of other kinds: 1 x .tar)" in fault(listed, tmp_path)

@@ -90,7 +90,7 @@ def test_huge_images_are_reduced_or_refused():
     assert pixels(encoded(large, "JPEG"), **limit).shape == (75, 100, 3)
     assert pixels(encoded(large, "JPEG"), max_pixels=120_000).shape == (300, 400, 3)
     for data in (encoded(large, "PNG"), encoded(large, "JPEG", progressive=True)):
-        with pytest.raises(UnreadableImageError, match="400 x 300 pixels are more than 12,000"):
+        with pytest.raises(UnreadableImageError, match="400 x 300 .*12,000"):
             decode_image(data, **limit)
 
 
@@ -129,4 +129,4 @@ def test_open_image_names_the_file(tmp_path):
 
 def test_a_file_without_end_is_refused(monkeypatch):
     monkeypatch.setattr("vtlm_fairseq.data.image_reading.MAX_FILE_BYTES", 1000)
-    assert "/dev/zero: a file of more than 1,000 bytes is taken for no image" in fault(open_image, "/dev/zero")
+    assert "/dev/zero: a file of more than 1,000 bytes" in fault(open_image, "/dev/zero")

@@ -13,7 +13,7 @@ from preparation import annotation, entities_regions, prepare_multi30k, write
 from test_region_converters import coco, convert, fails
 
 from originals import random_original
-from stores import fault, make_store
+from stores import ends_with, fault, make_store
 from tiny import folder as data_folder
 from tiny import translation_task
 from vtlm_fairseq.checkpoints import read_model_config
@@ -25,14 +25,6 @@ from vtlm_fairseq.evaluation.report_pictures import load_pictures
 from vtlm_fairseq.regions.resolve import store_files
 
 OUTSIDE = ("../x", "/../../x", "/etc/x", "..", "a/../../x", "a//b", "x\0", "x\n", "\x1b[2J", "", "x" * 256, "\udc80")
-
-
-def ends_with(function, *args) -> str:
-    """The one line that ends a command."""
-    with pytest.raises(SystemExit) as caught:
-        function(*args)
-    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code and "\x1b" not in caught.value.code
-    return caught.value.code
 
 
 def files_of(folder: Path) -> list[str]:

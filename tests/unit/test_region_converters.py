@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from preparation import DATA, needs_data
 
-from stores import fault
+from stores import ends_with, fault
 from vtlm_fairseq.cli.regions import main
 from vtlm_fairseq.data.region_pickle import load_plain_pickle
 from vtlm_fairseq.data.region_store import RegionStore
@@ -25,10 +25,7 @@ def convert(out, *argv) -> RegionStore:
 
 def fails(*argv) -> str:
     """The one line with which a command ends."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(a) for a in argv])
-    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
-    return caught.value.code
+    return ends_with(main, [str(a) for a in argv])
 
 
 # ---- the authors' pickles

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stores import fault, make_store, random_image, write_pair
+from vtlm_fairseq.data.region_schema import MAX_ID_BYTES
 from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 
@@ -47,34 +48,34 @@ def group(file: h5py.File) -> None:
 
 
 SCHEMA_FAULTS = [
-    (lambda f: f.__delitem__("boxes"), "dataset 'boxes' is missing"),
-    (lambda f: f.attrs.__delitem__("detector"), "root attribute 'detector' is missing"),
-    (lambda f: f.attrs.__setitem__("schema_version", 7), "schema_version 7 is not known"),
-    (lambda f: f.attrs.__setitem__("feature_dim", 9), "feature_dim is 9 but features are 8 wide"),
-    (lambda f: f.attrs.__setitem__("feature_dim", "x"), "feature_dim is 'x', not a whole number"),
-    (lambda f: f.attrs.__setitem__("num_classes", 4), "num_classes is 4 but class_names holds 5"),
-    (lambda f: replace(f, "features", np.zeros((18, 8))), "features are float64, must be float16 or float32"),
+    (lambda f: f.__delitem__("boxes"), "'boxes'"),
+    (lambda f: f.attrs.__delitem__("detector"), "'detector'"),
+    (lambda f: f.attrs.__setitem__("schema_version", 7), "schema_version 7"),
+    (lambda f: f.attrs.__setitem__("feature_dim", 9), "feature_dim is 9"),
+    (lambda f: f.attrs.__setitem__("feature_dim", "x"), "feature_dim is 'x'"),
+    (lambda f: f.attrs.__setitem__("num_classes", 4), "num_classes is 4"),
+    (lambda f: replace(f, "features", np.zeros((18, 8))), "features are float64"),
     (
         lambda f: replace(f, "features", np.zeros((18, 8, 1), "f2")),
-        "features has shape (18, 8, 1), must",
+        "(18, 8, 1)",
     ),
-    (lambda f: replace(f, "labels", np.zeros(18, "i8")), "labels are int64, must be int16"),
+    (lambda f: replace(f, "labels", np.zeros(18, "i8")), "labels are int64"),
     (lambda f: replace(f, "labels", np.zeros(17, "i2")), "17 labels but 18 features"),
-    (lambda f: replace(f, "boxes", np.zeros((18, 5), "f4")), "boxes are 5 wide, must be 4"),
-    (lambda f: replace(f, "ids", np.arange(3)), "ids are int64, must be UTF-8 strings"),
-    (lambda f: replace(f, "offsets", np.array([0, 6, 18])), "3 ids need 4 offsets, found 3"),
+    (lambda f: replace(f, "boxes", np.zeros((18, 5), "f4")), "boxes are 5"),
+    (lambda f: replace(f, "ids", np.arange(3)), "ids are int64"),
+    (lambda f: replace(f, "offsets", np.array([0, 6, 18])), "4 offsets"),
     (
         lambda f: replace(f, "offsets", np.array([0, 6, 12, 17])),
-        "offsets run from 0 to 17, must be from 0 to 18",
+        "0 to 17",
     ),
-    (lambda f: f["offsets"].__setitem__(slice(1, 3), [9, 5]), "offsets fall at image 'img1.jpg'"),
-    (lambda f: f["labels"].__setitem__(7, 5), "image 'img1.jpg' has label 5, must be in 0..4"),
-    (lambda f: f["labels"].__setitem__(12, -1), "image 'img2.jpg' has label -1, must be in 0..4"),
-    (lambda f: f["ids"].__setitem__(2, b"img0.jpg"), "image 'img0.jpg' is there twice"),
+    (lambda f: f["offsets"].__setitem__(slice(1, 3), [9, 5]), "'img1.jpg'"),
+    (lambda f: f["labels"].__setitem__(7, 5), "'img1.jpg' has label 5"),
+    (lambda f: f["labels"].__setitem__(12, -1), "'img2.jpg' has label -1"),
+    (lambda f: f["ids"].__setitem__(2, b"img0.jpg"), "'img0.jpg'"),
     (nest, "'features'"),
     (in_raw_file, "raw files"),
     (group, "'boxes' is a group"),
-    (lambda f: virtual(f, "boxes", ".", "x"), "'boxes' takes its data from ., which has no dataset x"),
+    (lambda f: virtual(f, "boxes", ".", "x"), "no dataset x"),
 ]
 
 
@@ -118,10 +119,10 @@ def test_data_from_outside_the_folder_is_refused(tmp_path):
         file["features"] = target
 
     for target in (str(outside), "../outside.h5"):
-        assert "is an external link to" in refused(link, h5py.ExternalLink(target, "features"))
+        assert "external link" in refused(link, h5py.ExternalLink(target, "features"))
         assert "outside the folder" in refused(virtual, "features", target, "features")
     assert "soft link" in refused(link, h5py.SoftLink("/boxes"))
-    assert "gone.h5, which is missing" in refused(virtual, "features", "gone.h5", "features")
+    assert "gone.h5" in refused(virtual, "features", "gone.h5", "features")
 
 
 def test_virtual_dataset_within_the_folder_is_read(tmp_path):
@@ -180,7 +181,7 @@ def test_validate_names_each_faulty_image(tmp_path):
 def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(tmp_path, monkeypatch):
     path = str(tmp_path / "s.h5")
     make_store(path, 5, regions=[3, 0, 1, 5, 4])
-    monkeypatch.setattr("vtlm_fairseq.data.region_validate._BLOCK_BYTES", 8 * 8 * 2)  # two regions a block
+    monkeypatch.setattr("vtlm_fairseq.data.region_validate.BLOCK_BYTES", 8 * 8 * 2)  # two regions a block
     assert validate(path) == []
     with h5py.File(path, "a") as file:
         file["scores"][6] = 0.95  # the first region of a block, the third of its image
@@ -192,20 +193,20 @@ def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(t
 
 BOX = [[0, 0, 1, 1], [0, 0, 1, 1]]
 INPUT_FAULTS = [
-    ({"features": np.zeros((2, 3))}, "features have shape (2, 3), must be [R, 2]"),
+    ({"features": np.zeros((2, 3))}, "features have shape (2, 3)"),
     ({"features": np.zeros(2)}, "features have shape (2,)"),
-    ({"features": np.array([[1, np.nan], [0, 0]])}, "features hold a value that is not finite"),
-    ({"features": np.array([[1, 1e5], [0, 0]])}, "too large for float16; use --dtype float32"),
+    ({"features": np.array([[1, np.nan], [0, 0]])}, "features"),
+    ({"features": np.array([[1, 1e5], [0, 0]])}, "--dtype float32"),
     ({"boxes": np.zeros((2, 5))}, "boxes have shape (2, 5)"),
     ({"boxes": np.array([[0, 0, 1, 1], [0, 0, 640, 1]])}, "boxes run from 0 to 640"),
     ({"boxes": np.array([[0, 0, 1, 1], [-0.1, 0, 1, 1]])}, "boxes run from -0.1 to 1"),
-    ({"boxes": np.array([[0, 0, 1, 1], [0.5, 0, 0.25, 1]])}, "box [0.5, 0.0, 0.25, 1.0] is not x1 <= x2"),
-    ({"labels": np.array([0, 3])}, "labels run from 0 to 3, must be in 0..2"),
+    ({"boxes": np.array([[0, 0, 1, 1], [0.5, 0, 0.25, 1]])}, "[0.5, 0.0, 0.25, 1.0]"),
+    ({"labels": np.array([0, 3])}, "labels run from 0 to 3"),
     ({"labels": np.array([-1, 0])}, "labels run from -1 to 0"),
-    ({"labels": np.array([0.0, 1.0])}, "labels are float64, must be whole numbers"),
+    ({"labels": np.array([0.0, 1.0])}, "labels are float64"),
     ({"labels": np.array([0])}, "labels have shape (1,)"),
     ({"scores": np.array([0.5])}, "scores have shape (1,)"),
-    ({"scores": np.array([0.5, np.inf])}, "scores hold a value that is not finite"),
+    ({"scores": np.array([0.5, np.inf])}, "scores"),
 ]
 
 
@@ -222,20 +223,22 @@ def test_writer_refuses_bad_options(tmp_path):
     assert "feature_dim is 0" in fault(write_pair, path, feature_dim=0)
     assert "0 class names" in fault(write_pair, path, class_names=[])
     assert "dtype 'int8'" in fault(write_pair, path, dtype="int8")
-    assert "attribute 'detector' is set by the schema" in fault(write_pair, path, attributes={"detector": "x"})
+    assert "'detector'" in fault(write_pair, path, attributes={"detector": "x"})
     assert "does not exist" in fault(write_pair, tmp_path / "no" / "s.h5")
     assert os.listdir(tmp_path) == []
 
 
-def test_writer_refuses_an_id_given_twice_or_of_two_lines(tmp_path):
+def test_ids_that_the_writer_refuses(tmp_path):
+    """Given twice, of two lines, no text, or longer than a store may hold."""
     image = random_image(np.random.default_rng(0), 2)
+    longest = "\u00e4" * (MAX_ID_BYTES // 2)
     with RegionStoreWriter(tmp_path / "s.h5", feature_dim=8, class_names="abcde", detector="x") as writer:
         writer.add("a", **image)
-        assert "image 'a' is given twice" in fault(writer.add, "a", **image)
-        for bad in ("", "a\nb", "a\0"):
-            assert "an image id is one line" in fault(writer.add, bad, **image)
-        writer.add("b", **image)
-    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["a", "b"]
+        assert "'a'" in fault(writer.add, "a", **image)
+        for bad in ("", "a\nb", "a\rb", "a\0", "\udcff", longest + "\u00e4"):
+            fault(writer.add, bad, **image)
+        writer.add(longest, **image)
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["a", longest]
     with pytest.raises(RuntimeError):
         writer.add("c", **image)
 

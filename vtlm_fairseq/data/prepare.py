@@ -202,7 +202,7 @@ def prepare_folder(
         kind = "sentencepiece"
     pipeline = replace(pipeline, bpe=kind, folder=out)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        words = {split: _SplitFiles(Path(scratch), split, pipeline) for split in text}
+        words = {split: SplitFiles(Path(scratch), split, pipeline) for split in text}
         for split, pairs in text.items():
             words[split].write(pairs, workers=workers)
         if bpe_model is not None:
@@ -218,7 +218,7 @@ def prepare_folder(
     return report
 
 
-class _SplitFiles:
+class SplitFiles:
     """Words of a split, and image and place of each line, in files of a scratch folder."""
 
     def __init__(self, folder: Path, split: str, pipeline: TextPipeline) -> None:
@@ -257,7 +257,7 @@ class _SplitFiles:
 
 def _write_pieces(
     out: Path,
-    files: _SplitFiles,
+    files: SplitFiles,
     pipeline: TextPipeline,
     split: str,
     length_filter: LengthFilter | None,

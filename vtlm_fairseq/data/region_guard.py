@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vtlm_fairseq.data.region_schema import read_strings
 from vtlm_fairseq.errors import VTLMError
 
-_PATIENCE_SECONDS = 300.0  # for one file
+PATIENCE_SECONDS = 300.0  # for one file
 
 
 def check_openable(paths: Sequence[str]) -> None:
@@ -30,8 +30,8 @@ def check_openable(paths: Sequence[str]) -> None:
     done, how = 0, ""
     try:
         while done < len(paths):
-            if not select.select([receiver], [], [], _PATIENCE_SECONDS)[0]:
-                how = f"does not come back within {_PATIENCE_SECONDS:g} s"
+            if not select.select([receiver], [], [], PATIENCE_SECONDS)[0]:
+                how = f"does not come back within {PATIENCE_SECONDS:g} s"
                 break
             if not (read := len(os.read(receiver, 1 << 16))):
                 how = "crashes"

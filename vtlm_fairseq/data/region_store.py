@@ -30,7 +30,7 @@ from vtlm_fairseq.regions.resolve import store_files
 
 __all__ = ["MAX_REGIONS", "RegionStore", "RegionStoreWriter", "Regions", "say_beyond", "validate"]
 
-_MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
+MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
 MAX_REGIONS = 36  # of --max-regions, where it is not given
 _CHECK_SECONDS = 30.0  # between looks at the open files
 _opening = threading.Lock()
@@ -301,7 +301,7 @@ class RegionStore:
                 self._pid = os.getpid()
             handle = self._handles.get(shard)
             if handle is None:
-                while len(self._handles) >= _MAX_OPEN_FILES:  # a thread that reads one of them keeps it open
+                while len(self._handles) >= MAX_OPEN_FILES:  # a thread that reads one of them keeps it open
                     self._handles.pop(next(iter(self._handles)))
                 handle = self._handles[shard] = StoreFile(self.paths[shard], *self._files[shard])
             if now >= self._check_at:

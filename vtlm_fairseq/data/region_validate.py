@@ -24,8 +24,8 @@ from vtlm_fairseq.data.region_schema import (
 )
 from vtlm_fairseq.errors import VTLMError
 
-_BLOCK_BYTES = 64 << 20
-_PATIENCE_SECONDS = 300.0  # for the next block, and for the header before the first
+BLOCK_BYTES = 64 << 20
+PATIENCE_SECONDS = 300.0  # for the next block, and for the header before the first
 
 
 def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
@@ -47,7 +47,7 @@ def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -
     child.start()
     sender.close()
     try:
-        while receiver.poll(_PATIENCE_SECONDS):
+        while receiver.poll(PATIENCE_SECONDS):
             message = receiver.recv()
             if isinstance(message, list):
                 return message
@@ -55,7 +55,7 @@ def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -
                 raise RuntimeError(message)
             if on_progress is not None:
                 on_progress(*message)
-        how = f"does not come back within {_PATIENCE_SECONDS:g} s"
+        how = f"does not come back within {PATIENCE_SECONDS:g} s"
     except EOFError:
         child.join()
         how = f"crashes (exit status {child.exitcode})"
@@ -177,7 +177,7 @@ def _check_regions(
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     total, classes = int(header.offsets[-1]), len(header.class_names)
-    rows = max(1, _BLOCK_BYTES // (header.feature_dim * 8))
+    rows = max(1, BLOCK_BYTES // (header.feature_dim * 8))
     last_image, last_score = -1, 0.0
     seen: set[tuple[int, str]] = set()
     for start in range(0, total, rows):

@@ -15,7 +15,7 @@ from vtlm_fairseq.data.region_schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCH
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile
 
-_CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 4 << 20
 _BOX_TOLERANCE = 1e-6
 
 
@@ -101,7 +101,7 @@ class RegionStoreWriter:
             "num_classes": len(self.class_names),
             "created_by": created_by,
         }
-        self._chunk_rows = max(1, _CHUNK_BYTES // (self.feature_dim * self.dtype.itemsize))
+        self._chunk_rows = max(1, CHUNK_BYTES // (self.feature_dim * self.dtype.itemsize))
         self._ids: dict[str, None] = {}
         self._counts: list[int] = []
         self._buffer: dict[str, list[np.ndarray]] = {"features": [], "boxes": [], "labels": [], "scores": []}
