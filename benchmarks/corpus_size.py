@@ -25,7 +25,7 @@ import numpy as np
 from worker_memory import children, resident
 
 import vtlm_fairseq
-from vtlm_fairseq.data.region_schema import SCHEMA_VERSION
+from vtlm_fairseq.regions.schema import SCHEMA_VERSION
 
 REGIONS, DIM, CLASSES = 36, 1536, 601
 ROOT = Path(__file__).resolve().parents[1]

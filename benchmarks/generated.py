@@ -11,8 +11,8 @@ from fairseq.data import Dictionary
 from fairseq.data.indexed_dataset import make_builder
 from tqdm import tqdm
 
-from vtlm_fairseq.data.region_store import RegionStoreWriter
-from vtlm_fairseq.data.text_pipeline import MASK
+from vtlm_fairseq.regions.store import RegionStoreWriter
+from vtlm_fairseq.text.pipeline import MASK
 
 SPECIAL = 4  # fairseq's own symbols
 

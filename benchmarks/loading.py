@@ -15,10 +15,10 @@ from setups import Training
 from torch.utils.data import DataLoader, Dataset
 
 from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
-from vtlm_fairseq.data.region_schema import open_file
-from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.regions.schema import open_file
+from vtlm_fairseq.regions.store import RegionStore
 
 SLICES = 5  # a cold pass reads a part of the file, another one in each turn
 SHARE = 3  # a warm pass reads one of so many images, drawn at random

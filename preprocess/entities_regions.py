@@ -31,11 +31,11 @@ from oracle_features import OracleFeatures, accuracy, calibrate
 from oracle_labels import LabelledBox, collect_classes, label_boxes, other_captions
 from tqdm import tqdm
 
-from vtlm_fairseq.data.flickr30k_entities import Caption, ImageEntities, find_translated, read_entities
-from vtlm_fairseq.data.names import check_name
-from vtlm_fairseq.data.region_writer import RegionStoreWriter
+from vtlm_fairseq.corpora.flickr30k_entities import Caption, ImageEntities, find_translated, read_entities
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.files import check_writable, write_lines
+from vtlm_fairseq.files.names import check_name
+from vtlm_fairseq.regions.writer import RegionStoreWriter
 from vtlm_fairseq.terminal import command_line, say
 
 NOISE = 10.7

@@ -28,9 +28,9 @@ from images import ImageFile, list_images
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from vtlm_fairseq.data.image_reading import UnreadableImageError
-from vtlm_fairseq.data.region_store import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.image_reading import UnreadableImageError
+from vtlm_fairseq.regions.store import RegionStoreWriter
 from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.version import __version__
 

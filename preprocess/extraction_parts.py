@@ -19,12 +19,12 @@ from typing import Any
 
 from images import ImageFile
 
-from vtlm_fairseq.data.region_merge import copy_regions
-from vtlm_fairseq.data.region_schema import decode, read_header
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import MARKER, cannot_be_written, check_writable, locked, mark_folder, remove_folder, write_text
-from vtlm_fairseq.json_objects import parse_object
+from vtlm_fairseq.files.json_objects import parse_object
+from vtlm_fairseq.regions.merge import copy_regions
+from vtlm_fairseq.regions.schema import decode, read_header
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
 Failure = tuple[str, str, str]  # image id, path, reason
 

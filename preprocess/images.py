@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vtlm_fairseq.data.tar_files import tar_members
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.tar import tar_members
 
 
 class ImageFile(NamedTuple):

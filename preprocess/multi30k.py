@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from vtlm_fairseq.data.caption_files import stream_lines
-from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.names import check_name
+from vtlm_fairseq.text.caption_files import stream_lines
 
 COUNTS = {
     "train": 29_000,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from oracle_labels import LabelledBox
 
-from vtlm_fairseq.data.flickr30k_entities import COLOURS
+from vtlm_fairseq.corpora.flickr30k_entities import COLOURS
 from vtlm_fairseq.errors import VTLMError
 
 TARGET_ACCURACY = 0.70

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vtlm_fairseq.data.flickr30k_entities import COLOURS, Caption, ImageEntities, Phrase
+from vtlm_fairseq.corpora.flickr30k_entities import COLOURS, Caption, ImageEntities, Phrase
 from vtlm_fairseq.errors import VTLMError
 
 NUM_CLASSES = 600

@@ -22,15 +22,15 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -P leav
 
 from text_options import add_text_options, check_vocabulary, make_pipeline
 
-from vtlm_fairseq.data.caption_files import FORMATS, CaptionFile, Pair
-from vtlm_fairseq.data.image_ids import HeldOut, ImageMap, KnownIds, region_counts, strip_extension
-from vtlm_fairseq.data.names import name_fault
-from vtlm_fairseq.data.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
+from vtlm_fairseq.files.names import name_fault
 from vtlm_fairseq.ranges import SCRIPTS, within
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.terminal import command_line, say
+from vtlm_fairseq.text.caption_files import FORMATS, CaptionFile, Pair
+from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, KnownIds, region_counts, strip_extension
+from vtlm_fairseq.text.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
 
 COLUMNS = "image=1,en=3,de=4"
 """The paper's Conceptual Captions: image, URL, English, German."""

@@ -24,11 +24,11 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -P leav
 from multi30k import COUNTS, check_count, fairseq_name, read_image_ids, read_lines
 from text_options import add_text_options, check_vocabulary, make_pipeline
 
-from vtlm_fairseq.data.caption_files import Pair
-from vtlm_fairseq.data.prepare import prepare_folder, zip_pairs
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
 from vtlm_fairseq.terminal import command_line, say
+from vtlm_fairseq.text.caption_files import Pair
+from vtlm_fairseq.text.prepare import prepare_folder, zip_pairs
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

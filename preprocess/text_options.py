@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vtlm_fairseq.data.names import check_languages
-from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.names import check_languages
+from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 
 
 def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None, workers: int) -> None:

@@ -29,15 +29,15 @@ from tqdm import tqdm
 
 from vtlm_fairseq.checkpoint_guard import check_stock
 from vtlm_fairseq.checkpoints import load_checkpoint
-from vtlm_fairseq.data.caption_files import stream_lines
-from vtlm_fairseq.data.names import check_language
-from vtlm_fairseq.data.text_pipeline import load_bpe
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import cannot_be_written, check_writable, is_stream, locked, whole_file, write_text
-from vtlm_fairseq.json_objects import parse_object
+from vtlm_fairseq.files.json_objects import parse_object
+from vtlm_fairseq.files.names import check_language
 from vtlm_fairseq.loading import load_models
 from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
 from vtlm_fairseq.terminal import command_line, say
+from vtlm_fairseq.text.caption_files import stream_lines
+from vtlm_fairseq.text.pipeline import load_bpe
 
 BPE_FILES = ("bpecodes", "code", "bpe.codes", "bpe.model", "sentencepiece.bpe.model")
 """Names under which a model folder may hold its BPE model."""

@@ -1,4 +1,4 @@
-"""Run the tests on every supported stack, each in an environment of its own; writes docs/compatibility.md.
+"""Run the tests on every supported stack, each in an environment of its own; writes docs/dev/compatibility.md.
 
 A row that cannot be made here (no such Python, no such wheel) is reported as not built. Rows that are finished are
 kept as long as neither the code nor their requirements change. Started by ``tests/matrix.sh``; needs no environment.
@@ -20,7 +20,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT / "docs/compatibility.md"
+DOCUMENT = ROOT / "docs/dev/compatibility.md"
 CODE = ("vtlm_fairseq", "tests", "preprocess", "examples", "benchmarks", "scripts")
 SHOWN = ("torch", "numpy", "h5py", "ve-fairseq", "omegaconf", "sacrebleu", "sentencepiece")
 EXTRAS = "test,plots,extract"
@@ -251,7 +251,7 @@ def in_words(result: dict) -> str:
 
 
 def document(results: list[dict]) -> str:
-    """``docs/compatibility.md``."""
+    """``docs/dev/compatibility.md``."""
     lines = [
         "# Compatibility",
         "",

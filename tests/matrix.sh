@@ -2,7 +2,7 @@
 # Run the tests on every supported stack: bash tests/matrix.sh [--rows LIST] [--fast] [--out DIR]
 #
 # Each row (see --help) gets an environment of its own, made once. Finished rows are kept: a second call goes on.
-# What was found is written to docs/compatibility.md.
+# What was found is written to docs/dev/compatibility.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "preprocess"))
 
 entities_regions = importlib.import_module("entities_regions")
-flickr30k_entities = importlib.import_module("vtlm_fairseq.data.flickr30k_entities")
+flickr30k_entities = importlib.import_module("vtlm_fairseq.corpora.flickr30k_entities")
 multi30k = importlib.import_module("multi30k")
 oracle_features = importlib.import_module("oracle_features")
 oracle_labels = importlib.import_module("oracle_labels")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vtlm_fairseq.data.region_store import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.store import RegionStoreWriter
 
 
 def random_image(

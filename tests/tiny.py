@@ -18,11 +18,11 @@ import vtlm_fairseq  # noqa: F401  (registers tasks, models and criterion)
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.data.region_store import Regions
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer, MultimodalTransformerTinyConfig
 from vtlm_fairseq.models.vtlm import VTLMModel, VTLMTinyConfig
+from vtlm_fairseq.regions.store import Regions
 
 FIRST_WORD = 4  # ids 0..3 are fairseq's special symbols
 PAPER_RATES = MaskingRates(select=0.15, keep=0.1, random=0.1)

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from vtlm_fairseq.checkpoint_guard import USER_DIR, check_parts, check_plain, derives, names
-from vtlm_fairseq.data.names import check_languages
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.files.names import check_languages
 
 _UNREADABLE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, AssertionError,

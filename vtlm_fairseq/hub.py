@@ -19,10 +19,10 @@ from vtlm_fairseq.compatibility import is_translation
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.data.text_pipeline import MASK
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.text.pipeline import MASK
 from vtlm_fairseq.user_dir import import_user_dir
 
 CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")

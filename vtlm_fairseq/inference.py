@@ -14,9 +14,9 @@ from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
 from vtlm_fairseq.loading import load_for_inference
+from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.user_dir import import_user_dir
 
 _loading = threading.Lock()

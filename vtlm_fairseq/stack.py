@@ -54,7 +54,7 @@ def check_stack():
         uninstall = "pip uninstall fairseq ve-fairseq && " if found and module == "fairseq" else ""
         raise SystemExit(
             f"error: vtlm-fairseq needs {wanted}, but {state}; run: {uninstall}pip install '{wanted}' (versions that "
-            "were tested: docs/compatibility.md)"
+            "were tested: docs/dev/compatibility.md)"
         )
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from stages import Stage, write_atomically
 
-from vtlm_fairseq.data.binarise import PACKAGE
-from vtlm_fairseq.data.text_pipeline import BPE_FILES, TextPipeline
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.tasks.captions import language_pair
+from vtlm_fairseq.text.binarise import PACKAGE
+from vtlm_fairseq.text.pipeline import BPE_FILES, TextPipeline
 
 ROOT = PACKAGE.parent
 REGION_SPLITS = ("train", "val", "test_2016_flickr")

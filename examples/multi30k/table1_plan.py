@@ -9,10 +9,10 @@ from stages import Stage, write_atomically
 from table1_data import CONTROLS, FOLDERS, Data
 from table1_rows import GIVEN, PRETRAININGS, ROWS, Decoding, Phase, Pretraining, Row, Size, decodings_of
 
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.hypotheses import read_hypotheses, read_lines
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines
 from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 BEST = "checkpoint_best.pt"
 PRETRAINING_SEED = 1

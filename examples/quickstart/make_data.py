@@ -18,9 +18,9 @@ from grammar import Sentence, draw_sentences
 from lexicon import CLASS_NAMES
 from scenes import FEATURE_DIM, Scene, ScenePainter
 
-from vtlm_fairseq.data.region_writer import RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
+from vtlm_fairseq.regions.writer import RegionStoreWriter
 from vtlm_fairseq.terminal import command_line
 
 SPLITS = ("test", "valid", "train")

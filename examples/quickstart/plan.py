@@ -10,8 +10,8 @@ from probes import PROBES, extract_json
 from scoring import extract_hypotheses
 from stages import Stage, write_atomically
 
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vtlm_fairseq.evaluation.hypotheses import read_hypotheses
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
 
 Bounds = tuple[float, float]
 

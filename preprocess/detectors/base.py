@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from images import ImageFile
 
-from vtlm_fairseq.data.image_reading import IMAGE_SUFFIXES, UnreadableImageError, decode_image, require_pillow
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.image_reading import IMAGE_SUFFIXES, UnreadableImageError, decode_image, require_pillow
 
 
 class Detection(NamedTuple):

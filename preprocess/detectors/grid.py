@@ -10,8 +10,8 @@ import numpy as np
 from images import ImageFile
 
 from detectors.base import Detection, Detector, register_detector
-from vtlm_fairseq.data.image_reading import UnreadableImageError
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
 
 @register_detector("grid")

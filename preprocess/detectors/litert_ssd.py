@@ -12,8 +12,8 @@ from images import ImageFile
 
 from detectors.base import Detection, Detector, import_package, need_model, register_detector
 from detectors.ssd_boxes import decode_boxes, make_anchors, pool_cells, suppress
-from vtlm_fairseq.data.image_reading import UnreadableImageError, decode_image
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.image_reading import UnreadableImageError, decode_image
 
 MODEL_FILE, LABELS_FILE = "ssd_mobilenetv2_oidv4_fp16.tflite", "labels.txt"  # as fetch_ssd.sh names them
 _SIDE = 300

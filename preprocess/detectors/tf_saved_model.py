@@ -20,8 +20,8 @@ from detectors.base import (
     numbered_classes,
     register_detector,
 )
-from vtlm_fairseq.data.image_reading import UnreadableImageError
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
 _CLASSES = 601  # Open Images V4
 _SIGNATURE = "serving_default"

@@ -16,8 +16,8 @@ from detectors.base import (
     numbered_classes,
     register_detector,
 )
-from vtlm_fairseq.data.image_reading import UnreadableImageError
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
 _CLASS_ROWS = "roi_heads.box_predictor.cls_score.weight"
 

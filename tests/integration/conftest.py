@@ -9,7 +9,7 @@ from preparation import annotation, write
 
 from harness import CommandLines, write_lines
 from toy import Corpus, make_corpus
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness import ROOT, shell
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 BLEU = ("--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 15}', "--best-checkpoint-metric", "bleu",
         "--maximize-best-checkpoint-metric")  # fmt: skip

@@ -11,7 +11,7 @@ from harness import write_lines
 from originals import FIXTURES
 from stores import make_store
 from toy import Corpus
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 SIZE = ("--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "128", "--encoder-layers", "2",
         "--encoder-attention-heads", "4")  # fmt: skip

@@ -1,16 +1,16 @@
-"""Checkpoints and region stores that are cut off: one line that names the file; tests/faults/cuts.py has more cuts."""
+"""Checkpoints and region stores that are cut off: one line names the file; tests/qa/faults/cuts.py has more cuts."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from faults.cut_commands import STDIN, unclear, with_checkpoint, with_store
+from qa.faults.cut_commands import STDIN, unclear, with_checkpoint, with_store
 
 from stores import make_store
 from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
-from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.store import RegionStore
 
 
 def answers(run, commands, path: Path, size: int):

@@ -32,7 +32,7 @@ def unusual(run, corpus, tmp_path_factory) -> tuple[Path, Path]:
 
 def test_every_command_sees_what_training_saw(run, corpus, unusual):
     """Two of seven regions, sources cut to nine tokens, three languages: the same words and scores everywhere."""
-    from vtlm_fairseq.evaluation.scores import TOKENISED
+    from vtlm_fairseq.evaluation.scoring.scores import TOKENISED
     from vtlm_fairseq.evaluation.teacher_forcing import score_translations
     from vtlm_fairseq.hub import MultimodalTransformer
 

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 from extraction import SCRIPT, contents, write_images
-from faults.trainings import different_parts, newest, training
 from integration.test_extraction_killed import example
+from qa.faults.trainings import different_parts, newest, training
 
 from harness import ROOT, write_lines
 from stores import fault, make_store
 from vtlm_fairseq.cli.regions import main as regions_command
-from vtlm_fairseq.data import region_writer
-from vtlm_fairseq.data.region_merge import merge_stores
-from vtlm_fairseq.data.region_store import RegionStore, validate
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions import writer as region_writer
+from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.store import RegionStore, validate
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary, data_utils
 
-from vtlm_fairseq.evaluation.scores import bleu_tokenised
+from vtlm_fairseq.evaluation.scoring.scores import bleu_tokenised
 
 SEARCH = ("--beam", "2")
 

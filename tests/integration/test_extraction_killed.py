@@ -7,7 +7,7 @@ import numpy as np
 from extraction import ROOT, SCRIPT, contents, write_images
 
 from harness import Result
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 KILLER = """
 import os, signal, threading, time

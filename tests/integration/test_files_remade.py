@@ -2,7 +2,7 @@
 
 from harness import pretraining
 from toy import DIM
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 REMAKE = """
 import glob, time

@@ -6,7 +6,7 @@ from extraction import FRAMEWORKS, ROOT, SCRIPT, without
 from PIL import Image
 
 from harness import write_lines
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 SAVED_MODELS = """
 import sys

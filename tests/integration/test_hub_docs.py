@@ -8,7 +8,7 @@ import pytest
 from harness import ROOT
 from stores import make_store
 from toy import CLASSES, DIM
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 DOCS = (ROOT / "docs/python.md").read_text(encoding="utf-8")
 

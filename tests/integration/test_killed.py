@@ -1,13 +1,13 @@
-"""Kill -9 in a step, in validation, while a checkpoint is written or copied; tests/faults/kills.py has more."""
+"""Kill -9 in a step, in validation, while a checkpoint is written or copied; tests/qa/faults/kills.py has more."""
 
 import signal
 
 import pytest
-from faults.trainings import differences, newest, place, training
+from qa.faults.trainings import differences, newest, place, training
 
 from harness import ROOT, Result
 
-SCRIPT = ROOT / "tests" / "faults" / "killed_train.py"
+SCRIPT = ROOT / "tests" / "qa" / "faults" / "killed_train.py"
 UPDATES = 10
 
 

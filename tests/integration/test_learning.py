@@ -4,7 +4,7 @@ import numpy as np
 import sacrebleu
 
 from harness import CommandLines, write_lines
-from vtlm_fairseq.data.region_store import RegionStoreWriter
+from vtlm_fairseq.regions.store import RegionStoreWriter
 
 
 def prepare(run: CommandLines, folder) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness import CommandLines, Result
 from toy import CLASSES
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 MASK_REGIONS = ("--region-mask-prob", "1", "--region-leave-unmasked-prob", "0", "--region-random-prob", "0")
 MASK_WORDS = ("--mask-prob", "1", "--leave-unmasked-prob", "0", "--random-token-prob", "0")

@@ -9,7 +9,7 @@ from extraction import ROOT, SCRIPT, contents
 from PIL import Image
 
 from harness import shell, write_lines
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 PHOTOS = ("china", "flower")
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import torch
-from faults.trainings import differences, training
+from qa.faults.trainings import differences, training
 
 from harness import ROOT, pretraining
 from vtlm_fairseq.checkpoints import load_checkpoint, num_updates
@@ -19,7 +19,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-SCRIPT = ROOT / "tests" / "faults" / "signalled_train.py"
+SCRIPT = ROOT / "tests" / "qa" / "faults" / "signalled_train.py"
 
 
 def stopped(run, argv, moments) -> list:

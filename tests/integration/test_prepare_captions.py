@@ -11,7 +11,7 @@ from preparation import DATA, needs_data, read_lines
 
 from harness import ROOT, write_lines
 from stores import make_store
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 corpus_size = importlib.import_module("corpus_size")

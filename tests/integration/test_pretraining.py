@@ -6,7 +6,7 @@ import torch
 from harness import write_lines
 from stores import make_store
 from toy import CLASSES, DIM
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
 METRICS = {"loss", "mlm_loss", "mlm_ppl", "mlm_accuracy", "mrc_loss", "mrc_accuracy", "accuracy"}
 

@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 
 from harness import CommandLines, Result, write_lines
 from toy import SIZES
-from vtlm_fairseq.data.text_pipeline import TextPipeline, learn_sentencepiece
+from vtlm_fairseq.text.pipeline import TextPipeline, learn_sentencepiece
 
 SHORT = ("--max-len-b", "18")
 

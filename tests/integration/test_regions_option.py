@@ -12,9 +12,9 @@ from preparation import prepare_multi30k  # noqa: F401  (puts the scripts beside
 
 from harness import TRAINING, USER_DIR, Result, write_lines
 from stores import fault, make_store
-from vtlm_fairseq.data.region_merge import merge_stores
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.hub import MultimodalTransformer
+from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
 
 def table(result: Result) -> list[dict]:
@@ -117,7 +117,7 @@ WORDS = {
 def test_refused_by_each(commands, wrong, corpus, mmt, kind, monkeypatch, tmp_path):
     """A wrong path, an empty folder, a file that is no store and one on which HDF5 crashes: one line that names it."""
     crash = lambda path: os.kill(os.getpid(), 9) if "damaged" in path else None  # noqa: E731
-    monkeypatch.setattr("vtlm_fairseq.data.region_guard.read_strings", crash)
+    monkeypatch.setattr("vtlm_fairseq.regions.guard.read_strings", crash)
     regions = str(wrong[kind])
     argvs = {name: [*command, "--regions", regions] for name, (command, _) in commands.items()}
     for name in ("info", "validate", "merge", "show"):

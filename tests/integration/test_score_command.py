@@ -14,7 +14,7 @@ from meteor_jar import find_jar
 from preparation import DATA, needs_data
 
 from harness import write_lines
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 MODULE = "vtlm_fairseq.cli.score"
 STEPS = ("lowercase", "normalise", "tokenise", "escape")

@@ -16,10 +16,10 @@ import torch
 from harness import environment
 from stores import fault, make_store
 from tiny import translation_model
-from vtlm_fairseq.data import region_store
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.evaluation.teacher_forcing import score_translations
 from vtlm_fairseq.hub import VTLM, MultimodalTransformer
+from vtlm_fairseq.regions import store as region_store
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 THREADS, CALLS = 4, 50  # calls of each model
 
@@ -171,7 +171,7 @@ def test_the_program_stays_as_it_was(corpus, models, mmt, monkeypatch):
 def test_importing_leaves_logging_as_it_was():
     """fairseq sets the root logger to DEBUG and gives it a handler."""
     code = (
-        "import logging; import vtlm_fairseq.hub, vtlm_fairseq.data.image_reading; root = logging.root; "
+        "import logging; import vtlm_fairseq.hub, vtlm_fairseq.regions.image_reading; root = logging.root; "
         "print(root.level, root.handlers, root.manager.disable, "
         "[logging.getLogger(name).level for name in ('h5py', 'PIL')])"
     )

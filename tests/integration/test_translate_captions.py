@@ -29,7 +29,7 @@ def model(run, tmp_path_factory):
     codes = ["h o 9", "ho u 8", "M a 7", "Ma nn</w> 1", "d o 6"]
     write_lines(folder / "bpecodes", codes)
     sys.path.insert(0, str(ROOT))
-    from vtlm_fairseq.data.text_pipeline import load_bpe
+    from vtlm_fairseq.text.pipeline import load_bpe
 
     segment = load_bpe(folder / "bpecodes")[1]
     pairs = sentences(60, 1)
@@ -90,7 +90,7 @@ def test_one_line_out_for_each_in(translated, captions):
 
 def test_the_same_as_fairseq_generate(run, model, translated, tmp_path):
     """Words of the stock command on the first block, whose lines are tokenised already."""
-    from vtlm_fairseq.data.text_pipeline import load_bpe
+    from vtlm_fairseq.text.pipeline import load_bpe
 
     rows = [line.split("\t") for line in translated.read_text(encoding="utf-8").split("\n")[:8]]
     rows = [row for row in rows if row[0]]

@@ -4,7 +4,7 @@ import gzip
 import json
 
 from stores import fault
-from vtlm_fairseq.data.caption_files import CaptionFile, Pair
+from vtlm_fairseq.text.caption_files import CaptionFile, Pair
 
 
 def read(path, columns=None, *, langs=("en", "de"), layout="auto") -> list[Pair]:

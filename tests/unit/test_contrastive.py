@@ -9,7 +9,7 @@ import torch
 
 from stores import fault
 from tiny import folder, line_regions, sentences, translation_model, translation_task
-from vtlm_fairseq.evaluation.contrastive import ContrastiveSet, results
+from vtlm_fairseq.evaluation.probes.contrastive import ContrastiveSet, results
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
 
 

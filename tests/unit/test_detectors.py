@@ -10,7 +10,7 @@ import torch
 from extraction import detectors, extract_regions, write_images
 
 from stores import ends_with, fault
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 
 @pytest.fixture(autouse=True)

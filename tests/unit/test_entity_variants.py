@@ -6,9 +6,8 @@ import pytest
 from fairseq.data import Dictionary
 from preparation import DATA, annotation, flickr30k_entities, multi30k, needs_data, write
 
-from vtlm_fairseq.data.text_pipeline import TextPipeline, learn_sentencepiece
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.entity_variants import (
+from vtlm_fairseq.evaluation.probes.entity_variants import (
     MASKED,
     REMOVED,
     UNTOUCHED,
@@ -21,6 +20,7 @@ from vtlm_fairseq.evaluation.entity_variants import (
     remove_spans,
 )
 from vtlm_fairseq.files import write_lines
+from vtlm_fairseq.text.pipeline import TextPipeline, learn_sentencepiece
 
 CAPTION = "[/EN#1/people Two young men] 's [/EN#2/clothing red and blue shirts] near [/EN#0/notvisual it] ."
 WORDS = "two young men &apos;s red and blue shirts near it .".split()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stores import ends_with, fault
 from vtlm_fairseq.cli.regions import main as regions_main
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 
 def extract(source, out, *argv, status=0):

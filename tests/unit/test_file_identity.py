@@ -12,8 +12,8 @@ import torch
 from stores import fault, make_store
 from tiny import folder, pretraining_task, sentences, translation_task
 from vtlm_fairseq.data.batching import raise_fault
-from vtlm_fairseq.data.region_merge import merge_stores
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.store import RegionStore
 
 NAMES = [f"img{i}.jpg" for i in range(4)]
 MODEL = SimpleNamespace(parameters=lambda: [torch.zeros(1)])

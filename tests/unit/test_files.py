@@ -22,9 +22,9 @@ from harness import write_lines
 from stores import make_store
 from vtlm_fairseq import files, interrupts
 from vtlm_fairseq.cli import convert, regions, score
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation import contrastive
+from vtlm_fairseq.evaluation.probes import contrastive
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 SECRET = "another's"
 

@@ -1,4 +1,4 @@
-"""A short run of each script of tests/fuzz, and that its harness sees faults."""
+"""A short run of each script of tests/qa/fuzz, and that its harness sees faults."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FUZZ = ROOT / "tests" / "fuzz"
+FUZZ = ROOT / "tests" / "qa" / "fuzz"
 CASES = {
     "image_lists": 200,
     "text_json": 200,

@@ -20,10 +20,10 @@ from test_region_converters import coco, fails
 from stores import fault, make_store
 from tiny import folder as data_folder
 from tiny import translation_config
-from vtlm_fairseq.data.caption_files import CaptionFile, stream_lines
-from vtlm_fairseq.data.flickr30k_entities import parse_annotation, read_entities
-from vtlm_fairseq.data.text_pipeline import TextPipeline
-from vtlm_fairseq.evaluation.outputs import read_line_numbers
+from vtlm_fairseq.corpora.flickr30k_entities import parse_annotation, read_entities
+from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
+from vtlm_fairseq.text.caption_files import CaptionFile, stream_lines
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 HUGE = 10**400
 XML = annotation(100, 50, [((1, 2, 30, 40), (7,))])
@@ -158,7 +158,7 @@ def test_a_member_that_is_damaged(tmp_path):
 
 def test_a_line_without_end(tmp_path, monkeypatch):
     """From a small file a line that fills the memory."""
-    monkeypatch.setattr("vtlm_fairseq.data.caption_files.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("vtlm_fairseq.text.caption_files.MAX_LINE_BYTES", 1000)
     with gzip.open(tmp_path / "x.gz", "wb") as file:
         file.write(b"a\n" + bytes(10**7))
     lines = stream_lines(tmp_path / "x.gz")
@@ -181,7 +181,7 @@ def test_regions_that_cannot_be_drawn(tmp_path, name, value):
 
 
 def test_an_archive_of_too_many_members(tmp_path, monkeypatch):
-    monkeypatch.setattr("vtlm_fairseq.data.flickr30k_entities.MAX_MEMBERS", 3)
+    monkeypatch.setattr("vtlm_fairseq.corpora.flickr30k_entities.MAX_MEMBERS", 3)
     with tarfile.open(tmp_path / "x.tgz", "w:gz") as archive:
         for name in "abcd":
             archive.addfile(tarfile.TarInfo(name))

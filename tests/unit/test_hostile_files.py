@@ -14,9 +14,9 @@ from stores import ends_with, fault
 from tiny import folder as data_folder
 from tiny import translation_task
 from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
-from vtlm_fairseq.data.text_pipeline import TextPipeline, load_bpe
-from vtlm_fairseq.evaluation.hypotheses import read_hypotheses
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
 from vtlm_fairseq.tasks.captions import CaptionsTask
+from vtlm_fairseq.text.pipeline import TextPipeline, load_bpe
 
 # ---- text
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from stores import fault, make_store
-from vtlm_fairseq.data.region_rows import Rows
-from vtlm_fairseq.data.region_schema import MAX_ID_BYTES
-from vtlm_fairseq.data.region_store import RegionStore, validate
+from vtlm_fairseq.regions.rows import Rows
+from vtlm_fairseq.regions.schema import MAX_ID_BYTES
+from vtlm_fairseq.regions.store import RegionStore, validate
 
 STORAGE = [{}, {"chunks": True}, {"chunks": True, "compression": "gzip"}]
 
@@ -128,7 +128,7 @@ def spoil_heap(path: str, size: int) -> None:
 
 def test_validate_survives_files_from_which_hdf5_does_not_return(path, monkeypatch):
     """An object that ends within the heap's free space: HDF5 2.0 then steps by 0 bytes."""
-    monkeypatch.setattr("vtlm_fairseq.data.region_validate.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("vtlm_fairseq.regions.validate.PATIENCE_SECONDS", 1.0)
     spoil_heap(path, 2000)
     (line,) = validate(path)
     assert path in line
@@ -136,7 +136,7 @@ def test_validate_survives_files_from_which_hdf5_does_not_return(path, monkeypat
 
 def test_training_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
     """What `--regions` names is opened in a child first; here the second of two shards is damaged."""
-    monkeypatch.setattr("vtlm_fairseq.data.region_guard.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("vtlm_fairseq.regions.guard.PATIENCE_SECONDS", 1.0)
     for shard in ("train.0.h5", "train.1.h5"):
         make_store(tmp_path / shard, [shard])
     assert RegionStore.open(str(tmp_path), "train").num_images == 2
@@ -147,15 +147,15 @@ def test_training_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
 
 def test_crashes_name_the_file(path, monkeypatch):
     """Of HDF5, while training opens the file and while `validate` reads it."""
-    monkeypatch.setattr("vtlm_fairseq.data.region_guard.read_strings", lambda path: os.kill(os.getpid(), 9))
+    monkeypatch.setattr("vtlm_fairseq.regions.guard.read_strings", lambda path: os.kill(os.getpid(), 9))
     assert f"{path}: HDF5 crashes" in fault(RegionStore.open, path, "train")
-    monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: os.kill(os.getpid(), 9))
+    monkeypatch.setattr("vtlm_fairseq.regions.validate.read_header", lambda path: os.kill(os.getpid(), 9))
     (line,) = validate(path)
     assert f"{path}: HDF5 crashes (exit status -9)" in line
 
 
 def test_a_fault_of_the_check_itself_is_no_fault_of_the_file(path, monkeypatch):
-    monkeypatch.setattr("vtlm_fairseq.data.region_validate.read_header", lambda path: {}["a bug"])
+    monkeypatch.setattr("vtlm_fairseq.regions.validate.read_header", lambda path: {}["a bug"])
     with pytest.raises(RuntimeError, match="a bug"):
         validate(path)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.hypotheses import read_hypotheses, read_lines, subword_kind
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines, subword_kind
 
 
 def generated(path, ids, *, order=None, extra=()):

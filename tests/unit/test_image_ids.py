@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from stores import fault, make_store
-from vtlm_fairseq.data import prepare
-from vtlm_fairseq.data.caption_files import Pair
-from vtlm_fairseq.data.image_ids import HeldOut, ImageMap, hash_id, hash_ids, region_counts, strip_extension
-from vtlm_fairseq.data.text_pipeline import TextPipeline
+from vtlm_fairseq.text import prepare
+from vtlm_fairseq.text.caption_files import Pair
+from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, hash_id, hash_ids, region_counts, strip_extension
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 
 def test_hashes_do_not_change():

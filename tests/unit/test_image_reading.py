@@ -6,7 +6,7 @@ from extraction import encoded
 from PIL import Image
 
 from stores import fault
-from vtlm_fairseq.data.image_reading import UnreadableImageError, decode_image, open_image
+from vtlm_fairseq.regions.image_reading import UnreadableImageError, decode_image, open_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -128,5 +128,5 @@ def test_open_image_names_the_file(tmp_path):
 
 
 def test_a_file_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr("vtlm_fairseq.data.image_reading.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("vtlm_fairseq.regions.image_reading.MAX_FILE_BYTES", 1000)
     assert "/dev/zero: a file of more than 1,000 bytes" in fault(open_image, "/dev/zero")

@@ -3,7 +3,7 @@
 import pytest
 from sacrebleu.metrics import BLEU
 
-from vtlm_fairseq.evaluation.incongruent import Outputs, compare
+from vtlm_fairseq.evaluation.probes.incongruent import Outputs, compare
 
 REFERENCES = [f"ein mann sieht {i} hunde und {i + 1} rote autos" for i in range(40)]
 HALF = [text if i % 2 else "eine frau" for i, text in enumerate(REFERENCES)]

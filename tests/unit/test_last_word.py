@@ -10,9 +10,16 @@ from fairseq.data import Dictionary
 from stores import fault
 from tiny import line_regions
 from vtlm_fairseq.cli.probe import build_parser
-from vtlm_fairseq.evaluation import last_word
-from vtlm_fairseq.evaluation.last_word import Accuracy, Ending, SplitProbe, find_last_word, is_punctuation, word_starts
-from vtlm_fairseq.evaluation.outputs import read_line_numbers
+from vtlm_fairseq.evaluation.probes import last_word
+from vtlm_fairseq.evaluation.probes.last_word import (
+    Accuracy,
+    Ending,
+    SplitProbe,
+    find_last_word,
+    is_punctuation,
+    word_starts,
+)
+from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
 from vtlm_fairseq.evaluation.splits import in_order
 
 

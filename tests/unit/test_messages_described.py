@@ -6,8 +6,8 @@ import pytest
 
 from messages import says
 from tiny import dictionary, folder, pretraining_task
-from vtlm_fairseq.data.detector import Detector, check_detector
 from vtlm_fairseq.models.description import Description, Relation, adopt_options, check_same_model
+from vtlm_fairseq.regions.detector import Detector, check_detector
 
 SAVED = {"version": 1, "options": {"max_regions": 2, "mask_prob": 0.3}, "detector": None, "masks": 2,
          "validation_seed": 1}  # fmt: skip

@@ -12,21 +12,21 @@ import torch
 from messages import message, says
 from tiny import dictionary
 from vtlm_fairseq.cli import report, score
-from vtlm_fairseq.data.text_pipeline import TextPipeline
-from vtlm_fairseq.evaluation import attention, entity, entity_variants, incongruent, last_word
-from vtlm_fairseq.evaluation.attention import Masses, plot
-from vtlm_fairseq.evaluation.comet import comet_score
-from vtlm_fairseq.evaluation.contrastive import ContrastiveSet, score_lines
-from vtlm_fairseq.evaluation.entity_variants import Choice, check_variants
-from vtlm_fairseq.evaluation.hypotheses import read_hypotheses, read_lines
-from vtlm_fairseq.evaluation.meteor import meteor_score
-from vtlm_fairseq.evaluation.outputs import read_reference
-from vtlm_fairseq.evaluation.report_data import collect
-from vtlm_fairseq.evaluation.report_pictures import load_pictures, small_picture
-from vtlm_fairseq.evaluation.scores import paired_bootstrap, seed_statistics
+from vtlm_fairseq.evaluation.probes import attention, entity, entity_variants, incongruent, last_word
+from vtlm_fairseq.evaluation.probes.attention import Masses, plot
+from vtlm_fairseq.evaluation.probes.contrastive import ContrastiveSet, score_lines
+from vtlm_fairseq.evaluation.probes.entity_variants import Choice, check_variants
+from vtlm_fairseq.evaluation.report.data import collect
+from vtlm_fairseq.evaluation.report.pictures import load_pictures, small_picture
+from vtlm_fairseq.evaluation.scoring.comet import comet_score
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines
+from vtlm_fairseq.evaluation.scoring.meteor import meteor_score
+from vtlm_fairseq.evaluation.scoring.outputs import read_reference
+from vtlm_fairseq.evaluation.scoring.scores import paired_bootstrap, seed_statistics
 from vtlm_fairseq.evaluation.splits import load_split
 from vtlm_fairseq.evaluation.systems import System, check_systems, parse_system
 from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_score(here, function, words, line):
 
 def test_sentences_that_cannot_be_written(here):
     words = "--sentences none/out: cannot be written (No such file or directory)"
-    says("files.check_writable", words, scores("hyp --ref ref --sentences none/out"))
+    says("writing.check_writable", words, scores("hyp --ref ref --sentences none/out"))
 
 
 OUTPUTS = [
@@ -256,7 +256,7 @@ def test_attention(here, monkeypatch):
     says("attention.check_plot", "--plot x.txt: name a file that ends in ", attention.check_plot, Path("x.txt"))
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     masses = {System("a", ("x",)): [Masses(torch.ones(2, 2), 0.5, 1, 0, "no regions")]}
-    says("files.check_writable", "--plot ref/x.png: cannot be written (", plot, masses, Path("ref/x.png"))
+    says("writing.check_writable", "--plot ref/x.png: cannot be written (", plot, masses, Path("ref/x.png"))
     without(monkeypatch, "matplotlib")
     says(
         "attention.check_plot",
@@ -406,16 +406,16 @@ def test_reports(here, monkeypatch):
         ),
         ("report.parse_lines", "'1-150,200-300': give 1 to 200 lines", lambda: report.parse_lines("1-150,200-300")),
         (
-            "files.check_writable",
+            "writing.check_writable",
             "--out none/x.html: cannot be written (No such file",
             lambda: report.main(["data", "--path", "x", "--out", "none/x.html"]),
         ),
         (
-            "report_data.collect",
+            "data.collect",
             "--lines: no line 9, the split has 1",
             lambda: collect(SimpleNamespace(dataset=[0]), [8], spelling=None, beam=1),
         ),
-        ("report_pictures.load_pictures", "--images none: no such folder", lambda: load_pictures(Path("none"), ["a"])),
+        ("pictures.load_pictures", "--images none: no such folder", lambda: load_pictures(Path("none"), ["a"])),
         (
             "image_reading.open_image",
             "hyp: no image, or not in a format",

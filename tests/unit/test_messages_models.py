@@ -70,7 +70,7 @@ def test_checkpoints_that_hold_something_else(here):
 
 def test_checkpoints_that_cannot_be_copied(here):
     Path("file").touch()
-    says("files.check_writable", "file/x.pt: cannot be written (", checkpoints.copy_file, "file", "file/x.pt")
+    says("writing.check_writable", "file/x.pt: cannot be written (", checkpoints.copy_file, "file", "file/x.pt")
     says("checkpoints.load_checkpoint", "none.pt: no such file", loading.check_files, "none.pt")
     room = (checkpoints.check_room, ".", 1 << 60, 0.0)
     says("checkpoints.check_room", " MiB are free, a checkpoint takes 1,099,511,627,776.0; make room", *room)
@@ -149,7 +149,7 @@ def test_checkpoints_of_something_else(here):
             lambda: command.main(["latest", "regions"]),
         ),
         (
-            "files.check_writable",
+            "writing.check_writable",
             "none/x.pt: cannot be written (No such file",
             lambda: command.save("none/x.pt", lambda file: None),
         ),
@@ -238,7 +238,7 @@ def test_originals(here):
             lambda: converted(changed("model", {})),
         ),
         (
-            "files.check_writable",
+            "writing.check_writable",
             "--out in.pth/x/y.pt: cannot be written (Not a directory)",
             lambda: command.main(["checkpoint", original(), "--out", "in.pth/x/y.pt"]),
         ),

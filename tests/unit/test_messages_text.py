@@ -20,12 +20,12 @@ from preparation import (
 )
 
 from messages import message, says
-from vtlm_fairseq.data.binarise import binarise
-from vtlm_fairseq.data.caption_files import CaptionFile, stream_lines
-from vtlm_fairseq.data.flickr30k_entities import MAX_FILE_BYTES, Box, Caption, ImageEntities, read_entities
-from vtlm_fairseq.data.prepare import check_reused_steps, prepare_folder, zip_pairs
-from vtlm_fairseq.data.text_pipeline import TextPipeline, learn_sentencepiece, load_bpe
+from vtlm_fairseq.corpora.flickr30k_entities import MAX_FILE_BYTES, Box, Caption, ImageEntities, read_entities
 from vtlm_fairseq.files import new_folder
+from vtlm_fairseq.text.binarise import binarise
+from vtlm_fairseq.text.caption_files import CaptionFile, stream_lines
+from vtlm_fairseq.text.pipeline import TextPipeline, learn_sentencepiece, load_bpe
+from vtlm_fairseq.text.prepare import check_reused_steps, prepare_folder, zip_pairs
 
 
 @pytest.fixture
@@ -97,15 +97,15 @@ def pipeline_file(**changes) -> str:
     ("site", "words", "changes"),
     [
         (
-            "text_pipeline._from_json",
+            "pipeline._from_json",
             "schema_version 7 is not known (this version reads 1); install",
             {"schema_version": 7},
         ),
-        ("text_pipeline._from_json", "'bpe' is {'kind': 'x'}, not a kind and its file", {"bpe": {"kind": "x"}}),
-        ("text_pipeline._from_json", "step escape needs tokenise; prepare the data again", {"steps": ["escape"]}),
-        ("text_pipeline.load", "text.json: 'sha256' has no checksum of dict.de.txt; prepare the data again", {}),
+        ("pipeline._from_json", "'bpe' is {'kind': 'x'}, not a kind and its file", {"bpe": {"kind": "x"}}),
+        ("pipeline._from_json", "step escape needs tokenise; prepare the data again", {"steps": ["escape"]}),
+        ("pipeline.load", "text.json: 'sha256' has no checksum of dict.de.txt; prepare the data again", {}),
         (
-            "text_pipeline._sha256",
+            "pipeline._sha256",
             "dict.en.txt: text.json names it, but it cannot be read (No such",
             {"sha256": {"dict.en.txt": "", "dict.de.txt": ""}},
         ),
@@ -117,24 +117,24 @@ def test_text_json(here, site, words, changes):
 
 def test_text_json_that_cannot_be_read(here):
     says(
-        "text_pipeline.load",
+        "pipeline.load",
         "none/text.json: no such file; give a folder made by a preparation script",
         TextPipeline.load,
         "none",
     )
     Path("text.json").write_text("{")
-    text = message("text_pipeline.load", TextPipeline.load, ".")
+    text = message("pipeline.load", TextPipeline.load, ".")
     assert "text.json: unreadable (" in text and "prepare the data again or copy the folder whole" in text
     Path("text.json").write_text("[]")
-    says("text_pipeline._from_json", "text.json: not a JSON object; prepare", TextPipeline.load, ".")
-    says("text_pipeline.__post_init__", "BPE kind 'x' is not one of", TextPipeline, "en", "de", bpe="x")
-    assert message("text_pipeline.__post_init__", TextPipeline, "en", "de", ("escape",)) == "step escape needs tokenise"
+    says("pipeline._from_json", "text.json: not a JSON object; prepare", TextPipeline.load, ".")
+    says("pipeline.__post_init__", "BPE kind 'x' is not one of", TextPipeline, "en", "de", bpe="x")
+    assert message("pipeline.__post_init__", TextPipeline, "en", "de", ("escape",)) == "step escape needs tokenise"
 
 
 def test_languages_of_a_pipeline():
     text = TextPipeline("en", "de")
     says(
-        "text_pipeline._check_language",
+        "pipeline._check_language",
         "language 'fr': this data is en-de; see --source-lang",
         text.preprocess,
         "a",
@@ -144,19 +144,19 @@ def test_languages_of_a_pipeline():
 
 def test_bpe_models(here):
     rows = [
-        ("text_pipeline.load_bpe", "none: BPE model cannot be read (No such file", lambda: load_bpe(Path("none"))),
+        ("pipeline.load_bpe", "none: BPE model cannot be read (No such file", lambda: load_bpe(Path("none"))),
         (
-            "text_pipeline.load_bpe",
+            "pipeline.load_bpe",
             "codes: not codes of subword-nmt (two symbols a line); see --bpe-model",
             lambda: load_bpe(write(here / "codes", "#version: 9.9\na b\n")),
         ),
         (
-            "text_pipeline._load_sentencepiece",
+            "pipeline._load_sentencepiece",
             "neither a sentencepiece model nor codes of subword-nmt",
             lambda: load_bpe(write(here / "text", "a b c d\n")),
         ),
         (
-            "text_pipeline.learn_sentencepiece",
+            "pipeline.learn_sentencepiece",
             "sentencepiece cannot learn 9000 pieces (",
             lambda: learn_sentencepiece(["a b"], vocab_size=9000),
         ),
@@ -201,12 +201,12 @@ def test_preparation(here, monkeypatch):
             lambda: binarise(here, here, ["train"], pipeline=text, dictionary=Path("none"), workers=1),
         ),
         (
-            "files.check_new_folder",
+            "writing.check_new_folder",
             "text.json: exists already; remove it or choose another --out",
             lambda: contextlib.ExitStack().enter_context(new_folder(Path("text.json"))),
         ),
         (
-            "files.check_writable",
+            "writing.check_writable",
             "text.json/out: cannot be written (Not a directory)",
             lambda: contextlib.ExitStack().enter_context(new_folder(Path("text.json/out"))),
         ),
@@ -251,7 +251,7 @@ def test_flickr30k_entities(entities):
     large = f"e.tgz: Sentences/1.txt is larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k Entities"
     says("flickr30k_entities.__init__", large, read("e.tgz"))
     Path("e.tgz").write_bytes(b"text")
-    broken = message("tar_files._damage", read("e.tgz"))
+    broken = message("tar._damage", read("e.tgz"))
     assert "e.tgz: not an intact tar file (" in broken and "give --entities the folder" in broken
     says(
         "flickr30k_entities.read_entities",
@@ -418,7 +418,7 @@ def test_translation_of_captions(here):
         **options,
     )
     says(
-        "files.check_writable",
+        "writing.check_writable",
         "none/y.partial: cannot be written (No such file or directory): folder",
         translate_captions.BlockWriter,
         Path("none/y"),

@@ -8,7 +8,7 @@ import pytest
 from meteor_jar import find_jar
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.meteor import meteor_score
+from vtlm_fairseq.evaluation.scoring.meteor import meteor_score
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from tiny import folder, line_regions, lm_dataset, vtlm_model
 from vtlm_fairseq.cli.probe import build_parser
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.data.region_store import Regions
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation import mrc
-from vtlm_fairseq.evaluation.last_word import Accuracy
-from vtlm_fairseq.evaluation.mrc import Classes, Result, SplitProbe, masked_items, predict, table, unique_labels
+from vtlm_fairseq.evaluation.probes import mrc
+from vtlm_fairseq.evaluation.probes.last_word import Accuracy
+from vtlm_fairseq.evaluation.probes.mrc import Classes, Result, SplitProbe, masked_items, predict, table, unique_labels
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel
+from vtlm_fairseq.regions.store import Regions
 
 EOS, MASK = 2, 45
 SOURCES = [[10, 11, 12, EOS], [13, EOS], [14, 15, EOS]]

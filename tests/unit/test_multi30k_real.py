@@ -8,10 +8,10 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 from preparation import DATA, multi30k, needs_data, prepare_multi30k, read_lines, write
 
-from vtlm_fairseq.data import prepare
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
+from vtlm_fairseq.text import prepare
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
 

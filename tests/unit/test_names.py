@@ -18,11 +18,11 @@ from tiny import folder as data_folder
 from tiny import translation_task
 from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.cli import convert as convert_command
-from vtlm_fairseq.data.flickr30k_entities import read_entities
-from vtlm_fairseq.data.names import MAX_BYTES, find_inside, name_fault
-from vtlm_fairseq.data.text_pipeline import TextPipeline
-from vtlm_fairseq.evaluation.report_pictures import load_pictures
+from vtlm_fairseq.corpora.flickr30k_entities import read_entities
+from vtlm_fairseq.evaluation.report.pictures import load_pictures
+from vtlm_fairseq.files.names import MAX_BYTES, find_inside, name_fault
 from vtlm_fairseq.regions.resolve import store_files
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 OUTSIDE = ("../x", "/../../x", "/etc/x", "..", "a/../../x", "a//b", "x\0", "x\n", "\x1b[2J", "", "x" * 256, "\udc80")
 

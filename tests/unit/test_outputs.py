@@ -3,9 +3,9 @@
 import pytest
 
 from harness import write_lines
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.outputs import find_pipeline, join_subwords, read_output, read_reference
+from vtlm_fairseq.evaluation.scoring.outputs import find_pipeline, join_subwords, read_output, read_reference
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 LOWER = ("lowercase", "normalise", "tokenise", "escape")
 

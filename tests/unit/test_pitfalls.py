@@ -1,9 +1,9 @@
-"""The listing of known traps: each has tests and faults, and docs/pitfalls.md is up to date."""
+"""The listing of known traps: each has tests and faults, and docs/dev/pitfalls.md is up to date."""
 
 import dataclasses
 
 import pytest
-from pitfalls import check
+from qa.pitfalls import check
 
 FAULTS, TESTS = check.read_faults(), check.documented_tests()
 
@@ -15,8 +15,8 @@ def test_every_trap_has_tests_and_faults_that_fit_the_code():
 
 
 def test_the_page_is_up_to_date():
-    """Mend with: python tests/pitfalls/check.py --list --write docs/pitfalls.md (runs no fault)."""
-    assert (check.ROOT / "docs" / "pitfalls.md").read_text(encoding="utf-8") == check.page(FAULTS, TESTS)
+    """Mend with: python tests/qa/pitfalls/check.py --list --write docs/dev/pitfalls.md (runs no fault)."""
+    assert (check.ROOT / "docs" / "dev" / "pitfalls.md").read_text(encoding="utf-8") == check.page(FAULTS, TESTS)
 
 
 def test_what_does_not_fit_is_named(tmp_path):

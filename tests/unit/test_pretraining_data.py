@@ -11,8 +11,8 @@ from stores import make_store
 from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
 from vtlm_fairseq.data.batching import FAULT, raise_fault
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.data.region_store import RegionStoreWriter
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
+from vtlm_fairseq.regions.store import RegionStoreWriter
 
 NOTHING = MaskingRates(select=0, keep=0, random=0)
 ALL_MASKED = MaskingRates(select=1, keep=0, random=0)

@@ -14,8 +14,8 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
 import vtlm_fairseq  # noqa: F401  (registers tasks, models and criterion)
-from vtlm_fairseq.data.region_store import RegionStore, validate
 from vtlm_fairseq.models.description import DECISIONS, MODEL_OPTIONS, TASK_OPTIONS, Kind
+from vtlm_fairseq.regions.store import RegionStore, validate
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 COMMANDS = ("convert", "probe", "regions", "report", "score", "translate")

@@ -13,7 +13,7 @@ import make_data  # noqa: E402
 import probes  # noqa: E402
 
 from vtlm_fairseq.errors import VTLMError  # noqa: E402
-from vtlm_fairseq.evaluation.contrastive import ContrastiveSet  # noqa: E402
+from vtlm_fairseq.evaluation.probes.contrastive import ContrastiveSet  # noqa: E402
 
 
 def last_word_rows(tlm: float, vtlm: float, shuffled: float) -> list[dict]:

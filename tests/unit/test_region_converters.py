@@ -12,8 +12,8 @@ from preparation import DATA, needs_data
 
 from stores import ends_with, fault
 from vtlm_fairseq.cli.regions import main
-from vtlm_fairseq.data.region_pickle import load_plain_pickle
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.formats.pickles import load_plain_pickle
+from vtlm_fairseq.regions.store import RegionStore
 
 
 def convert(out, *argv) -> RegionStore:

@@ -6,8 +6,8 @@ from PIL import Image
 
 from stores import write_pair
 from vtlm_fairseq.cli.regions import main
-from vtlm_fairseq.data.region_drawing import draw_regions
-from vtlm_fairseq.data.region_store import Regions
+from vtlm_fairseq.regions.drawing import draw_regions
+from vtlm_fairseq.regions.store import Regions
 
 NAMES = ["cat", "dog"]
 

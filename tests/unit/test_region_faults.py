@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stores import fault, make_store, random_image, write_pair
-from vtlm_fairseq.data.region_schema import MAX_ID_BYTES
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.regions.schema import MAX_ID_BYTES
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
 
 
 def replace(file: h5py.File, name: str, data, **options) -> None:
@@ -181,7 +181,7 @@ def test_validate_names_each_faulty_image(tmp_path):
 def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(tmp_path, monkeypatch):
     path = str(tmp_path / "s.h5")
     make_store(path, 5, regions=[3, 0, 1, 5, 4])
-    monkeypatch.setattr("vtlm_fairseq.data.region_validate.BLOCK_BYTES", 8 * 8 * 2)  # two regions a block
+    monkeypatch.setattr("vtlm_fairseq.regions.validate.BLOCK_BYTES", 8 * 8 * 2)  # two regions a block
     assert validate(path) == []
     with h5py.File(path, "a") as file:
         file["scores"][6] = 0.95  # the first region of a block, the third of its image

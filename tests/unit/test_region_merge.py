@@ -10,8 +10,8 @@ from extraction import contents
 
 from stores import fault, make_store, write_pair
 from vtlm_fairseq.cli.regions import main
-from vtlm_fairseq.data.region_merge import merge_stores
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter, validate
+from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from stores import fault, make_store, write_pair
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
 RAGGED = [3, 0, 50, 1, 36, 7, 0]
 
@@ -162,7 +162,7 @@ def test_shards(tmp_path):
 
 
 def test_more_shards_than_files_kept_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("vtlm_fairseq.data.region_store.MAX_OPEN_FILES", 8)
+    monkeypatch.setattr("vtlm_fairseq.regions.store.MAX_OPEN_FILES", 8)
     stored = {}
     for i in range(20):
         stored.update(make_store(tmp_path / f"train.{i:02}.h5", [f"im{i}"], seed=i))

@@ -6,7 +6,7 @@ import pytest
 
 from stores import make_store
 from vtlm_fairseq.cli.regions import main
-from vtlm_fairseq.data.region_store import validate
+from vtlm_fairseq.regions.store import validate
 
 
 def lines(capsys, *argv) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from stores import ends_with, make_store
 from vtlm_fairseq.cli.regions import main
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore
 
 
 def fails(*argv) -> str:

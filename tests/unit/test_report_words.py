@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vtlm_fairseq.evaluation.report_words import Word, join_pieces, word_attention
+from vtlm_fairseq.evaluation.report.words import Word, join_pieces, word_attention
 
 
 @pytest.mark.parametrize(

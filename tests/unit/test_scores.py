@@ -6,7 +6,7 @@ import os
 import pytest
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.scores import (
+from vtlm_fairseq.evaluation.scoring.scores import (
     STRIPPED,
     TOKENISED,
     bleu_tokenised,

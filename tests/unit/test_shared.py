@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vtlm_fairseq.data.region_rows import Rows
 from vtlm_fairseq.data.shared import send_small_by_value, stack_padded
+from vtlm_fairseq.regions.rows import Rows
 
 COUNTS = (3, 0, 5, 1)
 

@@ -1,11 +1,11 @@
-"""The judgement of tests/soak/run.py, on samples with and without a leak."""
+"""The judgement of tests/qa/soak/run.py, on samples with and without a leak."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[1] / "soak" / "run.py"
+PATH = Path(__file__).parents[1] / "qa" / "soak" / "run.py"
 
 
 @pytest.fixture(scope="module")

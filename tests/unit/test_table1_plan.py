@@ -15,8 +15,8 @@ from table1_rows import ROWS, SIZES
 
 from stores import fault
 from tiny import folder
-from vtlm_fairseq.data.text_pipeline import TextPipeline
 from vtlm_fairseq.evaluation.tables import FORMATS
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 SCRATCH = {"nmt", "mmt", "nmt_cc"}
 TEXT_ONLY = {"nmt", "nmt_cc", "tlm", "tlm_nmt", "vtlm_nmt"}

@@ -17,9 +17,9 @@ import pytest
 
 from harness import environment, write_lines
 from stores import fault, make_store
-from vtlm_fairseq.data.region_store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.stack import plug_closed_streams
 from vtlm_fairseq.terminal import BROKEN_PIPE, command_line, get_logger, say, write_out
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from preparation import write
 
-from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline, learn_sentencepiece, load_bpe
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.text.pipeline import STEPS, TextPipeline, learn_sentencepiece, load_bpe
 
 LINES = [
     "a man in a red shirt is riding a bike down the street .",

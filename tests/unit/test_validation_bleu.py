@@ -9,7 +9,7 @@ from fairseq.data import Dictionary
 from fairseq.logging import metrics
 
 import tiny
-from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline
+from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 
 PIECES = {
     "sentencepiece": ("▁der ▁h und ▁, ▁der ▁laut ▁&quot; ▁b ellt ▁&quot; ▁, ▁r ennt ▁.",

@@ -8,8 +8,8 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from vtlm_fairseq.data.line_regions import LineRegions
-from vtlm_fairseq.data.region_schema import SCHEMA_VERSION
-from vtlm_fairseq.data.region_store import RegionStore
+from vtlm_fairseq.regions.schema import SCHEMA_VERSION
+from vtlm_fairseq.regions.store import RegionStore
 
 IMAGES, REGIONS, DIM = 18_100, 36, 1536  # 2.0 GB of float16
 

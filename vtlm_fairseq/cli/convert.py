@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config, num_updates
-from vtlm_fairseq.data.names import check_name
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream, locked, whole_file
+from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.conversion import convert
 from vtlm_fairseq.interop.vocabulary import write_dictionaries

@@ -10,7 +10,7 @@ from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 PROBES = ("last_word", "mrc", "entity", "attention", "contrastive", "incongruent")
-"""Modules of `vtlm_fairseq.evaluation`: each has ``add_parser(commands)``, which sets ``run``."""
+"""Modules of `vtlm_fairseq.evaluation.probes`: each has ``add_parser(commands)``, which sets ``run``."""
 
 
 @command_line()
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vtlm-probe", description="Measure what the image does for a model.")
     commands = parser.add_subparsers(dest="probe", required=True, metavar="PROBE")
     for name in PROBES:
-        importlib.import_module(f"vtlm_fairseq.evaluation.{name}").add_parser(commands)
+        importlib.import_module(f"vtlm_fairseq.evaluation.probes.{name}").add_parser(commands)
     add_user_dir_option(parser)
     return parser
 

@@ -9,17 +9,17 @@ import numpy as np
 from tqdm import tqdm
 
 from vtlm_fairseq.cli.regions_convert import add_convert
-from vtlm_fairseq.data.image_reading import open_image
 from vtlm_fairseq.data.overlap import shared_images
-from vtlm_fairseq.data.region_drawing import draw_regions, save_drawing
-from vtlm_fairseq.data.region_merge import merge_stores
-from vtlm_fairseq.data.region_schema import ROOT_ATTRIBUTES, open_file
-from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStore, say_beyond, validate
-from vtlm_fairseq.data.region_validate import find_missing
-from vtlm_fairseq.data.suspicions import suspicions, take_sample
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.files import check_writable, is_stream
+from vtlm_fairseq.regions.drawing import draw_regions, save_drawing
+from vtlm_fairseq.regions.image_reading import open_image
+from vtlm_fairseq.regions.merge import merge_stores
 from vtlm_fairseq.regions.resolve import store_files
+from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, open_file
+from vtlm_fairseq.regions.store import MAX_REGIONS, RegionStore, say_beyond, validate
+from vtlm_fairseq.regions.suspicions import suspicions, take_sample
+from vtlm_fairseq.regions.validate import find_missing
 from vtlm_fairseq.terminal import command_line, say
 
 _SHOWN_FAULTS = 20

@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vtlm_fairseq.cli.regions_input import (
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import check_writable, is_stream
+from vtlm_fairseq.regions.formats.arrays import (
     NpyImages,
     NpzImages,
     read_lines,
     read_sizes,
     to_relative_boxes,
 )
-from vtlm_fairseq.data.bottom_up_tsv import BottomUpImages
-from vtlm_fairseq.data.coco_json import CocoImages
-from vtlm_fairseq.data.image_ids import strip_extension
-from vtlm_fairseq.data.input_image import InputImage
-from vtlm_fairseq.data.region_pickle import PickleImages
-from vtlm_fairseq.data.region_store import MAX_REGIONS, RegionStoreWriter, say_beyond
-from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files import check_writable, is_stream
+from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
+from vtlm_fairseq.regions.formats.coco_json import CocoImages
+from vtlm_fairseq.regions.formats.input_image import InputImage
+from vtlm_fairseq.regions.formats.pickles import PickleImages
+from vtlm_fairseq.regions.store import MAX_REGIONS, RegionStoreWriter, say_beyond
 from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.image_ids import strip_extension
 
 _STACKED = ("ids", "boxes", "labels", "scores")
 _BELONGS = {

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.data.line_regions import ORDERS
-from vtlm_fairseq.data.text_pipeline import BPE_KINDS
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
-from vtlm_fairseq.evaluation.report_data import Spelling, collect
-from vtlm_fairseq.evaluation.report_page import render_page
-from vtlm_fairseq.evaluation.report_pictures import load_pictures
+from vtlm_fairseq.evaluation.report.data import Spelling, collect
+from vtlm_fairseq.evaluation.report.page import render_page
+from vtlm_fairseq.evaluation.report.pictures import load_pictures
 from vtlm_fairseq.evaluation.systems import describe_regions, load_model
 from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.hub import find_checkpoint
 from vtlm_fairseq.terminal import command_line, say
+from vtlm_fairseq.text.pipeline import BPE_KINDS
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 MAX_LINES = 200

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtlm_fairseq.data.text_pipeline import STEPS, TextPipeline
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.comet import comet_score
-from vtlm_fairseq.evaluation.meteor import HOW_TO_GET, meteor_score
-from vtlm_fairseq.evaluation.outputs import Output, Reference, find_pipeline, read_output, read_reference
-from vtlm_fairseq.evaluation.scores import (
+from vtlm_fairseq.evaluation.scoring.comet import comet_score
+from vtlm_fairseq.evaluation.scoring.meteor import HOW_TO_GET, meteor_score
+from vtlm_fairseq.evaluation.scoring.outputs import Output, Reference, find_pipeline, read_output, read_reference
+from vtlm_fairseq.evaluation.scoring.scores import (
     BOOTSTRAP_SAMPLES,
     BOOTSTRAP_SEED,
     STRIPPED,
@@ -32,6 +31,7 @@ from vtlm_fairseq.evaluation.scores import (
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.terminal import command_line, write_out
+from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 
 
 @dataclass

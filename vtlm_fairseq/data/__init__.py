@@ -1,1 +1,1 @@
-"""Data: the region store, masking and the two datasets."""
+"""Data of the two tasks: regions joined to lines, masking, batches and datasets."""

@@ -5,9 +5,9 @@ import zlib
 import numpy as np
 import torch
 
-from vtlm_fairseq.data.region_store import Regions, RegionStore
 from vtlm_fairseq.data.shared import stack_padded
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.store import Regions, RegionStore
 
 ORDERS = ("given", "shuffle", "none")
 

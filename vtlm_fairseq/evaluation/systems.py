@@ -16,12 +16,12 @@ from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.line_regions import ORDERS
-from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.hub import find_checkpoint
 from vtlm_fairseq.loading import load_for_inference
 from vtlm_fairseq.ranges import within
 from vtlm_fairseq.regions.resolve import store_files
+from vtlm_fairseq.regions.store import RegionStore
 
 
 @dataclass(frozen=True)

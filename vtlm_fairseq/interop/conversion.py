@@ -14,8 +14,8 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
-from vtlm_fairseq.data.names import check_languages
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.names import check_languages
 from vtlm_fairseq.interop.names import REGION_PARTS, our_layout
 from vtlm_fairseq.interop.original import IMAGE_LANGUAGE, OriginalCheckpoint, read_original
 from vtlm_fairseq.interop.vocabulary import make_dictionary, our_ids

@@ -13,9 +13,9 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from vtlm_fairseq.data.text_pipeline import MASK
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import write_text
+from vtlm_fairseq.text.pipeline import MASK
 
 SPECIALS = tuple(f"<special{i}>" for i in range(10))
 ORIGINAL_START = ("<s>", "</s>", "<pad>", "<unk>", *SPECIALS)

@@ -6,11 +6,11 @@ from fairseq.models import FairseqEncoder
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
-from vtlm_fairseq.data.text_pipeline import MASK
 from vtlm_fairseq.models.cross_attention import sentence_order
 from vtlm_fairseq.models.dropout import Dropout
 from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
 from vtlm_fairseq.models.encoder_layer import CaptionEncoderLayer
+from vtlm_fairseq.text.pipeline import MASK
 
 BEAM = "beam"
 """Key of a batch's ``net_input`` and of encoder dictionaries: hypotheses that share the states of a sentence."""

@@ -4,9 +4,9 @@ import glob
 import os
 from collections.abc import Sequence
 
-from vtlm_fairseq.data.names import check_name
-from vtlm_fairseq.data.region_guard import check_openable
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.names import check_name
+from vtlm_fairseq.regions.guard import check_openable
 
 
 def store_files(

@@ -31,25 +31,25 @@ from vtlm_fairseq.checkpoints import (
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
-from vtlm_fairseq.data.file_identity import WatchedFiles
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
-from vtlm_fairseq.data.names import check_distinct, check_languages, check_name
-from vtlm_fairseq.data.region_store import say_beyond
 from vtlm_fairseq.data.split_files import check_valid_subsets, language_pairs
-from vtlm_fairseq.data.text_pipeline import MASK, TextPipeline
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.files.names import check_distinct, check_languages, check_name
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.models.embeddings import check_region_positions
 from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.regions.file_identity import WatchedFiles
+from vtlm_fairseq.regions.store import say_beyond
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
 from vtlm_fairseq.terminal import get_logger
+from vtlm_fairseq.text.pipeline import MASK, TextPipeline
 
 logger = get_logger(__name__)
 

@@ -9,16 +9,16 @@ from fairseq import utils
 from vtlm_fairseq.checkpoint_guard import check_parts
 from vtlm_fairseq.checkpoints import advise_latest, load_checkpoint
 from vtlm_fairseq.compatibility import check_kind
-from vtlm_fairseq.data.detector import Detector, check_detector
 from vtlm_fairseq.data.dictionary import check_symbols
 from vtlm_fairseq.data.masking import MASKS_VERSION, VALIDATION_SEED
-from vtlm_fairseq.data.names import check_languages
-from vtlm_fairseq.data.region_store import RegionStore
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.names import check_languages
 from vtlm_fairseq.models import description
 from vtlm_fairseq.models.description import Description, Relation
 from vtlm_fairseq.models.embeddings import IMAGE
 from vtlm_fairseq.ranges import DATASET, check_ranges
+from vtlm_fairseq.regions.detector import Detector, check_detector
+from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.tasks.runs import whole_config
 from vtlm_fairseq.terminal import get_logger
 

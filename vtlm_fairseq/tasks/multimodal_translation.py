@@ -25,7 +25,7 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
-from vtlm_fairseq.json_objects import parse_object
+from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.models.alignment import align_words
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.ranges import check_generation

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from fairseq.checkpoint_utils import save_checkpoint
 from fairseq.data import Dictionary
 
-from vtlm_fairseq.data.text_pipeline import FILE_NAME, TextPipeline
 from vtlm_fairseq.terminal import get_logger
+from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
 
 logger = get_logger(__name__)
 

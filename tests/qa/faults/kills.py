@@ -1,0 +1,227 @@
+"""Kill trainings and extractions at random moments, go on, and compare with a run that was left alone.
+
+    python tests/qa/faults/kills.py --kind pretraining --kills 20 --seed 1 --workers 2
+    python tests/qa/faults/kills.py --kind extraction --kills 20 --seed 1 --json extraction.json
+
+The data are generated. SIGKILL goes to the whole process group at a moment drawn evenly over start-up and half of what
+follows, in processor time of the main thread; then the same command goes on from the newest whole checkpoint, as
+``vtlm-convert latest`` names it. After at most five kills a run is left to end. Exit status 1 where something differs.
+"""
+
+import argparse
+import collections
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import paths  # noqa: F401
+from extraction import SCRIPT, contents, write_images
+from forked import ForkedCommands, Running
+from integration.test_extraction_killed import example
+from trainings import differences, different_parts, newest, place, trained_updates, training
+
+from harness import Result
+from toy import make_corpus
+
+KILLS_OF_A_RUN = 5
+
+
+@dataclass
+class Report:
+    """What a campaign did.
+
+    Attributes:
+        kind: of what was killed.
+        workers: of its data loader.
+        kills: how many.
+        places: how many fell where.
+        runs: how many were killed and led to their ends.
+        differences: all that differed from the run that was left alone.
+        seconds: of the whole campaign.
+    """
+
+    kind: str
+    workers: int
+    kills: int = 0
+    places: dict[str, int] = field(default_factory=dict)
+    runs: int = 0
+    differences: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """A row of the table in docs/dev/reliability.md."""
+        places = ", ".join(f"{where} {count}" for where, count in sorted(self.places.items()))
+        return (
+            f"| {self.kind} | {self.workers} | {self.kills} | {places} | {self.runs} | {len(self.differences)} | "
+            f"{self.seconds:.0f} |"
+        )
+
+
+@dataclass
+class Trial:
+    """A kind of run that can be begun, located, and compared.
+
+    Attributes:
+        start: begins or continues the run in a folder.
+        place: where a killed run was.
+        finished: whether nothing is left to do in a folder, although the run was killed.
+        compare: differences of a finished run (its folder, the results of all its starts).
+        startup: seconds of processor time up to the first piece of work.
+        seconds: the same of a run that is left alone.
+    """
+
+    start: Callable[[Path], Running]
+    place: Callable[[Result, Path], str]
+    finished: Callable[[Path], bool]
+    compare: Callable[[Path, list[Result]], list[str]]
+    startup: float
+    seconds: float
+
+
+def train(run: ForkedCommands, kind: str, workers: int, updates: int) -> Trial:
+    """Training, with one run left alone."""
+    corpus = make_corpus(run, run.folder / "corpus")
+    pretrained = None
+    if kind == "finetuning":
+        run("fairseq_cli.train", *training("pretraining", corpus, run.folder / "pre", workers=0, updates=6,
+                                           pretrained=None))  # fmt: skip
+        pretrained = run.folder / "pre/checkpoint_last.pt"
+
+    def argv(folder: Path) -> list:
+        return training(kind, corpus, folder, workers=workers, updates=updates, pretrained=pretrained)
+
+    whole = run.folder / "whole"
+    result, startup, seconds = timed(run.start("fairseq_cli.train", *argv(whole)), '"num_updates"')
+    assert len(result.updates()) == updates and result.validations()
+
+    def compare(folder: Path, results: list[Result]) -> list[str]:
+        if results[-1].status == 0:
+            return differences(whole, folder, [result], results)
+        return different_parts(whole / "checkpoint_last.pt", Path(newest(run, folder)[1]))
+
+    return Trial(
+        start=lambda folder: run.start("fairseq_cli.train", *argv(folder), *newest(run, folder)),
+        place=place,
+        # fairseq trains one update more when a run that has them all is begun again, so it is not
+        finished=lambda folder: trained_updates(newest(run, folder)) == updates,
+        compare=compare,
+        startup=startup,
+        seconds=seconds,
+    )
+
+
+def extract(run: ForkedCommands, workers: int) -> Trial:
+    """Extraction of 200 images with the detector of docs/extraction.md; one run left alone."""
+    images = run.folder / "images"
+    write_images(images, 200)
+    detector = run.folder / "quarters.py"
+    detector.write_text(example(), encoding="utf-8")
+
+    def start(folder: Path) -> Running:
+        folder.mkdir(exist_ok=True)
+        return run.start(SCRIPT, "--images", images, "--detector", "quarters", "--detector-file", detector,
+                         "--out", folder / "store.h5", "--part-size", 8, "--batch-size", 3,
+                         "--workers", workers)  # fmt: skip
+
+    whole = run.folder / "whole"
+    _, startup, seconds = timed(start(whole), "images/s")
+    expected = contents(whole / "store.h5")
+
+    def compare(folder: Path, results: list[Result]) -> list[str]:
+        found = [name for name, values in contents(folder / "store.h5").items() if values != expected[name]]
+        left = sorted(path.name for path in folder.iterdir())
+        return found + ([f"files {left}"] if left != ["store.h5"] else [])
+
+    return Trial(start, extraction_place, lambda folder: False, compare, startup, seconds)
+
+
+def extraction_place(result: Result, folder: Path) -> str:
+    """Where an extraction was when it was killed."""
+    parts = folder / "store.h5.parts"
+    if (folder / "store.h5").exists():
+        return "end"
+    if not (parts / "plan.json").exists():
+        return "start-up"
+    temporary = [path.name for path in parts.glob(".*.tmp")]
+    if any(name.startswith(".joined") for name in temporary):
+        return "joining"
+    return "writing a part" if temporary else "start-up" if "images/s" not in result.output else "between parts"
+
+
+def timed(running: Running, mark: str) -> tuple[Result, float, float]:
+    """Let a run end; its result, and what it had computed in seconds at the first mark in its output and at its end."""
+    startup = computed = 0.0
+    while not running.wait(computed + 0.01):
+        computed = running.computed()
+        if not startup and mark in running.log.read_text(encoding="utf-8", errors="replace"):
+            startup = computed
+    assert running.status == 0, running.result.output[-6000:]
+    return running.result, startup, computed
+
+
+def campaign(trial: Trial, folder: Path, kills: int, seed: int, report: Report) -> None:
+    """Kill, go on and compare until there were so many kills."""
+    rng = np.random.default_rng(seed)
+    latest = trial.startup + (trial.seconds - trial.startup) / 2
+    places: collections.Counter[str] = collections.Counter()
+    while report.kills < kills:
+        target = folder / f"killed{report.runs}"
+        results: list[Result] = []
+        done = False
+        while not done:
+            running = trial.start(target)
+            left = min(KILLS_OF_A_RUN - len(results), kills - report.kills)
+            if not running.wait(rng.uniform(0, latest) if left > 0 else None):
+                running.kill()
+            results.append(running.result)
+            done = running.status == 0
+            if running.status == -signal.SIGKILL:
+                where = trial.place(running.result, target)
+                places[where] += 1
+                report.kills += 1
+                print(f"run {report.runs}, kill {report.kills}: {where}", flush=True)
+                done = trial.finished(target)
+            elif not done:
+                report.differences.append(f"run {report.runs} could not go on: {running.result.output[-1500:]}")
+                break
+        if done:
+            report.differences += [f"run {report.runs}: {found}" for found in trial.compare(target, results)]
+        report.runs += 1
+    report.places = dict(places)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", required=True, choices=("pretraining", "finetuning", "extraction"))
+    parser.add_argument("--kills", type=int, default=20, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=0, help="of the data loader (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=36, help="of a training (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    args = parser.parse_args()
+    began = time.monotonic()
+    report = Report(args.kind, args.workers)
+    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
+        run = ForkedCommands(Path(folder))
+        kind = args.kind
+        trial = extract(run, args.workers) if kind == "extraction" else train(run, kind, args.workers, args.updates)
+        print(f"left alone: {trial.seconds:.1f} s of processor time, start-up {trial.startup:.1f} s", flush=True)
+        campaign(trial, Path(folder), args.kills, args.seed, report)
+    report.seconds = time.monotonic() - began
+    for difference in report.differences:
+        print(difference)
+    print(report.line())
+    if args.json:
+        args.json.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    return 1 if report.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""``vtlm-probe attention``: cross-attention mass on regions by decoder layer (paper, section 3.3, Figure 2)."""
+
+import argparse
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from fairseq.data import data_utils
+from torch import Tensor
+from tqdm import tqdm
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.attention_weights import cross_attention, region_mass
+from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
+from vtlm_fairseq.evaluation.systems import (
+    LoadedModel,
+    System,
+    add_system_options,
+    check_systems,
+    describe_regions,
+    load_model,
+    system_regions,
+)
+from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
+from vtlm_fairseq.files import check_writable, whole_file
+from vtlm_fairseq.terminal import write_out
+
+PLOT_SUFFIXES = (".png", ".pdf")
+
+
+def add_parser(commands) -> None:
+    """Add the sub-command to ``vtlm-probe``."""
+    parser = commands.add_parser(
+        "attention",
+        help="cross-attention mass on regions by decoder layer (Figure 2)",
+        description="Print, for each decoder layer, the share of cross-attention that falls on regions: mean over "
+        "target positions and heads of a sentence, then over sentences. Beside it the share that equal weights would "
+        "give, R/(R+T). Teacher-forced on the references unless --on hypotheses.",
+    )
+    add_system_options(parser)
+    parser.add_argument(
+        "--on",
+        choices=("references", "hypotheses"),
+        default="references",
+        help="target sentences: the references, or the best hypothesis of --beam (default: references)",
+    )
+    parser.add_argument("--per-head", action="store_true", help="a row for each head")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers, .png or .pdf (extra [plots])")
+    add_format_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the probe.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    systems = check_systems(args.systems)
+    if not systems:
+        raise VTLMError("no system: give --system NAME=CKPT,CKPT")
+    if args.plot is not None:
+        check_plot(args.plot)
+    for system in systems:
+        for path in system.paths:
+            config, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
+            if regions == "none" and config["region_dim"]:
+                raise VTLMError(f"{path}: a model with regions; name their store with --regions")
+            if regions == "none":
+                raise VTLMError(f"{path}: has no regions to attend to; give a multimodal model, and --regions")
+    results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
+    if args.plot is not None:
+        plot(results, args.plot)
+    write_out(table(results, args).render(args.format))
+    return 0
+
+
+@dataclass
+class Masses:
+    """Attention mass of one checkpoint.
+
+    Attributes:
+        mass: L x H, mean over sentences.
+        uniform: mean of R/(R+T) over the same sentences.
+        sentences: how many these are.
+        without: sentences left out because they have no region.
+        regions: what made them, and their order.
+    """
+
+    mass: Tensor
+    uniform: float
+    sentences: int
+    without: int
+    regions: str
+
+
+def measure(path: str, args: Namespace, *, label: str) -> Masses:
+    """Attention mass of a checkpoint on a split.
+
+    Raises:
+        VTLMError: no sentence has a region, or the split has no references.
+    """
+    loaded = load_model(
+        path,
+        data=args.data,
+        split=args.gen_subset,
+        regions=args.regions,
+        region_order=args.region_order,
+        any_detector=args.any_detector,
+        cpu=args.cpu,
+        translates=True,
+    )
+    generator = None
+    if args.on == "hypotheses":
+        generator = loaded.task.build_generator([loaded.model], Namespace(beam=args.beam, lenpen=args.lenpen))
+    masses, shares, without = [], [], 0
+    total = -(-len(loaded.dataset) // args.batch_size)
+    progress = tqdm(loaded.batches(args.batch_size), total=total, desc=label, disable=not sys.stderr.isatty())
+    for sample in progress:
+        net_input = sample["net_input"]
+        if generator is not None:
+            net_input = {**net_input, "prev_output_tokens": hypothesis_inputs(loaded, generator, sample)}
+        elif "prev_output_tokens" not in net_input:
+            raise VTLMError(f"{args.gen_subset} has no references; give --on hypotheses")
+        pad = loaded.task.source_dictionary.pad()
+        found = region_mass(
+            cross_attention(loaded.model, net_input),
+            text_mask=net_input["src_tokens"].ne(pad),
+            region_padding_mask=net_input.get("region_padding_mask"),
+            target_mask=net_input["prev_output_tokens"].ne(pad),
+        )
+        masses.append(found.mass.cpu().double())
+        shares.append(found.uniform.cpu().double())
+        without += found.without
+    mass, uniform = torch.cat(masses, dim=-1), torch.cat(shares)
+    if not len(uniform):
+        raise VTLMError(f"no sentence of {args.gen_subset} has a region; see --regions and --region-order")
+    regions = describe_regions(loaded.dataset.regions.store, loaded.task.option("region_order"))
+    return Masses(mass.mean(-1), float(uniform.mean()), len(uniform), without, regions)
+
+
+def hypothesis_inputs(loaded: LoadedModel, generator, sample: dict) -> Tensor:
+    """Decode a batch; the decoder's inputs (B x T, ``</s> t1 ... tm``) that produced each best hypothesis."""
+    dictionary = loaded.task.target_dictionary
+    hypotheses = loaded.task.inference_step(generator, [loaded.model], sample)
+    return data_utils.collate_tokens(
+        [best[0]["tokens"] for best in hypotheses], dictionary.pad(), dictionary.eos(), move_eos_to_beginning=True
+    )
+
+
+def table(results: dict[System, list[Masses]], args: Namespace) -> Table:
+    """A row for each system and layer (and head), means over its seeds."""
+    heads = ["head"] if args.per_head else []
+    precision = dict.fromkeys(("mass", "±", "uniform"), 4)
+    made = Table(["system", "layer", *heads, "mass", "±", "uniform"], [], precision=precision)
+    targets = "references" if args.on == "references" else f"best hypotheses of beam {args.beam}"
+    made.title = f"Cross-attention mass on regions, {args.gen_subset}, {targets}"
+    for system, seeds in results.items():
+        masses = torch.stack([seed.mass for seed in seeds])  # seeds x L x H
+        uniform = sum(seed.uniform for seed in seeds) / len(seeds)
+        for layer in range(masses.size(1)):
+            columns = masses[:, layer].T if args.per_head else masses[:, layer].mean(-1, keepdim=True).T
+            for head, values in enumerate(columns.tolist(), 1):
+                mean, deviation, _ = seed_statistics(values)
+                place: list[Cell] = [layer + 1, head] if args.per_head else [layer + 1]
+                made.rows.append([system.name, *place, mean, deviation, uniform])
+        made.notes.append(
+            f"{system.name}: {seeds[0].sentences:,} sentences, {seeds[0].without:,} without regions left out"
+        )
+    made.notes += dict.fromkeys(seed.regions for seeds in results.values() for seed in seeds)
+    made.notes.append("uniform: mean of R/(R+T), R regions and T source positions, both </s> included")
+    return made
+
+
+def check_plot(path: Path) -> None:
+    """Check, before anything is computed, that a plot can be drawn.
+
+    Raises:
+        VTLMError: matplotlib is missing, the file is neither PNG nor PDF, or cannot be written.
+    """
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise VTLMError(f"--plot {path}: name a file that ends in {' or '.join(PLOT_SUFFIXES)}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise VTLMError("--plot needs matplotlib: pip install 'vtlm-fairseq[plots]'") from None
+    check_writable(path, label=f"--plot {path}", parents=True)
+
+
+def plot(results: dict[System, Sequence[Masses]], path: Path) -> None:
+    """Draw the mass of each system by layer, and dashed the uniform share."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    shares: dict[float, list[str]] = {}
+    for number, (system, seeds) in enumerate(results.items()):
+        layers = torch.stack([seed.mass.mean(-1) for seed in seeds]).mean(0).tolist()
+        axes.plot(range(1, len(layers) + 1), layers, marker="os^Dv*"[number % 6], label=system.name)
+        shares.setdefault(round(sum(seed.uniform for seed in seeds) / len(seeds), 4), []).append(system.name)
+    for share, names in shares.items():
+        owner = "" if len(shares) == 1 else f" ({', '.join(names)})"
+        axes.axhline(share, color="0.5", linestyle="--", linewidth=1, label=f"uniform{owner}")
+    axes.set(xlabel="decoder layer", ylabel="attention mass on regions", ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize="small")
+    metadata = {"Software": None} if path.suffix.lower() == ".png" else {"CreationDate": None}  # same input, same file
+    with whole_file(path, "wb", label=f"--plot {path}", parents=True) as file:
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=200, metadata=metadata)

@@ -1,0 +1,171 @@
+"""``vtlm-probe entity``: BLEU when nouns of the source are masked or removed (paper, section 3.2, Table 3)."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vtlm_fairseq.cli.translate import positive
+from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.evaluation.probes.entity_variants import (
+    MASKED,
+    WHAT,
+    Choice,
+    VariantSet,
+    make_variants,
+    write_variants,
+)
+from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, Figure, seed_statistics
+from vtlm_fairseq.evaluation.systems import (
+    System,
+    add_system_options,
+    check_systems,
+    describe_regions,
+    system_regions,
+)
+from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.files import check_new_folder
+from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.terminal import write_out
+from vtlm_fairseq.text.pipeline import MASK
+
+NEVER_SAW_MASK = " *"
+
+
+def add_parser(commands) -> None:
+    """Add the sub-command to ``vtlm-probe``."""
+    parser = commands.add_parser(
+        "entity",
+        help="BLEU when nouns of the source are masked or removed (Table 3)",
+        description="Mask or remove the head nouns that Flickr30k Entities marks in the sentences of a test set, "
+        "translate what is left, and print BLEU on tokenised text.",
+    )
+    add_system_options(parser, split="test_2016_flickr")
+    parser.add_argument(
+        "--entities", type=Path, required=True, metavar="PATH", help="Flickr30k Entities: the folder or the .tgz"
+    )
+    parser.add_argument("--what", choices=WHAT, default="noun", help="what is masked (default: noun)")
+    parser.add_argument("--whole-phrase", action="store_true", help="one <mask> for each phrase, not for its noun")
+    parser.add_argument("--boxed-only", action="store_true", help="only phrases that a box belongs to")
+    parser.add_argument("--count", type=positive, metavar="N", help="only the first N of each sentence (default: all)")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="keep the variants: text and binarised folders")
+    add_format_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the probe.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    systems = check_systems(args.systems)
+    if not systems and args.write is None:
+        raise VTLMError("nothing to do: give --system NAME=CKPT,CKPT to translate, or --write DIR to keep the variants")
+    if args.write is not None:
+        check_new_folder(args.write)
+    for system in systems:
+        for path in system.paths:
+            system_regions(path, regions=args.regions, split=args.gen_subset)
+    choice = Choice(what=args.what, whole_phrase=args.whole_phrase, boxed_only=args.boxed_only, count=args.count)
+    variants = make_variants(Path(args.data), args.gen_subset, entities=args.entities, choice=choice)
+    if args.write is not None:
+        write_variants(args.write, variants, data=Path(args.data))
+    if not systems:
+        write_out(variant_table(variants, choice).render(args.format))
+        return 0
+    scores = {system: score_system(system, variants, args) for system in systems}
+    made = table(scores, variants, choice)
+    regions = dict.fromkeys(one for scored in scores.values() for one in scored.regions)
+    made.notes += regions or ["no regions"]
+    write_out(made.render(args.format))
+    return 0
+
+
+@dataclass
+class SystemScores:
+    """BLEU of a system.
+
+    Attributes:
+        by_variant: for each variant, the score of each seed.
+        scratch: whether a checkpoint was trained from scratch, and so has never seen ``<mask>``.
+        regions: what made the regions of each checkpoint, and their order; none of a text-only model.
+    """
+
+    by_variant: dict[str, list[Figure]]
+    scratch: bool = False
+    regions: list[str] = field(default_factory=list)
+
+
+def score_system(system: System, variants: VariantSet, args: argparse.Namespace) -> SystemScores:
+    """Translate each variant with each seed of a system, and score it."""
+    scores = SystemScores({name: [] for name in variants.variants})
+    for path in system.paths:
+        config, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
+        scores.scratch = scores.scratch or not config.get("pretrained")
+        translator = Translator(
+            [path],
+            data=os.fspath(args.data),
+            regions=regions,
+            split=args.gen_subset,
+            region_order=args.region_order if regions != "none" else None,
+            preprocessed=True,
+            any_detector=args.any_detector,
+            cpu=args.cpu,
+        )
+        if translator.store is not None:
+            scores.regions.append(describe_regions(translator.store, translator.region_order))
+        for name, hypotheses in translate_variants(translator, variants, args, label=f"{system.name} {path}"):
+            scores.by_variant[name].append(TOKENISED.score(hypotheses, variants.references))
+    return scores
+
+
+def translate_variants(
+    translator: Translator, variants: VariantSet, args: argparse.Namespace, *, label: str
+) -> Iterator[tuple[str, list[str]]]:
+    """Translations of each variant, tokenised, by the variant's name."""
+    pipeline = variants.pipeline
+    for name, variant in tqdm(variants.variants.items(), desc=printable(label), disable=not sys.stderr.isatty()):
+        pieces = translator.translate(
+            variant.pieces,
+            variants.images if translator.needs_images else None,
+            beam=args.beam,
+            lenpen=args.lenpen,
+            batch_size=args.batch_size,
+        )
+        yield name, [pipeline.decode(line, pipeline.target_lang) for line in pieces]
+
+
+def table(scores: dict[System, SystemScores], variants: VariantSet, choice: Choice) -> Table:
+    """Means and deviations over the seeds of each system; a system that was never pre-trained is marked."""
+    names = list(variants.variants)
+    signatures = {figure.signature for system in scores.values() for figure in system.by_variant[MASKED]}
+    notes = [f"means over seeds, ± deviation (n - 1); BLEU: {', '.join(sorted(signatures))}", *variants.notes(choice)]
+    if any(system.scratch for system in scores.values()):
+        notes.insert(0, f"{NEVER_SAW_MASK.strip()} trained from scratch: this system has never seen <mask>")
+    made = Table(
+        columns=["system", "seeds", *(column for name in names for column in (name, f"{name} ±"))],
+        rows=[],
+        title=f"Entity masking, BLEU on {variants.split}",
+        notes=notes,
+    )
+    for system, scored in scores.items():
+        row: list[str | int | float | None] = [system.name + NEVER_SAW_MASK * scored.scratch, len(system.paths)]
+        for name in names:
+            row += seed_statistics([figure.value for figure in scored.by_variant[name]])[:2]
+        made.rows.append(row)
+    return made
+
+
+def variant_table(variants: VariantSet, choice: Choice) -> Table:
+    """What the variants hold, where nothing is translated."""
+    return Table(
+        columns=["variant", "sentences", MASK, "sub-words", "<unk>"],
+        rows=[[name, len(v.words), v.masks, v.tokens, v.unknown] for name, v in variants.variants.items()],
+        title=f"Entity masking of {variants.split}",
+        notes=variants.notes(choice),
+    )

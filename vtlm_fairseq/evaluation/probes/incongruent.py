@@ -1,0 +1,152 @@
+"""``vtlm-probe incongruent``: what BLEU loses with other images' regions, and without any (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from argparse import Namespace
+from dataclasses import dataclass
+
+from vtlm_fairseq.cli.translate import positive
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.probes.last_word import bpe_kind
+from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, paired_bootstrap
+from vtlm_fairseq.evaluation.splits import in_order
+from vtlm_fairseq.evaluation.systems import (
+    LoadedModel,
+    add_decoding_options,
+    add_model_options,
+    load_model,
+    named_checkpoints,
+)
+from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
+from vtlm_fairseq.ranges import SCRIPTS, within
+from vtlm_fairseq.terminal import write_out
+
+
+def add_parser(commands) -> None:
+    """Add the sub-command to ``vtlm-probe``."""
+    parser = commands.add_parser(
+        "incongruent",
+        help="BLEU with given, shuffled and hidden regions",
+        description="Translate a test set with its own regions, with those of other images and without any, and "
+        "print what BLEU on tokenised text loses, with its significance.",
+    )
+    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_model_options(parser, what="translation checkpoint; repeat for more")
+    add_decoding_options(parser)
+    parser.add_argument("--repeats", type=positive, default=5, help="shufflings (default: 5)")
+    parser.add_argument("--seed", type=within("seed", SCRIPTS), default=1, help="of the first shuffling (default: 1)")
+    parser.add_argument(
+        "--max-len-a", type=within("max_len_a"), default=0.0, help="at most ax+b tokens for x source tokens"
+    )
+    parser.add_argument("--max-len-b", type=within("max_len_b"), default=200, help="see --max-len-a (default: 200)")
+    add_format_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the probe.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    checkpoints = list(named_checkpoints(args.systems))
+    made = Table(
+        ["system", "regions", "BLEU", "drop", "p"],
+        [],
+        title=f"BLEU on {args.gen_subset} with given, shuffled and hidden regions",
+        precision={"p": 4},
+    )
+    signatures: dict[str, None] = {}
+    about: dict[str, None] = {}
+    for name, path in checkpoints:
+        outputs = translate_orders(path, args)
+        if outputs.others:
+            about[f'{name}: regions "{outputs.detector}"'] = None
+        else:
+            about[f"{name}: a text-only model, on which regions have no effect"] = None
+        rows, signature = compare(outputs)
+        made.rows += [[name, *row] for row in rows]
+        signatures[signature] = None
+    made.notes = [
+        f"drop: BLEU with given regions minus this; p: sacreBLEU's paired bootstrap; BLEU: {', '.join(signatures)}"
+    ]
+    if any(row[1] == "shuffle" for row in made.rows):
+        made.notes.append(f"shuffle: mean of {args.repeats} shufflings, p is the greatest of theirs")
+    made.notes += about
+    write_out(made.render(args.format))
+    return 0
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Translations of a test set by one model.
+
+    Attributes:
+        references: tokenised.
+        given: with the lines' own regions (or without any, for a text-only model).
+        others: ``shuffle`` and ``none`` -> the translations of each repeat; empty for a text-only model.
+        detector: what made the regions; empty for a text-only model.
+    """
+
+    references: list[str]
+    given: list[str]
+    others: dict[str, list[list[str]]]
+    detector: str = ""
+
+
+def compare(outputs: Outputs) -> tuple[list[list[Cell]], str]:
+    """Order of regions, BLEU, drop and p value of each order, and sacreBLEU's signature.
+
+    Of several repeats, BLEU and drop are means and p is the greatest.
+    """
+    given = TOKENISED.score(outputs.given, outputs.references)
+    rows: list[list[Cell]] = [["given" if outputs.others else "none", given.value, 0.0, None]]
+    for order, repeats in outputs.others.items():
+        found = [paired_bootstrap(texts, outputs.given, outputs.references) for texts in repeats]
+        bleu = statistics.fmean(one.score for one in found)
+        rows.append([order, bleu, given.value - bleu, max(one.p_value for one in found)])
+    return rows, given.signature
+
+
+def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
+    """Translate a split with each order of regions.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    where = {"data": args.data, "split": args.gen_subset, "regions": args.regions}
+    given = {"region_order": "given", "any_detector": args.any_detector}
+    loaded = load_model(path, cpu=args.cpu, translates=True, **where, **given)
+    dataset, dictionary = loaded.dataset, loaded.task.target_dictionary
+    if dataset.tgt is None:
+        raise VTLMError(
+            f"{args.data}: {args.gen_subset} has no references, which BLEU needs; binarise its target side too"
+        )
+    regions = dataset.regions
+    bpe = bpe_kind(args.data, [dictionary.string(dataset.tgt[i]) for i in range(len(dataset))])
+    bpe_symbol = None if bpe == "none" else bpe
+    references = [dictionary.string(dataset.tgt[i], bpe_symbol, escape_unk=True) for i in range(len(dataset))]
+
+    def translations(order: str, seed: int = 1) -> list[str]:
+        dataset.regions = in_order(regions, order, seed=seed)
+        return decode(loaded, args, bpe_symbol=bpe_symbol)
+
+    given = translations("given")
+    if regions is None:
+        return Outputs(references, given, {})
+    shuffled = [translations("shuffle", args.seed + repeat) for repeat in range(args.repeats)]
+    return Outputs(references, given, {"shuffle": shuffled, "none": [translations("none")]}, regions.store.detector)
+
+
+def decode(loaded: LoadedModel, args: argparse.Namespace, *, bpe_symbol: str | None) -> list[str]:
+    """Tokenised translations of a split's lines, as fairseq-generate makes them."""
+    options = Namespace(beam=args.beam, lenpen=args.lenpen, max_len_a=args.max_len_a, max_len_b=args.max_len_b)
+    generator = loaded.task.build_generator([loaded.model], options)
+    texts = [""] * len(loaded.dataset)
+    for sample in loaded.batches(args.batch_size):
+        hypotheses = loaded.task.inference_step(generator, [loaded.model], sample)
+        for line, (best, *_) in zip(sample["id"].tolist(), hypotheses, strict=True):
+            texts[line] = loaded.task.target_dictionary.string(best["tokens"].int().cpu(), bpe_symbol)
+    return texts

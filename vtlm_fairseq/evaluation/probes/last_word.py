@@ -1,0 +1,302 @@
+"""``vtlm-probe last-word``: accuracy of masked last words (paper, section 3.2, Table 2)."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import math
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from fairseq.data import Dictionary
+
+from vtlm_fairseq.cli.translate import positive
+from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.scoring.hypotheses import subword_kind
+from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
+from vtlm_fairseq.evaluation.splits import in_order, load_split
+from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
+from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.hub import VTLM
+from vtlm_fairseq.terminal import write_out
+from vtlm_fairseq.text.pipeline import FILE_NAME, MASK, TextPipeline
+
+BOTH = "BOTH"
+_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+def add_parser(commands) -> None:
+    """Add the sub-command to ``vtlm-probe``."""
+    parser = commands.add_parser(
+        "last-word",
+        help="accuracy of masked last words (Table 2)",
+        description="Mask the last word of the source (EN), the target (DE) or both sentences of each pair, whatever "
+        "their languages are, and print how often a pre-trained model predicts it. A word is right when all its "
+        "sub-words are, predicted at once. BOTH pools the words of the two languages.",
+    )
+    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_model_options(parser, what="pre-trained checkpoint, TLM or VTLM; repeat for more", batch_size=64)
+    parser.add_argument(
+        "--region-order",
+        choices=ORDERS,
+        action="append",
+        metavar="ORDER",
+        help="given, shuffle (other images' regions) or none (hidden); repeat for more (default: given). "
+        "Regions are never masked",
+    )
+    parser.add_argument("--repeats", type=positive, default=5, help="shufflings that are averaged (default: 5)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
+    parser.add_argument("--subsets", default="valid,test", help="splits, comma-separated (default: valid,test)")
+    parser.add_argument("--lines", metavar="FILE", help="only these lines: numbers from 1, one a line; one subset")
+    parser.add_argument("--last-token", action="store_true", help="mask the last sub-word only, as the authors did")
+    parser.add_argument(
+        "--keep-punctuation",
+        action="store_true",
+        help="leave final punctuation in the sentence and mask the word before it (for models of text that ends in a "
+        "mark); else it is cut off",
+    )
+    add_format_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the probe.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    checkpoints = list(named_checkpoints(args.systems))
+    subsets = args.subsets.split(",")
+    if args.lines and len(subsets) > 1:
+        raise VTLMError("--lines holds line numbers of one split; give one with --subsets")
+    orders = list(dict.fromkeys(args.region_order or ["given"]))
+    rows: dict[tuple[str, str, str], dict[str, Accuracy]] = {}
+    notes: list[str] = []
+    for name, path in checkpoints:
+        # no store is opened here: each split has its own
+        model = VTLM(
+            path, data=args.data, region_order="none", preprocessed=True, any_detector=args.any_detector, cpu=args.cpu
+        )
+        for subset in subsets:
+            probe = SplitProbe.load(model, subset, args)
+            notes += probe.notes
+            for order in orders if probe.regions is not None else ["none"]:
+                for masked, accuracy in probe.accuracies(order, args).items():
+                    rows.setdefault((name, order, masked), {})[subset] = accuracy
+    write_out(table(rows, subsets, notes=list(dict.fromkeys(notes)), args=args).render(args.format))
+    return 0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A sentence and its last word.
+
+    Attributes:
+        tokens: [n] int64, ending in ``</s>``, final punctuation cut off or not.
+        start, end: the word's sub-words are ``tokens[start:end]``.
+    """
+
+    tokens: torch.Tensor
+    start: int
+    end: int
+
+    @property
+    def word(self) -> list[int]:
+        """Ids of its sub-words."""
+        return self.tokens[self.start : self.end].tolist()
+
+    def masked(self, mask_idx: int) -> torch.Tensor:
+        """The sentence with ``<mask>`` for each sub-word of the word."""
+        tokens = self.tokens.clone()
+        tokens[self.start : self.end] = mask_idx
+        return tokens
+
+
+def word_starts(symbols: Sequence[str], bpe: str) -> list[int]:
+    """Where the words of a sentence begin.
+
+    Args:
+        symbols: sub-words.
+        bpe: kind of BPE: ``sentencepiece`` (a mark begins a word), ``subword_nmt``, also fastBPE's output (``@@``
+            joins to the next), or ``none`` (each symbol is a word).
+    """
+    if bpe == "sentencepiece":
+        return [i for i, symbol in enumerate(symbols) if i == 0 or symbol.startswith("\u2581")]
+    if bpe == "subword_nmt":
+        return [i for i in range(len(symbols)) if i == 0 or not symbols[i - 1].endswith("@@")]
+    return list(range(len(symbols)))
+
+
+def is_punctuation(word: str) -> bool:
+    """Whether a word, Moses' escapes undone, consists of punctuation characters (Unicode category P)."""
+    return all(unicodedata.category(char).startswith("P") for char in html.unescape(word))
+
+
+def find_last_word(
+    tokens: torch.Tensor, dictionary: Dictionary, *, bpe: str, keep_punctuation: bool = False, last_token: bool = False
+) -> Ending | None:
+    """The last word of a sentence that is not punctuation.
+
+    Args:
+        tokens: [n] int64, ending in ``</s>``.
+        dictionary: its dictionary.
+        bpe: see :func:`word_starts`.
+        keep_punctuation: leave what follows the word in the sentence.
+        last_token: take only the last sub-word of the word.
+
+    Returns:
+        None where there is no word.
+    """
+    symbols = [dictionary[i] for i in tokens[:-1].tolist()]
+    starts = word_starts(symbols, bpe)
+    end = len(symbols)
+    for start in reversed(starts):
+        if not is_punctuation("".join(symbols[start:end]).replace("\u2581", "").replace("@@", "")):
+            kept = tokens if keep_punctuation else torch.cat([tokens[:end], tokens[-1:]])
+            return Ending(kept, end - 1 if last_token else start, end)
+        end = start
+    return None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many words were right; for shuffled regions ``right`` is a mean over shufflings."""
+
+    right: float
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Per cent."""
+        return 100 * self.right / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval (Wilson's score interval), per cent."""
+        n, z2 = self.total, _Z * _Z
+        if not n:
+            return (math.nan, math.nan)
+        p = self.right / n
+        centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+        half = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+        return (100 * (centre - half), 100 * (centre + half))
+
+
+@dataclass
+class SplitProbe:
+    """A split as one model sees it.
+
+    Attributes:
+        model: the model.
+        subset: name of the split.
+        pairs: last words of source and target of each pair that has both.
+        lines: the line of each such pair, from 0.
+        regions: regions of all lines of the split; None for a text-only model.
+        notes: what was left out.
+    """
+
+    model: VTLM
+    subset: str
+    pairs: list[tuple[Ending, Ending]]
+    lines: list[int]
+    regions: LineRegions | None
+    notes: list[str]
+
+    @classmethod
+    def load(cls, model: VTLM, subset: str, args: argparse.Namespace) -> SplitProbe:
+        """Read a split and find the last words.
+
+        Raises:
+            VTLMError: no such split or regions, or text that holds ``<mask>``.
+        """
+        text, regions = load_split(model.task, subset, regions=args.regions)
+        wanted = range(len(text)) if args.lines is None else read_line_numbers(args.lines, len(text), option="--lines")
+        bpe = bpe_kind(args.data, [model.dictionary.string(text.src[i]) for i in range(len(text))])
+        options = {"bpe": bpe, "keep_punctuation": args.keep_punctuation, "last_token": args.last_token}
+        pairs, lines = [], []
+        for line in wanted:
+            sides = [side[line].long() for side in (text.src, text.tgt)]
+            if any((side == model.mask_idx).any() for side in sides):
+                raise VTLMError(f"{args.data}, {subset}, line {line + 1}: holds {MASK} already; use the whole text")
+            endings = [find_last_word(side, model.dictionary, **options) for side in sides]
+            if None not in endings:
+                pairs.append(tuple(endings))
+                lines.append(line)
+        left_out = len(wanted) - len(pairs)
+        notes = [] if regions is None else [f'regions "{regions.store.detector}"']
+        notes += [f"{subset}: {left_out} pairs have a side without words and are left out"] if left_out else []
+        unknown = sum(model.dictionary.unk() in ending.word for pair in pairs for ending in pair)
+        if unknown:
+            notes.append(f"{subset}: {unknown} of {2 * len(pairs)} last words hold <unk>, which no model predicts")
+        return cls(model, subset, pairs, lines, regions, notes)
+
+    def accuracies(self, order: str, args: argparse.Namespace) -> dict[str, Accuracy]:
+        """Accuracy with the source's, the target's and both last words masked, in one order of regions."""
+        repeats = args.repeats if order == "shuffle" else 1
+        kinds = {
+            self.model.source_lang.upper(): (True, False),
+            self.model.target_lang.upper(): (False, True),
+            BOTH: (True, True),
+        }
+        found = {}
+        for name, sides in kinds.items():
+            right = 0
+            for repeat in range(repeats):
+                regions = in_order(self.regions, order, seed=args.seed + repeat, lines=self.lines)
+                right += sum(self._right(sides, regions, args.batch_size))
+            found[name] = Accuracy(right if repeats == 1 else right / repeats, sum(sides) * len(self.pairs))
+        return found
+
+    def _right(self, sides: tuple[bool, bool], regions: LineRegions | None, batch_size: int) -> Iterator[bool]:
+        """For each masked word, whether all its sub-words are predicted."""
+        texts = [
+            [pair[k].masked(self.model.mask_idx) if sides[k] else pair[k].tokens for pair in self.pairs]
+            for k in (0, 1)
+        ]  # fmt: skip
+        for number, log_probs in self.model.predict(*texts, regions=regions, batch_size=batch_size):
+            predicted = log_probs.argmax(dim=1).tolist()
+            for ending, masked in zip(self.pairs[number], sides, strict=True):
+                if masked:
+                    word = ending.word
+                    yield predicted[: len(word)] == word
+                    predicted = predicted[len(word) :]
+
+
+def bpe_kind(data: str, lines: Sequence[str]) -> str:
+    """Kind of BPE of a data folder: what its ``text.json`` says; without one, what the marks in the text show."""
+    if os.path.exists(os.path.join(data, FILE_NAME)):
+        return TextPipeline.load(data).bpe
+    return subword_kind(lines) or "none"
+
+
+def table(
+    rows: dict[tuple[str, str, str], dict[str, Accuracy]],
+    subsets: Sequence[str],
+    *,
+    notes: Sequence[str],
+    args: argparse.Namespace,
+) -> Table:
+    """One row a system, order of regions and masked side; accuracy, interval and counts of each split."""
+    columns = ["system", "regions", "masked"]
+    for subset in subsets:
+        columns += [subset, f"{subset} from", f"{subset} to", f"{subset} right", f"{subset} of"]
+    what = "sub-word" if args.last_token else "word"
+    about = [
+        f"accuracy in per cent with its 95 % interval (Wilson); {what} masked and predicted at once; final punctuation "
+        + ("kept" if args.keep_punctuation else "cut off"),
+    ]
+    if any(order == "shuffle" for _, order, _ in rows):
+        about.append(f"shuffle: mean of {args.repeats} shufflings; the interval is that of one")
+    made = Table(columns, [], title=f"Masked last {what}", notes=[*about, *notes])
+    made.precision = {column: 1 for column in columns[3:]}
+    for (name, order, masked), found in rows.items():
+        row: list[str | int | float | None] = [name, order, masked]
+        for subset in subsets:
+            accuracy = found[subset]
+            row += [accuracy.share, *accuracy.interval, accuracy.right, accuracy.total]
+        made.rows.append(row)
+    return made

@@ -1,0 +1,37 @@
+"""The one place that writes files and folders whole, and judges names that become paths."""
+
+from vtlm_fairseq.files.writing import (
+    MARKER,
+    WholeFile,
+    cannot_be_written,
+    check_new_folder,
+    check_writable,
+    copy_file,
+    faults_of_writing,
+    is_stream,
+    locked,
+    mark_folder,
+    new_folder,
+    remove_folder,
+    whole_file,
+    write_lines,
+    write_text,
+)
+
+__all__ = [
+    "MARKER",
+    "WholeFile",
+    "cannot_be_written",
+    "check_new_folder",
+    "check_writable",
+    "copy_file",
+    "faults_of_writing",
+    "is_stream",
+    "locked",
+    "mark_folder",
+    "new_folder",
+    "remove_folder",
+    "whole_file",
+    "write_lines",
+    "write_text",
+]

@@ -1,0 +1,1 @@
+"""Formats of other projects that `vtlm-regions convert` reads."""

@@ -1,0 +1,183 @@
+"""What `vtlm-regions convert` reads: numpy files, id lists and image sizes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.regions.formats.input_image import InputImage
+
+_PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
+
+
+class NpzImages:
+    """Images from a folder of `ID.npz` files, in the order of their names.
+
+    Raises:
+        VTLMError: no folder, no file in it, or a file that is no .npz or lacks an array.
+    """
+
+    def __init__(self, folder: str) -> None:
+        if not Path(folder).is_dir():
+            raise VTLMError(f"--npz {folder}: no such folder")
+        self._files = sorted(Path(folder).glob("*.npz"))
+        if not self._files:
+            raise VTLMError(f"--npz {folder}: no .npz file in that folder")
+        self.feature_dim, self.has_labels = self._read(self._files[0]).features.shape[1], True
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[InputImage]:
+        return map(self._read, self._files)
+
+    @staticmethod
+    def _read(path: Path) -> InputImage:
+        arrays = _load(path)
+        if isinstance(arrays, np.ndarray):
+            raise VTLMError(f"{path}: not a .npz file; stacked arrays are read with --npy")
+        with arrays:
+            missing = [name for name in ("features", "boxes", "labels") if name not in arrays]
+            if missing:
+                raise VTLMError(
+                    f"{path}: array {missing[0]!r} is missing, the file holds {', '.join(arrays) or 'none'}"
+                )
+            try:
+                found = {n: arrays[n] if n in arrays else None for n in ("features", "boxes", "labels", "scores")}
+            except Exception as error:  # numpy and zipfile raise a dozen types for damaged files
+                raise VTLMError(f"{path}: unreadable ({error}); save plain numbers with numpy.savez") from None
+        if found["features"].ndim != 2:
+            raise VTLMError(f"{path}: features have shape {found['features'].shape}, must be [R, D]")
+        return InputImage(path.name.removesuffix(".npz"), str(path), **found)
+
+
+class NpyImages:
+    """Images from stacked arrays, memory-mapped: features [N, R, D] and, beside them, boxes, labels, scores.
+
+    Raises:
+        VTLMError: a file that is no .npy, or whose shape does not fit the features or the ids.
+    """
+
+    def __init__(self, features: str, ids: str, *, boxes: str | None, labels: str | None, scores: str | None) -> None:
+        self._source, self.has_labels = features, labels is not None
+        self._features = _load_npy(features, "--npy")
+        if self._features.ndim != 3:
+            raise VTLMError(f"--npy {features}: shape {self._features.shape}, must be [N, R, D]")
+        images, regions, self.feature_dim = self._features.shape
+        self._ids = read_lines(ids, "--ids")
+        if len(self._ids) != images:
+            raise VTLMError(f"--ids {ids}: {len(self._ids)} lines, but {features} holds {images} images")
+        self._boxes = _load_beside("--boxes", boxes, (images, regions, 4))
+        self._labels = _load_beside("--labels", labels, (images, regions))
+        self._scores = _load_beside("--scores", scores, (images, regions))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[InputImage]:
+        for i, image_id in enumerate(self._ids):
+            boxes, labels, scores = (a if a is None else a[i] for a in (self._boxes, self._labels, self._scores))
+            yield InputImage(image_id, self._source, self._features[i], boxes, labels, scores)
+
+
+def _load(path: str | Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # numpy and zipfile raise a dozen types for damaged files
+        raise VTLMError(f"{path}: not a numpy file of plain numbers ({reason(error)})") from None
+
+
+def _load_npy(path: str, option: str) -> np.ndarray:
+    array = _load(path)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise VTLMError(f"{option} {path}: a .npz file; one .npz an image is read with --npz DIR")
+    return array
+
+
+def _load_beside(option: str, path: str | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    if path is None:
+        return None
+    array = _load_npy(path, option)
+    if array.shape != shape:
+        raise VTLMError(f"{option} {path}: shape {array.shape}, must be {shape} to fit the features")
+    return array
+
+
+def read_lines(path: str, option: str) -> list[str]:
+    """Lines of a UTF-8 text file, split at newlines only, a carriage return at the end dropped.
+
+    Raises:
+        VTLMError: unreadable, empty, or with an empty line (named).
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise VTLMError(f"{option} {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise VTLMError(f"{option} {path}: not UTF-8 text (byte {error.start}); convert it") from None
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            raise VTLMError(f"{option} {path}: line {number} is empty")
+    return lines
+
+
+def read_sizes(path: str) -> dict[str, tuple[float, float]]:
+    """Width and height in pixels of each image id, from lines of id, width, height between tabs.
+
+    Raises:
+        VTLMError: a line that is not so (named), or a size that is not positive.
+    """
+    sizes: dict[str, tuple[float, float]] = {}
+    for number, line in enumerate(read_lines(path, "--image-sizes"), start=1):
+        fields = line.split("\t")
+        try:
+            image_id, width, height = fields[0], *map(float, fields[1:])
+            if not (0 < width < np.inf and 0 < height < np.inf):
+                raise ValueError
+        except ValueError:
+            raise VTLMError(
+                f"--image-sizes {path}: line {number} is {line!r}, not id, width, height (above 0) between tabs"
+            ) from None
+        sizes[image_id] = (width, height)
+    return sizes
+
+
+def to_relative_boxes(image: InputImage, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None) -> np.ndarray:
+    """Boxes [R, 4] of an image as x1, y1, x2, y2 divided by width and height (of the image itself, or `sizes`).
+
+    Pixel boxes that end up to two pixels outside the image are cut at its edge.
+
+    Raises:
+        VTLMError: boxes of another shape, an image without a size, a box that ends further outside.
+    """
+    assert image.boxes is not None
+    boxes = np.asarray(image.boxes)
+    if boxes.shape != (len(image.features), 4) or boxes.dtype.kind not in "fiu":
+        raise VTLMError(
+            f"{image.source}: image {image.image_id!r}: boxes are {boxes.dtype} {boxes.shape}, "
+            f"must be numbers [{len(image.features)}, 4]"
+        )
+    boxes = boxes.astype(np.float64)
+    if yxyx:
+        boxes = boxes[:, [1, 0, 3, 2]]
+    if sizes is None and image.size is None:
+        return boxes
+    if image.size is None and image.image_id not in sizes:
+        raise VTLMError(f"--image-sizes has no line for image {image.image_id!r}")
+    width, height = image.size or sizes[image.image_id]
+    edge = np.array([width, height, width, height])
+    outside = (boxes < -_PIXEL_SLACK) | (boxes > edge + _PIXEL_SLACK)
+    if outside.any():
+        region = int(np.flatnonzero(outside.any(axis=1))[0])
+        hint = "check --image-sizes, --box-units and --box-format"
+        if image.size is not None:
+            hint = "mend the width and height in the file (are they in the order that its columns have?)"
+        raise VTLMError(
+            f"{image.source}: image {image.image_id!r}: box {boxes[region].tolist()} is outside the image of "
+            f"{width:g} x {height:g} pixels; {hint}"
+        )
+    return np.clip(boxes, 0, edge) / edge

@@ -1,0 +1,116 @@
+"""Tab-separated files of bottom-up-attention features: base64 columns, boxes in pixels.
+
+Three layouts are told apart by their number of columns; they differ in the order of width and height, too.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.formats.input_image import InputImage
+
+_START = ("image_id", "image_h", "image_w", "objects_id", "objects_conf")
+_END = ("num_boxes", "boxes", "features")
+_CUT = "the file is cut off or has other columns (--tsv-columns)"
+LAYOUTS: dict[int, tuple[str, ...]] = {
+    10: (*_START, "attrs_id", "attrs_conf", *_END),
+    8: (*_START, *_END),
+    6: ("image_id", "image_w", "image_h", *_END),
+}
+"""Names of the columns, by their number. The shortest is that of the features' first publication: no labels."""
+
+
+class BottomUpImages:
+    """Images of a TSV file, read line by line; object ids are the labels, attributes are left aside.
+
+    Args:
+        path: the file.
+        columns: names of its columns in order, comma-separated, where it has another layout than those known.
+
+    Raises:
+        VTLMError: no such file, or a line that is not of the layout (named).
+    """
+
+    class_names: list[str] | None = None
+
+    def __init__(self, path: str, columns: str | None = None) -> None:
+        self._path = path
+        if not Path(path).is_file():
+            raise VTLMError(f"--bottom-up-tsv {path}: no such file")
+        self._columns = None if columns is None else tuple(columns.split(","))
+        if self._columns is not None:
+            lacking = [n for n in ("image_id", "image_w", "image_h", "boxes", "features") if n not in self._columns]
+            if lacking:
+                raise VTLMError(f"--tsv-columns {columns}: lacks {', '.join(lacking)}")
+        first = next(iter(self), None)
+        if first is None:
+            raise VTLMError(f"--bottom-up-tsv {path}: empty")
+        self.feature_dim = first.features.shape[1]
+        self.has_labels = first.labels is not None
+
+    def __iter__(self) -> Iterator[InputImage]:
+        with open(self._path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield self._read(line.rstrip(b"\r\n").split(b"\t"), f"{self._path}, line {number}")
+
+    def _read(self, fields: list[bytes], where: str) -> InputImage:
+        columns = self._columns or LAYOUTS.get(len(fields))
+        if columns is None or len(columns) != len(fields):
+            raise VTLMError(
+                f"{where}: {len(fields)} columns between tabs, known are files of "
+                f"{', '.join(map(str, LAYOUTS))}; name other columns with --tsv-columns"
+            )
+        row = dict(zip(columns, fields, strict=True))
+        try:
+            image_id = row["image_id"].decode("utf-8")
+            width, height = float(row["image_w"]), float(row["image_h"])
+        except ValueError:
+            raise VTLMError(f"{where}: image id, width or height is unreadable; {_CUT}") from None
+        if not (0 < width < np.inf and 0 < height < np.inf):
+            raise VTLMError(
+                f"{where}: image {image_id!r} is {width:g} x {height:g} pixels, must be above 0; the columns may stand "
+                "in another order, which --tsv-columns tells"
+            )
+        boxes = _decode(row["boxes"], "<f4", f"{where}, boxes").reshape(-1, 4)
+        regions = _number_of_boxes(row.get("num_boxes"), len(boxes), where)
+        features = _decode(row["features"], "<f4", f"{where}, features")
+        if regions == 0 or len(features) % regions:
+            raise VTLMError(
+                f"{where}: {len(features)} feature values for {regions} boxes, must be as many for each; leave out "
+                "lines without boxes"
+            )
+        labels = _column(row, "objects_id", "<i8", regions, where)
+        scores = _column(row, "objects_conf", "<f4", regions, where)
+        return InputImage(image_id, where, features.reshape(regions, -1), boxes, labels, scores, (width, height))
+
+
+def _decode(field: bytes, dtype: str, where: str) -> np.ndarray:
+    try:
+        data = base64.b64decode(field, validate=True)
+    except binascii.Error:
+        raise VTLMError(f"{where}: not base64; {_CUT}") from None
+    step = 16 if where.endswith("boxes") else np.dtype(dtype).itemsize
+    if len(data) % step:
+        raise VTLMError(f"{where}: {len(data)} bytes, no multiple of {step}; {_CUT}")
+    return np.frombuffer(data, dtype)
+
+
+def _number_of_boxes(field: bytes | None, found: int, where: str) -> int:
+    if field is not None and field.strip() != str(found).encode():
+        raise VTLMError(f"{where}: num_boxes is {field.decode('utf-8', 'replace')}, but {found} boxes are there")
+    return found
+
+
+def _column(row: dict[str, bytes], name: str, dtype: str, regions: int, where: str) -> np.ndarray | None:
+    """Values of a column, one a region; whole numbers of 4 bytes are taken too."""
+    if name not in row:
+        return None
+    size = len(row[name]) // 4 * 3 - row[name][-2:].count(b"=")
+    values = _decode(row[name], "<i4" if dtype == "<i8" and size == 4 * regions else dtype, f"{where}, {name}")
+    if len(values) != regions:
+        raise VTLMError(f"{where}: {len(values)} values in {name} for {regions} boxes; {_CUT}")
+    return values

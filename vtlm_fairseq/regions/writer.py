@@ -1,0 +1,307 @@
+"""Write a region store, image by image, in bounded memory; the file appears only when it is complete."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import WholeFile
+from vtlm_fairseq.files.names import is_text
+from vtlm_fairseq.regions.schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, encode_ids
+
+CHUNK_BYTES = 4 << 20
+_BOX_TOLERANCE = 1e-6
+
+
+def discard(file: h5py.File, path: str) -> None:
+    """Close a file under ``path`` that cannot be written.
+
+    HDF5 would try to write what it still holds at every object that goes, and h5py print a stack each time: it gets
+    memory to write to.
+    """
+    with suppress(OSError, RuntimeError, ValueError):
+        descriptor = file.id.get_vfd_handle()
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            spare = os.memfd_create("discarded")
+            os.dup2(spare, descriptor)
+            os.close(spare)
+    with suppress(OSError, RuntimeError):
+        file.close()
+
+
+def add_dataset(file: h5py.File, name: str, **options: Any) -> None:
+    """Make a dataset of given data and write it at once.
+
+    What HDF5 holds back it writes when the dataset is let go of, where h5py drops errors.
+    """
+    dataset = file.create_dataset(name, **options)
+    dataset.flush()
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turn what h5py raises where a file cannot be written, as on a full disk, into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = re.search(r"error message = '([^']*)'", str(error))  # the system's, within HDF5's
+        raise VTLMError(
+            f"{path}: cannot be written ({reason[1] if reason else str(error)[:200]}); make room and give the same "
+            "command again"
+        ) from None
+
+
+class RegionStoreWriter:
+    """Write images and their regions to a new store; use as a context manager.
+
+    Regions of an image are stored best score first (stable: equal scores keep the order given). The data go
+    to a temporary name in the same folder, renamed to `path` when the block ends without an exception and
+    removed otherwise; an older file under `path` is replaced only then.
+
+    Args:
+        path: the file to make.
+        feature_dim: D.
+        class_names: C detector classes in the order of the labels, without background.
+        detector: free text: what made the regions.
+        created_by: free text: what wrote the file.
+        dtype: "float16" or "float32", of the features.
+        attributes: further root attributes (numbers, strings).
+
+    Raises:
+        VTLMError: an option out of range, an attribute that the schema itself sets, or no such folder.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        feature_dim: int,
+        class_names: Sequence[str],
+        detector: str,
+        created_by: str = "vtlm-fairseq",
+        dtype: str = "float16",
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.class_names = list(class_names)
+        self.feature_dim = int(feature_dim)
+        self._check_options(dtype, attributes or {}, {"detector": detector, "created_by": created_by})
+        self.dtype = np.dtype(dtype)
+        self._attributes = {
+            **(attributes or {}),
+            "schema_version": SCHEMA_VERSION,
+            "detector": detector,
+            "feature_dim": self.feature_dim,
+            "num_classes": len(self.class_names),
+            "created_by": created_by,
+        }
+        self._chunk_rows = max(1, CHUNK_BYTES // (self.feature_dim * self.dtype.itemsize))
+        self._ids: dict[str, None] = {}
+        self._counts: list[int] = []
+        self._buffer: dict[str, list[np.ndarray]] = {"features": [], "boxes": [], "labels": [], "scores": []}
+        self._buffered = 0
+        self._file: h5py.File | None = None
+        self._whole = WholeFile(self.path, wait=0)
+
+    def _check_options(self, dtype: str, attributes: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+        if self.feature_dim < 1:
+            raise VTLMError(f"{self.path}: feature_dim is {self.feature_dim}, must be at least 1")
+        if not 1 <= len(self.class_names) <= np.iinfo(np.int16).max:
+            raise VTLMError(f"{self.path}: {len(self.class_names)} class names, must be 1 to 32767 (labels are int16)")
+        for name, text in [("class name", name) for name in self.class_names] + [*attributes.items(), *texts.items()]:
+            if isinstance(text, str) and not is_text(text):
+                raise VTLMError(
+                    f"{self.path}: {name} {text[:99]!r} cannot be stored: a zero or half a character is in it"
+                )
+        if dtype not in FEATURE_DTYPES:
+            raise VTLMError(f"{self.path}: dtype {dtype!r}, must be {' or '.join(FEATURE_DTYPES)}")
+        taken = [name for name in attributes if name in ROOT_ATTRIBUTES]
+        if taken:
+            raise VTLMError(f"{self.path}: attribute {taken[0]!r} is set by the schema; use another name")
+
+    def __enter__(self) -> "RegionStoreWriter":
+        with ExitStack() as stack:
+            stack.enter_context(self._whole)
+            with writing(self.path):
+                self._file = h5py.File(self._whole.temporary, "w", libver=("v110", "v110"), locking=False)
+            stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._discard()
+            self._whole.__exit__(kind, error, trace)
+            return
+        with ExitStack() as stack:
+            stack.push(self._whole)
+            stack.callback(self._discard)
+            with self._discarded_on_error():
+                self._finish()
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            discard(self._file, self._whole.temporary)
+            self._file = None
+
+    @contextmanager
+    def _discarded_on_error(self) -> Iterator[None]:
+        with writing(self.path):
+            try:
+                yield
+            except (OSError, RuntimeError):  # here, where the objects of the file are still open
+                self._discard()
+                raise
+
+    def add(
+        self,
+        image_id: str,
+        *,
+        features: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        scores: np.ndarray | None = None,
+    ) -> None:
+        """Add one image.
+
+        Args:
+            image_id: unique in the store.
+            features: [R, D] numbers; R may be 0.
+            boxes: [R, 4], x1, y1, x2, y2 divided by image width and height, within 0..1.
+            labels: [R] whole numbers in 0..C-1.
+            scores: [R] detector confidence; None stores 1.0.
+
+        Raises:
+            VTLMError: a duplicate id, a shape, a value that is not finite or out of range, naming the image.
+        """
+        where = f"{self.path}: image {image_id!r}"
+        if self._file is None:
+            raise RuntimeError("RegionStoreWriter.add outside its with block")
+        if not image_id or set(image_id) & set("\0\n\r"):
+            raise VTLMError(f"{where}: an image id is one line of text, not empty")
+        encode_ids([image_id])
+        if image_id in self._ids:
+            raise VTLMError(f"{where} is given twice; ids must be unique")
+        arrays = self._checked(where, features, boxes, labels, scores)
+        order = np.argsort(-arrays["scores"], kind="stable")
+        for name, values in arrays.items():
+            self._buffer[name].append(values[order])
+        self._ids[image_id] = None
+        self._counts.append(len(order))
+        self._buffered += len(order)
+        if self._buffered >= self._chunk_rows:
+            with self._discarded_on_error():
+                self._flush()
+
+    def beyond(self, max_regions: int) -> tuple[int, int]:
+        """How many of the regions added lie beyond so many an image, and how many there are."""
+        return sum(max(0, count - max_regions) for count in self._counts), sum(self._counts)
+
+    def _checked(self, where: str, features: Any, boxes: Any, labels: Any, scores: Any) -> dict[str, np.ndarray]:
+        features, boxes, labels = np.asarray(features), np.asarray(boxes), np.asarray(labels)
+        if features.ndim != 2 or features.shape[1] != self.feature_dim:
+            raise VTLMError(f"{where}: features have shape {features.shape}, must be [R, {self.feature_dim}]")
+        regions = len(features)
+        scores = np.ones(regions, dtype=np.float32) if scores is None else np.asarray(scores)
+        for name, values, shape in (
+            ("boxes", boxes, (regions, 4)),
+            ("labels", labels, (regions,)),
+            ("scores", scores, (regions,)),
+        ):
+            if values.shape != shape:
+                raise VTLMError(f"{where}: {name} have shape {values.shape}, must be {list(shape)} as the features")
+        for name, values in (("features", features), ("boxes", boxes), ("scores", scores)):
+            if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+                raise VTLMError(f"{where}: {name} hold a value that is not finite or not a number; mend the input")
+        with np.errstate(over="ignore"):
+            stored = features.astype(self.dtype)
+        if not np.isfinite(stored).all():
+            raise VTLMError(f"{where}: a feature is too large for {self.dtype}; use --dtype float32")
+        if labels.dtype.kind not in "iu" and regions:
+            raise VTLMError(f"{where}: labels are {labels.dtype}, must be whole numbers")
+        if regions and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise VTLMError(
+                f"{where}: labels run from {labels.min()} to {labels.max()}, must be in "
+                f"0..{len(self.class_names) - 1}; check --class-names or --num-classes (no background class)"
+            )
+        return {
+            "features": stored,
+            "boxes": self._checked_boxes(where, boxes),
+            "labels": labels.astype(np.int16),
+            "scores": scores.astype(np.float32),
+        }
+
+    @staticmethod
+    def _checked_boxes(where: str, boxes: np.ndarray) -> np.ndarray:
+        """Boxes as float32 within 0..1; a rounding error past the edge is clipped."""
+        if len(boxes) == 0:
+            return boxes.astype(np.float32)
+        if boxes.min() < -_BOX_TOLERANCE or boxes.max() > 1 + _BOX_TOLERANCE:
+            raise VTLMError(
+                f"{where}: boxes run from {boxes.min():g} to {boxes.max():g}, must be within 0..1; divide "
+                "them by image width and height (vtlm-regions convert: --box-units pixels --image-sizes FILE)"
+            )
+        if (boxes[:, :2] > boxes[:, 2:]).any():
+            region = int(np.flatnonzero((boxes[:, :2] > boxes[:, 2:]).any(axis=1))[0])
+            raise VTLMError(
+                f"{where}: box {boxes[region].tolist()} is not x1 <= x2, y1 <= y2; boxes are x1, y1, x2, y2 "
+                "(vtlm-regions convert: --box-format yxyx)"
+            )
+        return np.clip(boxes.astype(np.float32), 0.0, 1.0)
+
+    def _flush(self) -> None:
+        """Append what is buffered to the growing datasets, which the first call makes."""
+        assert self._file is not None
+        for name, parts in self._buffer.items():
+            values = np.concatenate(parts)
+            if name not in self._file:
+                rows = self._chunk_rows if name == "features" else 1 << 16
+                shape = (0, *values.shape[1:])
+                self._file.create_dataset(
+                    name, shape, values.dtype, maxshape=(None, *shape[1:]), chunks=(rows, *shape[1:])
+                )
+            dataset = self._file[name]
+            start = len(dataset)
+            dataset.resize(start + len(values), axis=0)
+            dataset[start:] = values
+            dataset.flush()  # here it fails on a full disk; when the dataset is let go of, h5py drops the error
+            parts.clear()
+        self._buffered = 0
+
+    def _finish(self) -> None:
+        assert self._file is not None
+        if "features" in self._file:
+            if self._buffered:
+                self._flush()
+        else:
+            self._write_small()
+        ids = encode_ids(self._ids)
+        add_dataset(self._file, "ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
+        offsets = np.zeros(len(self._counts) + 1, dtype=np.int64)
+        np.cumsum(self._counts, out=offsets[1:])
+        add_dataset(self._file, "offsets", data=offsets)
+        add_dataset(self._file, "class_names", data=self.class_names, dtype=h5py.string_dtype("utf-8"))
+        for name, value in self._attributes.items():
+            self._file.attrs[name] = value
+        self._file.flush()  # where the disk is full it can still be discarded, which is too late when closing fails
+        self._file.close()
+        self._file = None
+
+    def _write_small(self) -> None:
+        """All regions fit in one buffer: datasets of just their size, without chunks."""
+        assert self._file is not None
+        empty = {
+            "features": np.empty((0, self.feature_dim), self.dtype),
+            "boxes": np.empty((0, 4), np.float32),
+            "labels": np.empty(0, np.int16),
+            "scores": np.empty(0, np.float32),
+        }
+        for name, parts in self._buffer.items():
+            add_dataset(self._file, name, data=np.concatenate([empty[name], *parts]))

@@ -1,0 +1,350 @@
+"""Text preparation as `text.json` describes it: raw sentence to words, words to BPE pieces, and back.
+
+`text.json` lies beside the binarised data and the BPE model; training copies all of them into the checkpoint
+folder, so that a checkpoint can be given raw text. The steps, in order:
+
+1. `lowercase`;
+2. `normalise`: Moses punctuation normalisation of the language;
+3. `tokenise`: Moses tokenisation of the language;
+4. `escape`: `&`, quotes, `<`, `>`, `[`, `]` and `|` as Moses writes them (`&apos;`), as in Multi30k's own files;
+5. `strip_accents`: decompose and drop combining marks (a with umlaut becomes a; sharp s stays).
+
+The first four reproduce Multi30k's tokenised files (`*.lc.norm.tok.*`) without a difference. A literal `<mask>`
+is a symbol of its own: it passes through all steps and BPE unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.files import write_text
+from vtlm_fairseq.files.names import check_languages, check_name
+
+SCHEMA_VERSION = 1
+FILE_NAME = "text.json"
+MASK = "<mask>"
+STEPS = ("lowercase", "normalise", "tokenise", "escape", "strip_accents")
+BPE_KINDS = ("sentencepiece", "subword_nmt", "none")
+BPE_FILES = {"sentencepiece": "bpe.model", "subword_nmt": "bpe.codes", "none": None}
+"""Name of the BPE model in a prepared folder."""
+
+_SPACE_LIKE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")
+_REMEDY = "prepare the data again or copy the folder whole"
+
+
+@dataclass(frozen=True)
+class TextPipeline:
+    """The contents of a `text.json`, and what they do to a sentence.
+
+    Attributes:
+        source_lang: language of the first side.
+        target_lang: language of the second side.
+        steps: those of `STEPS` that are applied, in that order.
+        bpe: one of `BPE_KINDS`.
+        folder: where BPE model and dictionaries lie.
+        checksums: sha256 of each file, by name; filled by `save` and `load`.
+    """
+
+    source_lang: str
+    target_lang: str
+    steps: tuple[str, ...] = STEPS[:4]
+    bpe: str = "none"
+    folder: Path = Path()
+    checksums: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if [step for step in STEPS if step in self.steps] != list(self.steps):
+            raise VTLMError(f"steps {list(self.steps)} are not some of {list(STEPS)} in this order")
+        if "escape" in self.steps and "tokenise" not in self.steps:
+            raise VTLMError("step escape needs tokenise")
+        if self.bpe not in BPE_KINDS:
+            raise VTLMError(f"BPE kind {self.bpe!r} is not one of {', '.join(BPE_KINDS)}")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> TextPipeline:
+        """Read `text.json` of a data or checkpoint folder and check the files that it names.
+
+        Raises:
+            VTLMError: `text.json` is missing or not of this schema, or a file is missing or not the one that
+                `text.json` was written for.
+        """
+        folder = Path(folder)
+        path = folder / FILE_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise VTLMError(
+                f"{path}: no such file; give a folder made by a preparation script, or text that is prepared already "
+                "with --preprocessed"
+            ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise VTLMError(f"{path}: unreadable ({reason(error)}); {_REMEDY}") from None
+        pipeline = cls._from_json(content, path)
+        unchecked = set(pipeline.files()) - {FILE_NAME, *pipeline.checksums}
+        if unchecked:
+            raise VTLMError(f"{path}: 'sha256' has no checksum of {min(unchecked)}; {_REMEDY}")
+        for name, checksum in pipeline.checksums.items():
+            if _sha256(folder / name) != checksum:
+                raise VTLMError(f"{folder / name}: not the file that {path} was written for (sha256); {_REMEDY}")
+        return pipeline
+
+    @classmethod
+    def _from_json(cls, content: Any, path: Path) -> TextPipeline:
+        wanted = {"schema_version": int, "source_lang": str, "target_lang": str, "steps": list, "bpe": dict}
+        wanted["sha256"] = dict
+        if not isinstance(content, dict):
+            raise VTLMError(f"{path}: not a JSON object; {_REMEDY}")
+        for key, kind in wanted.items():
+            if not isinstance(content.get(key), kind):
+                raise VTLMError(f"{path}: {key!r} is missing or not of type {kind.__name__}; {_REMEDY}")
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise VTLMError(
+                f"{path}: schema_version {content['schema_version']} is not known (this version reads "
+                f"{SCHEMA_VERSION}); install the vtlm-fairseq that wrote it"
+            )
+        check_languages((content["source_lang"], content["target_lang"]), str(path))
+        for name in (content["bpe"].get("file"), *content["sha256"]):
+            name is None or check_name(name, f"{path}: file", hint=_REMEDY)
+        kind = content["bpe"].get("kind")
+        if kind not in BPE_KINDS or content["bpe"].get("file") != BPE_FILES[kind]:
+            raise VTLMError(f"{path}: 'bpe' is {content['bpe']}, not a kind and its file; {_REMEDY}")
+        try:
+            return cls(
+                source_lang=content["source_lang"],
+                target_lang=content["target_lang"],
+                steps=tuple(content["steps"]),
+                bpe=kind,
+                folder=path.parent,
+                checksums={name: str(value) for name, value in content["sha256"].items()},
+            )
+        except VTLMError as error:
+            raise VTLMError(f"{path}: {error}; {_REMEDY}") from None
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `text.json` with the checksums of BPE model and dictionaries, which must lie in the folder.
+
+        Raises:
+            VTLMError: one of them does not.
+        """
+        folder = Path(folder)
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "source_lang": self.source_lang,
+            "target_lang": self.target_lang,
+            "steps": list(self.steps),
+            "bpe": {"kind": self.bpe, "file": BPE_FILES[self.bpe]},
+            "sha256": {name: _sha256(folder / name) for name in self.files() if name != FILE_NAME},
+        }
+        write_text(folder / FILE_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def files(self) -> list[str]:
+        """Names of the files that make a folder complete: `text.json`, dictionaries, BPE model."""
+        names = [FILE_NAME, *(f"dict.{lang}.txt" for lang in dict.fromkeys((self.source_lang, self.target_lang)))]
+        return names if self.bpe == "none" else [*names, BPE_FILES[self.bpe]]
+
+    @property
+    def bpe_symbol(self) -> str | None:
+        """The value of fairseq's `--remove-bpe` / `--post-process`."""
+        return None if self.bpe == "none" else self.bpe
+
+    def preprocess(self, raw: str, lang: str) -> str:
+        """Words of a raw sentence, separated by single spaces: all steps but BPE.
+
+        Raises:
+            VTLMError: `lang` is neither of the two languages.
+        """
+        self._check_language(lang)
+        parts = [self._words(part, lang) for part in raw.split(MASK)]
+        return _join_at_mask(parts)
+
+    def encode(self, raw: str, lang: str) -> str:
+        """BPE pieces of a raw sentence, separated by single spaces: what is binarised."""
+        return self.apply_bpe(self.preprocess(raw, lang))
+
+    def apply_bpe(self, words: str) -> str:
+        """BPE pieces of a sentence that `preprocess` returned."""
+        return _join_at_mask([self._segment(part.strip()) if part.strip() else "" for part in words.split(MASK)])
+
+    def decode(self, pieces: str, lang: str, detokenize: bool = False) -> str:
+        """Words of a sentence of BPE pieces; as running text, without escapes, where `detokenize` is set.
+
+        Raises:
+            VTLMError: `lang` is neither of the two languages.
+        """
+        self._check_language(lang)
+        if self.bpe == "sentencepiece":
+            parts = [part.replace(" ", "").replace("\u2581", " ") for part in pieces.split(MASK)]
+        elif self.bpe == "subword_nmt":
+            parts = [re.sub(r"@@( |$)", "", part.strip()) for part in pieces.split(MASK)]
+        else:
+            parts = pieces.split(MASK)
+        words = _join_at_mask([" ".join(part.split()) for part in parts])
+        return _detokeniser(lang)(words) if detokenize else words
+
+    def _check_language(self, lang: str) -> None:
+        if lang not in (self.source_lang, self.target_lang):
+            raise VTLMError(
+                f"language {lang!r}: this data is {self.source_lang}-{self.target_lang}; "
+                "see --source-lang, --target-lang"
+            )
+
+    def _words(self, text: str, lang: str) -> str:
+        text = _SPACE_LIKE.sub(" ", text)
+        if "lowercase" in self.steps:
+            text = text.lower()
+        if "normalise" in self.steps:
+            text = _normaliser(lang)(text)
+        if "tokenise" in self.steps and text.strip():
+            text = _tokeniser(lang)(text, return_str=True, escape="escape" in self.steps)
+        if "strip_accents" in self.steps:
+            text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+        return " ".join(text.split())
+
+    @cached_property
+    def _segment(self) -> Callable[[str], str]:
+        """Words to BPE pieces. The model is read at the first sentence."""
+        if self.bpe == "none":
+            return lambda words: words
+        return load_bpe(self.folder / BPE_FILES[self.bpe])[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the BPE model: it cannot be sent to another process, which reads its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_segment"}
+
+
+def load_bpe(path: Path) -> tuple[str, Callable[[str], str]]:
+    """Read a BPE model: sentencepiece's, or codes of subword-nmt or fastBPE.
+
+    Returns:
+        The kind (of `BPE_KINDS`) and the function from words to pieces, both separated by spaces.
+
+    Raises:
+        VTLMError: there is no such file, or it is none of these.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise VTLMError(f"{path}: BPE model cannot be read ({error.strerror}); see --bpe-model") from None
+    codes = _subword_nmt_codes(data)
+    if codes is None:
+        return "sentencepiece", _load_sentencepiece(path, data)
+    from subword_nmt.apply_bpe import BPE
+
+    try:
+        bpe = BPE(io.StringIO(codes))
+        bpe.process_line("ab")  # where the version is unknown, it says so only here
+    except (ValueError, IndexError, NotImplementedError, SystemExit):  # it ends the program at a line of another form
+        raise VTLMError(f"{path}: not codes of subword-nmt (two symbols a line); see --bpe-model") from None
+    segment = bpe.process_line
+    return "subword_nmt", lambda words: segment(words).strip()
+
+
+def _load_sentencepiece(path: Path, data: bytes) -> Callable[[str], str]:
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(data)
+    except RuntimeError:
+        raise VTLMError(
+            f"{path}: neither a sentencepiece model nor codes of subword-nmt (two symbols a line); see --bpe-model"
+        ) from None
+    return lambda words: " ".join(processor.encode(words, out_type=str))
+
+
+def _subword_nmt_codes(data: bytes) -> str | None:
+    """The text of a codes file for subword-nmt, or None. fastBPE adds a count to each line; it is dropped."""
+    try:
+        lines = data.decode("utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError:
+        return None
+    header, rules = ([lines[0]], lines[1:]) if lines[0].startswith("#version:") else ([], lines)
+    fields = [rule.strip("\r ").split(" ") for rule in rules]
+    if not header and all(len(rule) == 3 and rule[2].isdecimal() for rule in fields):
+        return "\n".join(["#version: 0.2", *(" ".join(rule[:2]) for rule in fields)]) + "\n"
+    if all(len(rule) == 2 for rule in fields):
+        return "\n".join([*header, *(" ".join(rule) for rule in fields)]) + "\n"
+    return None
+
+
+def learn_sentencepiece(lines: Iterable[str], *, vocab_size: int) -> bytes:
+    """Learn a joint BPE model; the same lines give the same model.
+
+    Args:
+        lines: preprocessed sentences of both sides.
+        vocab_size: pieces of the model, three of them special.
+
+    Returns:
+        The model file's content.
+
+    Raises:
+        VTLMError: the text does not hold that many pieces.
+    """
+    import sentencepiece
+
+    parts = (part.strip() for line in lines for part in line.split(MASK))
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([part for part in parts if part]),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            input_sentence_size=0,
+            shuffle_input_sentence=False,
+            max_sentence_length=1 << 20,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        detail = str(error).split("]")[-1].strip() or "no text"
+        raise VTLMError(f"sentencepiece cannot learn {vocab_size} pieces ({detail}); change --vocab-size") from None
+    return model.getvalue()
+
+
+def _join_at_mask(parts: Sequence[str]) -> str:
+    return " ".join(f" {MASK} ".join(parts).split())
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise VTLMError(f"{path}: {FILE_NAME} names it, but it cannot be read ({error.strerror}); {_REMEDY}") from None
+
+
+@lru_cache
+def _normaliser(lang: str) -> Callable[[str], str]:
+    from sacremoses import MosesPunctNormalizer
+
+    normalise = MosesPunctNormalizer(lang=lang).normalize
+    # The Perl original sees each line with its line end, and outside English moves `."` at the end to `".`.
+    return lambda text: normalise(text + "\n")
+
+
+@lru_cache
+def _tokeniser(lang: str) -> Callable[..., str]:
+    from sacremoses import MosesTokenizer
+
+    return MosesTokenizer(lang=lang).tokenize
+
+
+@lru_cache
+def _detokeniser(lang: str) -> Callable[[str], str]:
+    from sacremoses import MosesDetokenizer
+
+    detokenise = MosesDetokenizer(lang=lang).detokenize
+    return lambda words: detokenise(words.split(), unescape=True)
