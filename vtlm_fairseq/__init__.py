@@ -1,7 +1,10 @@
 """VTLM for fairseq: visual translation language modelling and multimodal translation.
 
 Loaded with ``--user-dir vtlm_fairseq`` (from a checkout) or ``--user-dir "$(python -m vtlm_fairseq)"`` (installed).
-Importing the package registers its tasks, models and criterion with fairseq.
+
+The package registers its tasks, models, criterion and optimizer with fairseq (:func:`register`) where fairseq is there
+already, as when it loads a user-dir, with the first module that needs them, and before a command of fairseq's is
+imported. So what needs no model starts without PyTorch and fairseq.
 """
 
 # ruff: noqa: E402, I001
@@ -10,33 +13,84 @@ from vtlm_fairseq.stack import check_stack
 
 check_stack()  # before anything that an unsupported version breaks
 
-import argparse
-import logging
+import importlib
 import sys
-import warnings
-
-import torch
+from importlib.abc import MetaPathFinder
 
 from vtlm_fairseq.version import __version__
 
-# fairseq checkpoints of components configured the old way hold one argparse.Namespace. Allowing that class lets
-# torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
-torch.serialization.add_safe_globals([argparse.Namespace])
+PARTS = (
+    "criterions.vtlm", "models.multimodal_transformer", "models.vtlm", "optim.fused_adam",
+    "tasks.multimodal_translation", "tasks.visual_translation_lm", "compatibility",
+)  # fmt: skip
+"""Modules that register something, and the one that judges what is registered."""
 
-# Importing fairseq sets the root logger to DEBUG, gives it a handler and advertises optional packages at INFO.
-_root = logging.root
-_before = (_root.level, _root.manager.disable, list(_root.handlers))
-logging.disable(logging.INFO)
-try:
-    with warnings.catch_warnings():
-        # fairseq still uses it; from torch 2.14 on every command of this package would begin with the warning
-        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-        from vtlm_fairseq import compatibility, criterions, models, optim, tasks
-finally:
-    logging.disable(_before[1])
-    _root.setLevel(_before[0])
-    _root.handlers[:] = _before[2]
+__all__ = ["__version__", "compatibility", "criterions", "models", "optim", "register", "tasks"]
 
-compatibility.check_command_line(sys.argv)
+_registered = False
 
-__all__ = ["__version__", "criterions", "models", "optim", "tasks"]
+
+def register() -> None:
+    """Import fairseq, and register the tasks, models, criterion and optimizer of this package with it.
+
+    Leaves logging as it was, which fairseq would configure. Further calls do nothing.
+
+    Raises:
+        SystemExit: a command line of fairseq's that lacks an option.
+    """
+    global _registered
+    if _registered:
+        return
+    _registered = True
+
+    import argparse
+    import logging
+    import warnings
+
+    import torch
+
+    # fairseq checkpoints of components configured the old way hold one argparse.Namespace. Allowing that class lets
+    # torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+    # Importing fairseq sets the root logger to DEBUG, gives it a handler and advertises optional packages at INFO.
+    root = logging.root
+    level, disabled, handlers = root.level, root.manager.disable, list(root.handlers)
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            # fairseq still uses it; from torch 2.14 on every command of this package would begin with the warning
+            warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+            *_, compatibility = [importlib.import_module(f"{__name__}.{part}") for part in PARTS]
+    except BaseException:
+        _registered = False
+        raise
+    finally:
+        logging.disable(disabled)
+        root.setLevel(level)
+        root.handlers[:] = handlers
+    compatibility.check_command_line(sys.argv)
+
+
+def __getattr__(name: str):
+    """The rooms that register something, as attributes of the package."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    register()
+    return sys.modules[f"{__name__}.{name}"]
+
+
+class _BeforeCommands(MetaPathFinder):
+    """Registers before a command of fairseq's is imported; fairseq does not load a user-dir that is imported."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        """Finds nothing itself."""
+        if fullname == "fairseq_cli":
+            register()
+        return None
+
+
+if "fairseq" in sys.modules:
+    register()
+else:
+    sys.meta_path.insert(0, _BeforeCommands())

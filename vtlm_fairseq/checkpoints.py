@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from vtlm_fairseq import register
 from vtlm_fairseq.checkpoint_guard import USER_DIR, check_parts, check_plain, derives, names
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import copy_file
@@ -35,6 +36,7 @@ def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
     """
     if not os.path.isfile(path):
         raise VTLMError(f"{path}: no such file")
+    register()  # the classes that checkpoints name
     try:
         state = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
         parameters = state.get("model") if isinstance(state, dict) else None

@@ -1,9 +1,15 @@
 """Translate new sentences, with the regions of their images, from Python or ``vtlm-translate``."""
 
+# ruff: noqa: E402
+
 import os
 import threading
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+
+from vtlm_fairseq import register
+
+register()  # before what imports fairseq
 
 import numpy as np
 import torch

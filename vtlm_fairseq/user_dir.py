@@ -5,8 +5,7 @@ Checkpoints name the classes that they are loaded with. Those of fairseq's comma
 
 import argparse
 
-from fairseq import utils
-
+from vtlm_fairseq import register
 from vtlm_fairseq.errors import VTLMError
 
 
@@ -20,13 +19,16 @@ def add_user_dir_option(parser: argparse.ArgumentParser) -> None:
 
 
 def import_user_dir(folder: str | None) -> None:
-    """Import a user-dir, as fairseq's commands do; None is none.
+    """Register what this package has with fairseq, then import a user-dir, as fairseq's commands do; None is none.
 
     Raises:
         VTLMError: there is no such folder, or its code cannot be imported.
     """
+    register()
     if folder is None:
         return
+    from fairseq import utils
+
     try:
         utils.import_user_module(argparse.Namespace(user_dir=folder))
     except VTLMError:

@@ -39,7 +39,8 @@ def test_life_of_a_model_selected_by_bleu(run, corpus, vtlm, tmp_path):
 def test_checkpoints_hold_plain_python(vtlm, tlm, mmt, nmt):
     """PITFALLS 29: nothing but argparse.Namespace is allow-listed, and these load without it too."""
     code = (
-        "import torch; before = set(torch.serialization.get_safe_globals()); import vtlm_fairseq; "
+        "import torch; before = set(torch.serialization.get_safe_globals()); "
+        "import vtlm_fairseq; vtlm_fairseq.register(); "
         "print(set(torch.serialization.get_safe_globals()) - before)"
     )
     allowed = shell(sys.executable, "-c", code, cwd=ROOT)

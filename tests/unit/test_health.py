@@ -147,6 +147,7 @@ import atexit, time
 atexit.register(lambda: print("read", batches._consumer.count))  # registered first, called last
 
 import vtlm_fairseq
+vtlm_fairseq.register()
 from fairseq.data.iterators import BufferedIterator
 
 class Source:

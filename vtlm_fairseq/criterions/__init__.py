@@ -1,5 +1,5 @@
 """Criterion ``vtlm``. fairseq does not import criterions of a user-dir by itself (PITFALLS 3)."""
 
-from vtlm_fairseq.criterions import vtlm
+from vtlm_fairseq import register
 
-__all__ = ["vtlm"]
+register()

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path, infer_dataset_impl
 
 _BLOCK = 1 << 17  # lines of training that are looked at together
 _MOST = 200_000  # lines that are compared token by token
@@ -122,6 +121,8 @@ def _keys(sides: tuple[_Side, _Side], block: slice) -> np.ndarray:
 
 def _read(folder: str, split: str, pair: tuple[str, str]) -> tuple[_Side, _Side] | None:
     """Both sides of a split, mapped into memory; None where they are stored in another way than by default."""
+    from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path, infer_dataset_impl
+
     for a, b in (pair, pair[::-1]):
         prefixes = [os.path.join(folder, f"{split}.{a}-{b}.{lang}") for lang in pair]
         if all(os.path.exists(index_file_path(prefix)) for prefix in prefixes):

@@ -1,5 +1,5 @@
 """Models: the VTLM encoder with its two heads, and the multimodal encoder-decoder."""
 
-from vtlm_fairseq.models import multimodal_transformer, vtlm
+from vtlm_fairseq import register
 
-__all__ = ["multimodal_transformer", "vtlm"]
+register()

@@ -1,5 +1,5 @@
 """Optimizers."""
 
-from vtlm_fairseq.optim import fused_adam
+from vtlm_fairseq import register
 
-__all__ = ["fused_adam"]
+register()

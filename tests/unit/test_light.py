@@ -1,0 +1,55 @@
+"""What needs no model loads neither PyTorch nor fairseq: the whole of vtlm-regions."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+from harness import environment
+from stores import make_store
+
+HEAVY = 'assert not {"torch", "fairseq"} & set(sys.modules), "a command without a model loads them"\n'
+HELP = """
+import argparse, contextlib, importlib, io, sys
+module = importlib.import_module(sys.argv[1])
+parsers = [action for action in module.build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+for line in [["--help"], *([name, "--help"] for action in parsers for name in action.choices)]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        module.main(line)
+    assert "usage: " in printed.getvalue(), line
+"""
+REGIONS = """
+import sys
+from vtlm_fairseq.cli.regions import main
+for line in sys.argv[1:]:
+    assert main(line.split()) == 0, line
+"""
+
+
+def runs(code: str, *argv, cwd=None) -> None:
+    """Runs Python code in a process of its own, which must not load the heavy ones."""
+    command = [sys.executable, "-c", code + HEAVY, *map(str, argv)]
+    done = subprocess.run(command, env=environment(), cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_help():
+    runs(HELP, "vtlm_fairseq.cli.regions")
+
+
+def test_region_stores(tmp_path):
+    """Every part of vtlm-regions that makes, joins or judges a store."""
+    ids = {name: [f"{name}{k}" for k in range(4)] for name in "ab"}
+    for name, images in ids.items():
+        for image_id, image in make_store(tmp_path / f"{name}.h5", images).items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            np.savez(tmp_path / name / f"{image_id}.npz", **image)
+        (tmp_path / f"{name}.images").write_text("".join(f"{image}\n" for image in images))
+    (tmp_path / "train.images").write_text("a0\n")
+    (tmp_path / "names").write_text("".join(f"class{k}\n" for k in range(5)))
+    lines = (
+        "info a.h5", "validate a.h5 --images a.images --images train.images", "merge a.h5 b.h5 --out m.h5", "info m.h5",
+        "convert --npz b --class-names names --detector d --out c.h5", "validate c.h5",
+    )  # fmt: skip
+    runs(REGIONS, *lines, cwd=tmp_path)
