@@ -12,7 +12,7 @@ from fairseq.data.indexed_dataset import make_builder
 from tqdm import tqdm
 
 from vtlm_fairseq.regions.store import RegionStoreWriter
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 
 SPECIAL = 4  # fairseq's own symbols
 

@@ -151,8 +151,7 @@ class TextTranslator:
         return translations
 
     def _text(self, tokens: torch.Tensor) -> str:
-        symbol = {"sentencepiece": "sentencepiece", "subword_nmt": "@@ ", "none": None}[self._kind]
-        words = self.task.target_dictionary.string(tokens, symbol)
+        words = self.task.target_dictionary.string(tokens, self._kind)
         text = words if self._tokenizer is None else self._tokenizer.decode(words)
         return " ".join(text.split())
 

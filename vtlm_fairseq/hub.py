@@ -28,7 +28,7 @@ from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.inference import Translator
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 from vtlm_fairseq.user_dir import import_user_dir
 
 CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")

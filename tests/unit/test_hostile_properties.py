@@ -9,7 +9,8 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
 from vtlm_fairseq.regions.validate import find_missing
 from vtlm_fairseq.tasks.captions import read_image_names
-from vtlm_fairseq.text.pipeline import MASK, STEPS, TextPipeline
+from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
+from vtlm_fairseq.text.subwords import MASK
 
 FEW = settings(
     max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -3,7 +3,7 @@
 import pytest
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines, subword_kind
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines
 
 
 def generated(path, ids, *, order=None, extra=()):
@@ -98,17 +98,3 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "latin").write_bytes(b"gr\xfcn\n")
     with pytest.raises(VTLMError, match=r"not UTF-8 text \(byte 2\)"):
         read_hypotheses(tmp_path / "latin")
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("\u2581ein hund", "sentencepiece"),
-        ("ein hu@@ nd", "subword_nmt"),
-        ("ein hund@@", "subword_nmt"),
-        ("schwarz @-@ weiß @ 5", None),
-        ("a@@b _ c", None),
-    ],
-)
-def test_marks_of_subwords(text, kind):
-    assert subword_kind(["ohne", text]) == kind

@@ -17,7 +17,6 @@ from vtlm_fairseq.evaluation.probes.last_word import (
     SplitProbe,
     find_last_word,
     is_punctuation,
-    word_starts,
 )
 from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
 from vtlm_fairseq.evaluation.splits import in_order
@@ -32,19 +31,6 @@ def make_dictionary(*symbols: str) -> Dictionary:
 
 def ids(words: Dictionary, text: str) -> torch.Tensor:
     return words.encode_line(text, add_if_not_exist=False, append_eos=True).long()
-
-
-@pytest.mark.parametrize(
-    ("bpe", "text", "starts"),
-    [
-        ("sentencepiece", "▁a ▁wom an ▁. ", [0, 1, 3]),
-        ("sentencepiece", "an ▁a", [0, 1]),
-        ("subword_nmt", "a wom@@ a@@ n .", [0, 1, 4]),
-        ("none", "a woman .", [0, 1, 2]),
-    ],
-)
-def test_word_starts(bpe, text, starts):
-    assert word_starts(text.split(), bpe) == starts
 
 
 def test_punctuation():

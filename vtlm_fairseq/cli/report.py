@@ -17,7 +17,7 @@ from vtlm_fairseq.evaluation.systems import describe_regions, load_model
 from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.hub import find_checkpoint
 from vtlm_fairseq.terminal import command_line, say
-from vtlm_fairseq.text.pipeline import BPE_KINDS
+from vtlm_fairseq.text.subwords import BPE_KINDS
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 MAX_LINES = 200

@@ -4,7 +4,7 @@ import numpy as np
 from fairseq.data import Dictionary
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 
 
 def word_mask(dictionary: Dictionary) -> np.ndarray:

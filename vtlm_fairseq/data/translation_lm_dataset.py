@@ -16,7 +16,7 @@ from vtlm_fairseq.data.masking import (
     mask_words,
 )
 from vtlm_fairseq.data.shared import send_small_by_value
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 
 IGNORE = -1  # region target of a region that is not predicted
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import write_text
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 
 SPECIALS = tuple(f"<special{i}>" for i in range(10))
 ORIGINAL_START = ("<s>", "</s>", "<pad>", "<unk>", *SPECIALS)

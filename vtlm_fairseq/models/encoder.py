@@ -10,7 +10,7 @@ from vtlm_fairseq.models.cross_attention import sentence_order
 from vtlm_fairseq.models.dropout import Dropout
 from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
 from vtlm_fairseq.models.encoder_layer import CaptionEncoderLayer
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 
 BEAM = "beam"
 """Key of a batch's ``net_input`` and of encoder dictionaries: hypotheses that share the states of a sentence."""

@@ -49,7 +49,8 @@ from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
 from vtlm_fairseq.terminal import get_logger
-from vtlm_fairseq.text.pipeline import MASK, TextPipeline
+from vtlm_fairseq.text.pipeline import TextPipeline
+from vtlm_fairseq.text.subwords import MASK
 
 logger = get_logger(__name__)
 

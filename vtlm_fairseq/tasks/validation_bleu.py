@@ -5,7 +5,6 @@ is another figure, some twenty points higher.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,10 +13,9 @@ from fairseq.data import Dictionary
 
 from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
+from vtlm_fairseq.text.subwords import subword_kind
 
 logger = get_logger(__name__)
-
-_SUBWORD = re.compile("^\u2581.|.@@$")
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def choose_spelling(cfg, *, folder: str, dictionary: Dictionary, tokenizer=None)
         what = "what the model writes" if kept else f"words (--eval-bleu-remove-bpe {cfg.eval_bleu_remove_bpe})"
         return Spelling(f"{what}{detokenised}", ours)
     if not os.path.exists(os.path.join(folder, FILE_NAME)):
-        if any(_SUBWORD.search(symbol) for symbol in dictionary.symbols[dictionary.nspecial :]):
+        if subword_kind(dictionary.symbols):
             logger.warning(
                 "--eval-bleu compares sub-words, whose BLEU is higher than that of words: %s holds no text.json; give "
                 "--eval-bleu-remove-bpe sentencepiece or @@, or none if that is meant",

@@ -30,12 +30,11 @@ from typing import Any
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files import write_text
 from vtlm_fairseq.files.names import check_languages, check_name
+from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words
 
 SCHEMA_VERSION = 1
 FILE_NAME = "text.json"
-MASK = "<mask>"
 STEPS = ("lowercase", "normalise", "tokenise", "escape", "strip_accents")
-BPE_KINDS = ("sentencepiece", "subword_nmt", "none")
 BPE_FILES = {"sentencepiece": "bpe.model", "subword_nmt": "bpe.codes", "none": None}
 """Name of the BPE model in a prepared folder."""
 
@@ -153,11 +152,6 @@ class TextPipeline:
         names = [FILE_NAME, *(f"dict.{lang}.txt" for lang in dict.fromkeys((self.source_lang, self.target_lang)))]
         return names if self.bpe == "none" else [*names, BPE_FILES[self.bpe]]
 
-    @property
-    def bpe_symbol(self) -> str | None:
-        """The value of fairseq's `--remove-bpe` / `--post-process`."""
-        return None if self.bpe == "none" else self.bpe
-
     def preprocess(self, raw: str, lang: str) -> str:
         """Words of a raw sentence, separated by single spaces: all steps but BPE.
 
@@ -183,13 +177,7 @@ class TextPipeline:
             VTLMError: `lang` is neither of the two languages.
         """
         self._check_language(lang)
-        if self.bpe == "sentencepiece":
-            parts = [part.replace(" ", "").replace("\u2581", " ") for part in pieces.split(MASK)]
-        elif self.bpe == "subword_nmt":
-            parts = [re.sub(r"@@( |$)", "", part.strip()) for part in pieces.split(MASK)]
-        else:
-            parts = pieces.split(MASK)
-        words = _join_at_mask([" ".join(part.split()) for part in parts])
+        words = join_words(pieces, self.bpe)
         return _detokeniser(lang)(words) if detokenize else words
 
     def _check_language(self, lang: str) -> None:

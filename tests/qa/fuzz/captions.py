@@ -8,7 +8,8 @@ import paths  # noqa: F401
 from fuzzing import Case, main
 from mutations import sentence
 
-from vtlm_fairseq.text.pipeline import MASK, STEPS, TextPipeline, learn_sentencepiece
+from vtlm_fairseq.text.pipeline import STEPS, TextPipeline, learn_sentencepiece
+from vtlm_fairseq.text.subwords import MASK
 
 LINES = [
     "a man in a red shirt is riding a bike down the street .",

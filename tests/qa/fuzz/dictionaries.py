@@ -9,7 +9,7 @@ from mutations import NUMBERS, encoded, word
 
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.tasks.captions import CaptionsTask
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 
 
 def setup(folder: Path) -> Case:

@@ -10,7 +10,8 @@ from captions import LINES
 from fuzzing import Case, main
 from mutations import NUMBERS, ODD_CHARACTERS, damage, encoded
 
-from vtlm_fairseq.text.pipeline import BPE_KINDS, STEPS, TextPipeline, learn_sentencepiece, load_bpe
+from vtlm_fairseq.text.pipeline import STEPS, TextPipeline, learn_sentencepiece, load_bpe
+from vtlm_fairseq.text.subwords import BPE_KINDS
 
 VALUES = (None, True, False, 0, 1, -1, 1.5, 1e400, "", "x", "en", "../x", "/etc/passwd", "a/b", ".", "..", [], {}, [[]],
           "dict.en.txt", "text.json", "bpe.model", "sentencepiece", "none", list(STEPS), list(STEPS[::-1]),

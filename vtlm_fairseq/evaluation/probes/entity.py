@@ -31,7 +31,7 @@ from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.terminal import write_out
-from vtlm_fairseq.text.pipeline import MASK
+from vtlm_fairseq.text.subwords import MASK
 
 NEVER_SAW_MASK = " *"
 

@@ -126,12 +126,11 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
         )
     regions = dataset.regions
     bpe = bpe_kind(args.data, [dictionary.string(dataset.tgt[i]) for i in range(len(dataset))])
-    bpe_symbol = None if bpe == "none" else bpe
-    references = [dictionary.string(dataset.tgt[i], bpe_symbol, escape_unk=True) for i in range(len(dataset))]
+    references = [dictionary.string(dataset.tgt[i], bpe, escape_unk=True) for i in range(len(dataset))]
 
     def translations(order: str, seed: int = 1) -> list[str]:
         dataset.regions = in_order(regions, order, seed=seed)
-        return decode(loaded, args, bpe_symbol=bpe_symbol)
+        return decode(loaded, args, bpe=bpe)
 
     given = translations("given")
     if regions is None:
@@ -140,7 +139,7 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
     return Outputs(references, given, {"shuffle": shuffled, "none": [translations("none")]}, regions.store.detector)
 
 
-def decode(loaded: LoadedModel, args: argparse.Namespace, *, bpe_symbol: str | None) -> list[str]:
+def decode(loaded: LoadedModel, args: argparse.Namespace, *, bpe: str) -> list[str]:
     """Tokenised translations of a split's lines, as fairseq-generate makes them."""
     options = Namespace(beam=args.beam, lenpen=args.lenpen, max_len_a=args.max_len_a, max_len_b=args.max_len_b)
     generator = loaded.task.build_generator([loaded.model], options)
@@ -148,5 +147,5 @@ def decode(loaded: LoadedModel, args: argparse.Namespace, *, bpe_symbol: str | N
     for sample in loaded.batches(args.batch_size):
         hypotheses = loaded.task.inference_step(generator, [loaded.model], sample)
         for line, (best, *_) in zip(sample["id"].tolist(), hypotheses, strict=True):
-            texts[line] = loaded.task.target_dictionary.string(best["tokens"].int().cpu(), bpe_symbol)
+            texts[line] = loaded.task.target_dictionary.string(best["tokens"].int().cpu(), bpe)
     return texts

@@ -16,14 +16,14 @@ from fairseq.data import Dictionary
 from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.scoring.hypotheses import subword_kind
 from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
 from vtlm_fairseq.evaluation.splits import in_order, load_split
 from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.hub import VTLM
 from vtlm_fairseq.terminal import write_out
-from vtlm_fairseq.text.pipeline import FILE_NAME, MASK, TextPipeline
+from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
+from vtlm_fairseq.text.subwords import MASK, spell, split_words, subword_kind
 
 BOTH = "BOTH"
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -116,21 +116,6 @@ class Ending:
         return tokens
 
 
-def word_starts(symbols: Sequence[str], bpe: str) -> list[int]:
-    """Where the words of a sentence begin.
-
-    Args:
-        symbols: sub-words.
-        bpe: kind of BPE: ``sentencepiece`` (a mark begins a word), ``subword_nmt``, also fastBPE's output (``@@``
-            joins to the next), or ``none`` (each symbol is a word).
-    """
-    if bpe == "sentencepiece":
-        return [i for i, symbol in enumerate(symbols) if i == 0 or symbol.startswith("\u2581")]
-    if bpe == "subword_nmt":
-        return [i for i in range(len(symbols)) if i == 0 or not symbols[i - 1].endswith("@@")]
-    return list(range(len(symbols)))
-
-
 def is_punctuation(word: str) -> bool:
     """Whether a word, Moses' escapes undone, consists of punctuation characters (Unicode category P)."""
     return all(unicodedata.category(char).startswith("P") for char in html.unescape(word))
@@ -144,7 +129,7 @@ def find_last_word(
     Args:
         tokens: [n] int64, ending in ``</s>``.
         dictionary: its dictionary.
-        bpe: see :func:`word_starts`.
+        bpe: one of :data:`vtlm_fairseq.text.subwords.BPE_KINDS`.
         keep_punctuation: leave what follows the word in the sentence.
         last_token: take only the last sub-word of the word.
 
@@ -152,13 +137,10 @@ def find_last_word(
         None where there is no word.
     """
     symbols = [dictionary[i] for i in tokens[:-1].tolist()]
-    starts = word_starts(symbols, bpe)
-    end = len(symbols)
-    for start in reversed(starts):
-        if not is_punctuation("".join(symbols[start:end]).replace("\u2581", "").replace("@@", "")):
-            kept = tokens if keep_punctuation else torch.cat([tokens[:end], tokens[-1:]])
-            return Ending(kept, end - 1 if last_token else start, end)
-        end = start
+    for word in reversed(split_words(symbols, bpe)):
+        if not is_punctuation(spell(symbols[word.start : word.stop], bpe)):
+            kept = tokens if keep_punctuation else torch.cat([tokens[: word.stop], tokens[-1:]])
+            return Ending(kept, word[-1] if last_token else word.start, word.stop)
     return None
 
 

@@ -15,9 +15,9 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention, self_attention
 from vtlm_fairseq.evaluation.probes.attention import hypothesis_inputs
 from vtlm_fairseq.evaluation.report.words import Word, join_pieces, word_attention
-from vtlm_fairseq.evaluation.scoring.hypotheses import subword_kind
 from vtlm_fairseq.evaluation.systems import LoadedModel
-from vtlm_fairseq.text.pipeline import FILE_NAME, MASK, TextPipeline
+from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
+from vtlm_fairseq.text.subwords import BOUNDARY, MASK, subword_kind
 
 TOP = 5
 END = "</s>"
@@ -250,4 +250,4 @@ def top(logits: Tensor, names: Sequence[str], *, allowed: Tensor | None = None) 
 
 def show_piece(symbol: str) -> str:
     """A sub-word in a table: with a dot for sentencepiece's word boundary."""
-    return symbol if symbol == MASK else symbol.replace("\u2581", "\u00b7")
+    return symbol if symbol == MASK else symbol.replace(BOUNDARY, "\u00b7")

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtlm_fairseq.text.pipeline import MASK
-
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", MASK)
+from vtlm_fairseq.text.subwords import spell, split_words
 
 
 @dataclass(frozen=True)
@@ -21,32 +19,17 @@ class Word:
 
 
 def join_pieces(pieces: Sequence[str], bpe: str, *, unescape: bool = True) -> list[Word]:
-    """Words of a sentence of sub-words; ``</s>``, ``<unk>`` and ``<mask>`` are words of their own.
+    """Words of a sentence of sub-words (see :func:`split_words`).
 
     Args:
         pieces: symbols of the dictionary.
-        bpe: ``sentencepiece``, ``subword_nmt`` or ``none``.
+        bpe: one of :data:`vtlm_fairseq.text.subwords.BPE_KINDS`.
         unescape: show ``&apos;`` as ``'``.
     """
-    groups: list[list[int]] = []
-    open_word = False
-    for place, piece in enumerate(pieces):
-        begins = {
-            "sentencepiece": piece.startswith("\u2581") or not open_word,
-            "subword_nmt": not (place and pieces[place - 1].endswith("@@") and open_word),
-            "none": True,
-        }[bpe]
-        if piece in SPECIAL or begins:
-            groups.append([place])
-        else:
-            groups[-1].append(place)
-        open_word = piece not in SPECIAL
     words = []
-    for group in groups:
-        text = "".join(pieces[place].removesuffix("@@") if bpe == "subword_nmt" else pieces[place] for place in group)
-        if bpe == "sentencepiece":
-            text = text.replace("\u2581", " ").strip() or "\u2581"
-        words.append(Word(html.unescape(text) if unescape else text, tuple(group)))
+    for places in split_words(pieces, bpe):
+        text = spell(pieces[places.start : places.stop], bpe) or "".join(pieces[places.start : places.stop])
+        words.append(Word(html.unescape(text) if unescape else text, tuple(places)))
     return words
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from vtlm_fairseq.errors import VTLMError
 
 _OUTPUT_LINE = re.compile(r"([STH])-([0-9]{1,12})\t(.*)", re.DOTALL)
-_MARKS = {"sentencepiece": re.compile("\u2581"), "subword_nmt": re.compile(r"\S@@(?: |$)")}
 
 
 @dataclass
@@ -124,14 +123,6 @@ def read_hypotheses(path: str | os.PathLike[str], *, allow_missing: bool = False
         texts.append(text)
     references = [found["T"][number] for number in ids] if found["T"].keys() >= set(ids) else None
     return Hypotheses(texts, ids, scores, references, str(path))
-
-
-def subword_kind(texts: Sequence[str]) -> str | None:
-    """The kind of BPE whose marks the texts show: ``sentencepiece``, ``subword_nmt`` or None."""
-    for kind, marks in _MARKS.items():
-        if any(marks.search(text) for text in texts):
-            return kind
-    return None
 
 
 def _missing_message(path: str, ids: Sequence[int], count: int) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines, subword_kind
-from vtlm_fairseq.text.pipeline import BPE_KINDS, FILE_NAME, STEPS, TextPipeline
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines
+from vtlm_fairseq.text.pipeline import FILE_NAME, STEPS, TextPipeline
+from vtlm_fairseq.text.subwords import BPE_KINDS, join_words, subword_kind
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,7 @@ def join_subwords(texts: Sequence[str], *, path: str, kind: str | None, post_pro
     if shown != expected:
         says = f"not {expected}" if expected else "and no text.json says how to join them"
         raise VTLMError(f"{path}: sub-words of {shown}, {says}; join them with --post-process {shown}")
-    joiner = TextPipeline("", "", steps=(), bpe=shown)
-    joined = [joiner.decode(text, "") for text in texts]
+    joined = [join_words(text, shown) for text in texts]
     if left := subword_kind(joined):
         raise VTLMError(f"{path}: marks of {left} sub-words are left after joining those of {shown}")
     return joined
