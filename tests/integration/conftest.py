@@ -82,3 +82,17 @@ def entities(corpus, tmp_path_factory):
         write_lines(folder / "entities" / "Sentences" / f"{image}.txt", lines)
         write(folder / "entities" / "Annotations" / f"{image}.xml", annotation(9, 9, [((0, 0, 5, 5), (1,))]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def unusual(run, corpus, tmp_path_factory) -> tuple[Path, Path]:
+    """A pre-trained model with unusual options, and a translation model that adopts them."""
+    folder = tmp_path_factory.mktemp("unusual")
+    argv = ("--langs", "fr,en,de", "--max-regions", "2", "--region-positions", "2", "--region-layernorm",
+            "--layernorm-eps", "1e-3", "--max-source-positions", "20", "--max-positions", "32", "--region-mask-fill",
+            "zero", "--region-mask-prob", "0.6", "--seed", "7", "--dropout", "0.3", "--max-update", "8")  # fmt: skip
+    run.pretrain(corpus.data, folder / "vtlm", *argv, regions=corpus.regions)
+    vtlm = folder / "vtlm" / "checkpoint_last.pt"
+    argv = ("--truncate-source", "--max-source-positions", "9", "--max-positions", "32", "--max-update", "60")
+    run.train(corpus.data, folder / "mmt", "--pretrained", vtlm, *argv, "--lr", "3e-3", regions=corpus.regions)
+    return vtlm, folder / "mmt" / "checkpoint_last.pt"

@@ -1,6 +1,7 @@
 """What a checkpoint says of its model reaches every command: options, detector, masks of validation."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -8,34 +9,20 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+from fairseq.data import Dictionary
 
-from harness import CommandLines
-from toy import Corpus
+from harness import CommandLines, write_lines
+from toy import CLASSES, Corpus
+from vtlm_fairseq.evaluation.teacher_forcing import score_translations
+from vtlm_fairseq.hub import VTLM, MultimodalTransformer
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 DECODE = ("--beam", "3", "--max-len-b", "20", "--batch-size", "4")
-UNUSUAL = ("--langs", "fr,en,de", "--max-regions", "2", "--region-positions", "2", "--region-layernorm",
-           "--layernorm-eps", "1e-3", "--max-source-positions", "20", "--max-positions", "32")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def unusual(run, corpus, tmp_path_factory) -> tuple[Path, Path]:
-    """A pre-trained model with unusual options, and a translation model that adopts them."""
-    folder = tmp_path_factory.mktemp("unusual")
-    argv = ("--region-mask-fill", "zero", "--region-mask-prob", "0.6", "--seed", "7", "--dropout", "0.3")
-    run.pretrain(corpus.data, folder / "vtlm", *UNUSUAL, *argv, "--max-update", "8", regions=corpus.regions)
-    vtlm = folder / "vtlm" / "checkpoint_last.pt"
-    argv = ("--truncate-source", "--max-source-positions", "9", "--max-positions", "32", "--max-update", "60")
-    run.train(corpus.data, folder / "mmt", "--pretrained", vtlm, *argv, "--lr", "3e-3", regions=corpus.regions)
-    return vtlm, folder / "mmt" / "checkpoint_last.pt"
 
 
 def test_every_command_sees_what_training_saw(run, corpus, unusual):
     """Two of seven regions, sources cut to nine tokens, three languages: the same words and scores everywhere."""
-    from vtlm_fairseq.evaluation.scoring.scores import TOKENISED
-    from vtlm_fairseq.evaluation.teacher_forcing import score_translations
-    from vtlm_fairseq.hub import MultimodalTransformer
-
     _, path = unusual
     assert max(len(line.split()) for line in corpus.lines("test", "en")) > 9
     decoded = run.generate(corpus.data, path, *DECODE, "--lenpen", "0", regions=corpus.regions)
@@ -69,12 +56,170 @@ def test_every_command_sees_what_training_saw(run, corpus, unusual):
     tokens = sum(score.tokens for score in scores)
     loss = -sum(score.normalised(lenpen=0) for score in scores) / tokens / torch.log(torch.tensor(2.0)).item()
     assert float(checked["test_nll_loss"]) == pytest.approx(loss, abs=2e-3)
-    # the probe's BLEU of given regions is that of fairseq-generate
-    argv = ("--system", f"MMT={path}", "--regions", corpus.regions, "--beam", "3", "--max-len-b", "20", "--lenpen", "0",
-            "--repeats", "1", "--cpu", "--format", "json")  # fmt: skip
-    probe = run("vtlm_fairseq.cli.probe", "incongruent", corpus.data, *argv).output
-    rows = json.loads(probe[probe.index("{\n") :])["rows"]
-    assert rows[0]["BLEU"] == pytest.approx(TOKENISED.score(translated, corpus.lines("test", "de")).value, abs=1e-4)
+
+
+def probed(run, probe: str, *argv) -> dict[str, dict]:
+    """A probe's rows by masked side, text, layer or order of regions, else by the system."""
+    output = run("vtlm_fairseq.cli.probe", probe, *argv, "--cpu", "--format", "json").output
+    rows = json.JSONDecoder().raw_decode(output, output.index('{\n  "title"'))[0]["rows"]
+    key = next((name for name in ("masked", "text", "layer", "regions") if name in rows[0]), "system")
+    return {str(row[key]): row for row in rows}
+
+
+def region_inputs(store: Path, image: str) -> dict[str, torch.Tensor]:
+    """The first two regions of an image as a batch of one, read from the file."""
+    with h5py.File(store, locking=False) as file:
+        row = file["ids"].asstr()[:].tolist().index(image)
+        start, end = file["offsets"][row], min(file["offsets"][row] + 2, file["offsets"][row + 1])
+        found = {name: torch.from_numpy(file[name][start:end])[None] for name in ("features", "boxes")}
+    return {**found, "region_padding_mask": torch.zeros(1, end - start, dtype=torch.bool)}
+
+
+def binarised(run, corpus, folder: Path, images: str, **texts: list[str]) -> Path:
+    """A data folder whose test split has other sentences, with the images of a split."""
+    for lang, lines in texts.items():
+        write_lines(folder / f"test.{lang}", lines)
+    run.preprocess("-s", "en", "-t", "de", "--destdir", folder / "bin", "--srcdict", corpus.data / "dict.en.txt",
+                   "--testpref", folder / "test")  # fmt: skip
+    shutil.copy(corpus.data / f"{images}.images", folder / "bin" / "test.images")
+    return folder / "bin"
+
+
+def test_probes_of_a_translation_model_see_what_training_saw(run, corpus, unusual, entities, tmp_path):
+    """The references are what the hub translates: BLEU is 100, scores are the hub's and fairseq-generate's."""
+    _, path = unusual
+    store, images, source = corpus.store("test"), corpus.images("test"), corpus.lines("test", "en")
+    hub = MultimodalTransformer.from_pretrained(path, regions=str(store), preprocessed=True, cpu=True)
+    target = hub.translate(source, images, beam=2)
+    others = hub.translate(source, [*images[5:], *images[:5]], beam=2)
+    data = binarised(run, corpus, tmp_path, "test", en=source, de=target)
+    for lang, lines in (("en", source), ("de", target)):
+        write_lines(data / "references" / f"test.{lang}", lines)
+    TextPipeline("en", "de", steps=(), bpe="none").save(data)
+    system = ("--system", f"MMT={path}", "--regions", corpus.regions)
+    argv = (*system, "--gen-subset", "test", "--beam", "2")
+    row = probed(run, "entity", data, *argv, "--entities", entities / "entities")["MMT"]
+    assert row["untouched"] == pytest.approx(100) and row["MASK"] < 99
+    bleu = probed(run, "incongruent", data, *argv, "--repeats", "1")
+    assert (
+        bleu["given"]["BLEU"] == pytest.approx(100) and max(bleu[order]["BLEU"] for order in ("shuffle", "none")) < 99
+    )
+
+    sides = {"src": source, "correct": target, "incorrect": others, "images": images}
+    files = [part for name, lines in sides.items() for part in (f"--{name}", write_lines(tmp_path / name, lines))]
+    table = tmp_path / "scores.tsv"
+    argv = ("--system", path, "--regions", store, "--preprocessed", "--sentences", table)
+    probed(run, "contrastive", *argv, *files)
+    found = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()[1:]]
+    for column, texts in ((3, target), (6, others)):
+        ids = [hub.encode(line) for line in source], [hub.encode_target(line) for line in texts]
+        scores = score_translations(hub, *ids, regions=hub.line_regions(images))
+        assert [float(line[column]) for line in found] == pytest.approx(
+            [score.normalised() for score in scores], rel=1e-5
+        )
+    scored = run.generate(data, path, "--score-reference", regions=corpus.regions).scores()
+    assert [float(line[3]) / math.log(2) for line in found] == pytest.approx(scored, abs=1e-4)
+
+    words, model = hub.task.source_dictionary, hub.models[0]
+    masses, shares = [], []
+    for line, reference, image in zip(source, target, images, strict=True):
+        inputs = region_inputs(store, image)
+        regions = inputs["features"].size(1)
+        ids = [words.eos(), *map(words.index, line.split()[:7]), words.eos()]
+        batch = {"src_tokens": torch.tensor([ids]), "src_lengths": torch.tensor([len(ids)]),
+                 "prev_output_tokens": torch.tensor([[words.eos(), *map(words.index, reference.split())]])}  # fmt: skip
+        if regions:
+            with torch.no_grad():
+                attention = [model(**batch, **inputs, alignment_layer=layer)[1]["attn"][0] for layer in (0, 1)]
+            masses.append([float(weights[0, :, len(ids) :].sum(1).mean()) for weights in attention])
+            shares.append(regions / (regions + len(ids)))
+    rows = probed(run, "attention", data, *system)
+    for layer, mass in enumerate(zip(*masses, strict=True), 1):
+        row = rows[str(layer)]
+        assert (row["mass"], row["uniform"]) == (approx_mean(mass), approx_mean(shares))
+
+
+def approx_mean(values):
+    """A mean, for comparisons."""
+    return pytest.approx(sum(values) / len(values), abs=1e-6)
+
+
+def test_probes_of_a_pretrained_model_see_what_training_saw(run, corpus, unusual, tmp_path):
+    """last-word finds the words of ``fill_mask``, mrc the labels that the model gives for features of zeros.
+
+    The weights are made large, so that words and labels change with the regions; the sources end in predicted words.
+    """
+    state = torch.load(unusual[0], weights_only=True)
+    for name, value in state["model"].items():
+        if name.endswith("weight") and value.dim() == 2 and "embed_tokens" not in name and name != "lm_head.weight":
+            value *= 6
+    words = Dictionary.load(str(corpus.data / "dict.en.txt"))
+    is_word = torch.tensor([symbol[:4] in ("word", "Wort") for symbol in words.symbols])
+    state["model"]["lm_head.bias"][~is_word] = -99
+    path, store, images = tmp_path / "large.pt", corpus.store("train"), corpus.images("train")
+    torch.save(state, path)
+    hub = VTLM.from_pretrained(path, data=corpus.data, regions=str(store), preprocessed=True, cpu=True)
+    target = corpus.lines("train", "de")
+
+    def last_words(source: list[str], images: list[str]) -> tuple[list[str], list[str], list[str]]:
+        """Predictions of the source's, the target's and both last words."""
+        found = [], [], []
+        for one, other, image in zip(source, target, images, strict=True):
+            hidden = [re.sub(r"\S+$", "<mask>", side) for side in (one, other)]
+            for kind, pair in zip(found, ((hidden[0], other), (one, hidden[1]), hidden), strict=True):
+                kind.extend(mask[0][0] for mask in hub.fill_mask(*pair, image=image, top=1))
+        return found
+
+    source = corpus.lines("train", "en")
+    predicted, _, _ = last_words(source, images)
+    source = [re.sub(r"\S+$", word, line) for line, word in zip(source, predicted, strict=True)]
+    data = binarised(run, corpus, tmp_path, "train", en=source, de=target)
+    ends = [[line.split()[-1] for line in side] for side in (source, target)]
+    ends.append([word for pair in zip(*ends, strict=True) for word in pair])
+    right, other = (
+        [sum(map(str.__eq__, ours, theirs)) for ours, theirs in zip(last_words(source, order), ends, strict=True)]
+        for order in (images, [*images[5:], *images[:5]])
+    )
+    assert right[0] == len(source) > other[0] + 9
+    argv = (data, "--system", path, "--subsets", "test")
+    rows = probed(run, "last-word", *argv, "--regions", store)
+    assert [rows[side]["test right"] for side in ("EN", "DE", "BOTH")] == right
+
+    logits = []  # of each region of each line, its features 0
+    for sides, image in zip(zip(source, target, strict=True), images, strict=True):
+        ids = [[words.eos(), *map(words.index, side.split()), words.eos()] for side in sides]
+        places = [torch.arange(len(side)) for side in ids]
+        tokens, inputs = torch.tensor([sum(ids, [])]), region_inputs(store, image)
+        logits.append(torch.zeros(0, CLASSES))
+        for chosen in torch.eye(inputs["features"].size(1), dtype=torch.bool):
+            with torch.no_grad():
+                _, found = hub.model(
+                    tokens,
+                    positions=torch.cat(places)[None],
+                    langs=torch.cat([torch.full_like(place, lang) for lang, place in enumerate(places, 1)])[None],
+                    masked_tokens=torch.zeros_like(tokens, dtype=torch.bool),
+                    selected_regions=chosen[None],
+                    **{**inputs, "features": inputs["features"].masked_fill(chosen[None, :, None], 0)},
+                )
+            logits[-1] = torch.cat([logits[-1], found])
+    mean = torch.cat(logits).mean(0)  # without it one label wins everywhere
+    state["model"]["region_head.bias"] -= mean
+    torch.save(state, path)
+    labels = [(each - mean).argmax(1).tolist() for each in logits]
+    assert len(set(sum(labels, []))) > 3
+    first = {image: labels[images.index(image)] for image in images}  # the store has them
+    changed = shutil.copy(store, tmp_path / "test.h5")
+    with h5py.File(changed, "r+") as file:
+        for row, image in enumerate(file["ids"].asstr()[:]):
+            start = file["offsets"][row]
+            file["labels"][start : start + len(first[image])] = first[image]
+    row = probed(run, "mrc", *argv, "--regions", changed, "--no-references")["given"]
+    same = [
+        ours == theirs
+        for each, image in zip(labels, images, strict=True)
+        for ours, theirs in zip(each, first[image], strict=True)
+    ]
+    assert (row["test of"], row["test"]) == (len(same), pytest.approx(100 * sum(same) / len(same)))
 
 
 def test_other_options_than_those_of_training(run, corpus, unusual):

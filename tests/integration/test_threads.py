@@ -2,6 +2,7 @@
 
 import logging
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -34,17 +35,13 @@ def many_switches():
 
 
 @pytest.fixture(scope="module")
-def models(corpus, vtlm, mmt):
-    """An MMT and a VTLM with the regions of the test split, their text raw."""
-    for checkpoint in (vtlm, mmt):
-        TextPipeline(source_lang="en", target_lang="de", steps=("lowercase", "normalise", "tokenise")).save(
-            checkpoint.parent
-        )
-    store = str(corpus.store("test"))
-    return (
-        MultimodalTransformer.from_pretrained(mmt, regions=store, cpu=True),
-        VTLM.from_pretrained(vtlm, regions=store, cpu=True),
-    )
+def models(corpus, unusual, tmp_path_factory):
+    """An MMT and a VTLM of unusual options with the regions of the test split, their text raw."""
+    data = shutil.copytree(corpus.data, tmp_path_factory.mktemp("threads") / "bin")
+    TextPipeline(source_lang="en", target_lang="de", steps=("lowercase", "normalise", "tokenise")).save(data)
+    options = {"data": str(data), "regions": str(corpus.store("test")), "cpu": True}
+    vtlm, mmt = unusual
+    return MultimodalTransformer.from_pretrained(mmt, **options), VTLM.from_pretrained(vtlm, **options)
 
 
 def calls(corpus, models):
@@ -153,10 +150,10 @@ def state_of_program() -> dict:
     }
 
 
-def test_the_program_stays_as_it_was(corpus, models, mmt, monkeypatch):
+def test_the_program_stays_as_it_was(corpus, models, unusual, monkeypatch):
     """Logging, warnings, PyTorch's switches and numpy's generator, which is not even seeded for a moment: another
     thread may draw from it."""
-    checkpoint, (mmt, vtlm) = mmt, models
+    (_, checkpoint), (mmt, vtlm) = unusual, models
     sentences, images = corpus.lines("test", "en")[:6], corpus.images("test")[:6]
     before = state_of_program()
     for name in ("seed", "set_state", "permutation", "shuffle"):
@@ -164,7 +161,7 @@ def test_the_program_stays_as_it_was(corpus, models, mmt, monkeypatch):
     mmt.translate(sentences, images, beam=3)
     vtlm.fill_mask("<mask> word3", "Wort1 Wort3", image=images[0])
     score_translations(mmt, [mmt.encode(sentences[0])], [mmt.encode_target("Wort1")])
-    MultimodalTransformer.from_pretrained(checkpoint, region_order="none", cpu=True)
+    MultimodalTransformer.from_pretrained(checkpoint, region_order="none", preprocessed=True, cpu=True)
     assert state_of_program() == before
 
 
