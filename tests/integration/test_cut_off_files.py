@@ -4,11 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from qa.faults.cut_commands import STDIN, unclear, with_checkpoint, with_store
 
 from stores import make_store
-from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import RegionStore
 
@@ -57,21 +55,6 @@ def test_region_store(run, corpus, mmt, tmp_path):
     shutil.copy(corpus.store("train"), store)
     answers(run, with_store(corpus, store, mmt, tmp_path / "out"), store, store.stat().st_size // 2)
     assert files(tmp_path) == ["cut.h5"]
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_checkpoint_at_every_place(tmp_path, zipped):
-    """No cut is accepted, in either of torch's formats."""
-    state = {"cfg": {"model": {"_name": "vtlm_tiny", "langs": "de,en"}}, "model": {"weight": torch.arange(6.0)}}
-    torch.save(state, tmp_path / "whole.pt", _use_new_zipfile_serialization=zipped)
-    data = (tmp_path / "whole.pt").read_bytes()
-    assert torch.equal(load_checkpoint(str(tmp_path / "whole.pt"))["model"]["weight"], torch.arange(6.0))
-    cut = tmp_path / "cut.pt"
-    for size in range(0, len(data), 1 if len(data) < 1000 else 7):
-        cut.write_bytes(data[:size])
-        for read in (load_checkpoint, read_model_config):
-            with pytest.raises(VTLMError, match="not a whole fairseq checkpoint"):
-                read(str(cut))
 
 
 def test_region_store_at_many_places(tmp_path):

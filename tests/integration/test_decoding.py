@@ -1,5 +1,7 @@
 """Decoding through fairseq-generate and fairseq-interactive."""
 
+import json
+
 import pytest
 
 from harness import write_lines
@@ -23,15 +25,19 @@ def test_batches_do_not_change_hypotheses(run, corpus, mmt, beam):
 
 def test_score_equals_teacher_forced_score(run, corpus, mmt, tmp_path):
     """PITFALLS 14: the hypotheses as references score what they scored in the search."""
-    decoded = run.generate(corpus.data, mmt, *SHORT, "--beam", "5", regions=corpus.regions)
+    decoded = run.generate(corpus.data, mmt, *SHORT, "--beam", "8", "--batch-size", "8", regions=corpus.regions)
     write_lines(tmp_path / "raw/test.en", corpus.lines("test", "en"))
     write_lines(tmp_path / "raw/test.de", decoded.hypotheses())
     write_lines(tmp_path / "bin/test.images", corpus.images("test"))
     run.preprocess("-s", "en", "-t", "de", "--destdir", tmp_path / "bin", "--testpref", tmp_path / "raw/test",
                    "--srcdict", corpus.data / "dict.en.txt")  # fmt: skip
-    scored = run.generate(tmp_path / "bin", mmt, "--score-reference", regions=corpus.regions)
+    scored = run.generate(tmp_path / "bin", mmt, "--score-reference", "--batch-size", "3", regions=corpus.regions)
     assert scored.hypotheses() == decoded.hypotheses()
     assert scored.scores() == pytest.approx(decoded.scores(), abs=1e-4)
+    assert len(set(decoded.scores())) > 5
+    # and vtlm-score reads what fairseq-generate really prints
+    argv = (write_lines(tmp_path / "out", [decoded.output]), "--ref", tmp_path / "raw/test.de", "--format", "json")
+    assert json.loads(run("vtlm_fairseq.cli.score", *argv).output)["rows"][0]["score"] == pytest.approx(100)
 
 
 def test_region_order(run, corpus, mmt):
@@ -47,16 +53,6 @@ def test_region_order(run, corpus, mmt):
         assert differing >= 10, (order, scores)
     without = run.generate(corpus.data, mmt, *SHORT, "--region-order", "none", regions="none")
     assert without.scores() == pytest.approx(scores["none"], abs=1e-4)
-
-
-def test_regions_none_is_refused_for_a_model_with_regions(run, corpus, mmt):
-    """The message names the option that hides regions on purpose."""
-    run.generate(corpus.data, mmt, ok=False).fault("--regions is none", "--region-order none")
-
-
-def test_regions_are_refused_for_a_text_only_model(run, corpus, nmt):
-    """A store that could have no effect is not accepted in silence."""
-    run.generate(corpus.data, nmt, ok=False, regions=corpus.regions).fault("text-only", "--regions none")
 
 
 def test_ensemble(run, corpus, mmt):
@@ -98,16 +94,6 @@ def test_interactive_serves_text_only_models(run, corpus, nmt):
     assert interactive.ids() == list(range(SIZES["test"]))
     assert interactive.hypotheses() == generated.hypotheses()
     assert interactive.scores() == pytest.approx(generated.scores(), abs=1e-4)
-
-
-def test_interactive_names_vtlm_translate_for_models_with_regions(run, corpus, mmt):
-    """It has no input for images; hidden regions are accepted."""
-    argv = ("-s", "en", "-t", "de", *SHORT)
-    run.interactive(corpus.data, mmt, *argv, stdin="word1 word2\n", regions=corpus.regions, ok=False).fault(
-        "fairseq-interactive", "vtlm-translate", "--region-order none"
-    )
-    hidden = run.interactive(corpus.data, mmt, *argv, "--region-order", "none", stdin="word1 word2\n")
-    assert len(hidden.hypotheses()) == 1
 
 
 def test_mask_is_never_generated(run, corpus, mmt, tmp_path):

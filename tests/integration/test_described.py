@@ -222,17 +222,6 @@ def test_probes_of_a_pretrained_model_see_what_training_saw(run, corpus, unusual
     assert (row["test of"], row["test"]) == (len(same), pytest.approx(100 * sum(same) / len(same)))
 
 
-def test_other_options_than_those_of_training(run, corpus, unusual):
-    """Fewer regions are an experiment, more are refused; a longer source too is warned of."""
-    _, path = unusual
-    plain = run.generate(corpus.data, path, *DECODE, regions=corpus.regions)
-    fewer = run.generate(corpus.data, path, *DECODE, "--max-regions", "1", regions=corpus.regions)
-    assert "trained with --max-regions 2" in fewer.output and fewer.scores() != plain.scores()
-    run.generate(corpus.data, path, "--max-regions", "3", regions=corpus.regions, ok=False).fault("--max-regions 2")
-    argv = ("--regions", corpus.store("test"), "--max-regions", "36", "--preprocessed")
-    run.translate(path, *argv, stdin="word1\tx\n", ok=False).fault("--max-regions 2")
-
-
 def test_a_resumed_run_has_the_options_of_the_first_call(run, corpus, unusual, tmp_path):
     """Without its options it goes on with them; others are refused."""
     vtlm, _ = unusual

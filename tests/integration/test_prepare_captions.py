@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from preparation import DATA, needs_data, read_lines
+from preparation import read_lines
 
 from harness import ROOT, write_lines
 from stores import make_store
@@ -161,25 +161,6 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
     ):
         run(*base, *argv, ok=False).fault(*parts)
     assert not list(tmp_path.glob("bin*"))
-
-
-@needs_data
-def test_multi30k_through_prepare_captions(run, tmp_path):
-    """The published tokenised files come out of the general preparation too: test sets of both languages."""
-    for split in ("test_2016_flickr", "test_2017_mscoco", "val"):
-        images = (DATA / f"multi30k/image_splits/{split}.txt").read_bytes().split(b"\n")
-        (tmp_path / f"{split}.images").write_bytes(b"\n".join(images))
-        for lang in ("en", "de"):
-            (tmp_path / f"{split}.{lang}").write_bytes((DATA / f"multi30k/raw/{split}.{lang}").read_bytes())
-    run(
-        *(SCRIPT, "--train", tmp_path / "val", "--valid", tmp_path / "val", "--vocab-size", 1000, "--workers", 1),
-        *("--test", f"flickr={tmp_path / 'test_2016_flickr'}", "--test", f"coco={tmp_path / 'test_2017_mscoco'}"),
-        *("--out", tmp_path / "bin"),
-    )
-    for name, split in (("flickr", "test_2016_flickr"), ("coco", "test_2017_mscoco"), ("valid", "val")):
-        for lang in ("en", "de"):
-            expected = read_lines(DATA / f"multi30k/tok/{split}.lc.norm.tok.{lang}")
-            assert read_lines(tmp_path / f"bin/references/{name}.{lang}") == expected
 
 
 def test_corpus_size_benchmark_at_a_small_size(run, tmp_path):

@@ -1,7 +1,6 @@
 """vtlm-score as a command: against sacreBLEU's own, over seeds and test sets, and rescored hypotheses."""
 
 import csv
-import importlib.util
 import json
 import random
 import re
@@ -268,59 +267,7 @@ def test_comet(run, text, tmp_path, comet_stub):
     lower = (*argv, "--steps", ",".join(STEPS))
     run(script, *lower, ok=False).fault("lower-cased", "--force")
     assert "COMET" in run(script, *lower, "--force").output
-    run(script, hyp, "--ref", text["ref"], "--comet", model, ok=False).fault("--raw-ref and --src")
     run(script, *argv[:-3], tmp_path / "none.ckpt", "--steps", "none", ok=False).fault("none.ckpt: no such file")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("comet") is not None, reason="unbabel-comet is installed")
-def test_comet_without_its_package(run, text, tmp_path, comet_stub):
-    hyp = write_lines(tmp_path / "hyp", RAW)
-    argv = ("--raw-ref", text["raw"], "--src", text["raw"], "--steps", "none", "--comet", comet_stub[1])
-    run(MODULE, hyp, *argv, ok=False).fault("pip install 'vtlm-fairseq[comet]'")
-
-
-@pytest.mark.parametrize(
-    ("argv", "parts"),
-    [
-        ((), ("--system and --set",)),
-        (("hyp",), ("--ref, --raw-ref or both",)),
-        (("hyp", "--ref", "short"), ("6 lines, but the corpus has 2 sentences",)),
-        (("hyp", "--raw-ref", "raw.de"), ("--text-json", "--steps")),
-        (("hyp", "--ref", "ref.de", "--post-process", "sentencepiece"), ("no mark of sentencepiece",)),
-        (("hyp", "--raw-ref", "raw.de", "--meteor-jar", "m.jar"), ("--meteor-jar needs --ref",)),
-        (("hyp", "--ref", "ref.de", "--meteor-jar", "m.jar"), ("--lang",)),
-        (("hyp", "--ref", "ref.de", "--system", "a", "b"), ("--system and --set",)),
-        (("--system", "a", "hyp", "--set", "s", "ref.de", "--ref", "ref.de"), ("part of --set",)),
-        (("--system", "a", "hyp", "--set", "s", "ref.de", "--set", "t", "ref.de"), ("no {set} in hyp",)),
-        (("--system", "a", "{set}.de", "--set", "s", "ref.de"), ("s 0",)),
-        (("hyp", "--ref", "ref.de", "--sentences", "no/folder.tsv"), ("no/folder.tsv", "--sentences")),
-    ],
-)
-def test_faults(run, text, tmp_path, argv, parts):
-    """One line each, naming the option."""
-    write_lines(tmp_path / "hyp", WORDS)
-    write_lines(tmp_path / "short", WORDS[:2])
-    run(MODULE, *argv, cwd=tmp_path, ok=False).fault(*parts)
-
-
-def test_beam_8_hypotheses_rescored(run, corpus, mmt, tmp_path):
-    """PITFALLS 14: the score that beam 8 reports is the teacher-forced score of the hypothesis, to 1e-4."""
-    decoded = run.generate(
-        corpus.data, mmt, "--max-len-b", "18", "--beam", "8", "--batch-size", "8", regions=corpus.regions
-    )
-    write_lines(tmp_path / "raw/test.en", corpus.lines("test", "en"))
-    write_lines(tmp_path / "raw/test.de", decoded.hypotheses())
-    write_lines(tmp_path / "bin/test.images", corpus.images("test"))
-    run.preprocess("-s", "en", "-t", "de", "--destdir", tmp_path / "bin", "--testpref", tmp_path / "raw/test",
-                   "--srcdict", corpus.data / "dict.en.txt")  # fmt: skip
-    scored = run.generate(tmp_path / "bin", mmt, "--score-reference", "--batch-size", "3", regions=corpus.regions)
-    assert scored.hypotheses() == decoded.hypotheses()
-    assert scored.scores() == pytest.approx(decoded.scores(), abs=1e-4)
-    assert len(set(decoded.scores())) > 5
-    # and the command reads what fairseq-generate really prints
-    write_lines(tmp_path / "generate.txt", [decoded.output])
-    result = run(MODULE, tmp_path / "generate.txt", "--ref", tmp_path / "raw/test.de", "--format", "json")
-    assert scores(result)["BLEU"] == pytest.approx(100)
 
 
 @needs_data

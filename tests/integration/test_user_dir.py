@@ -4,7 +4,6 @@ import os
 import pickle
 import socket
 import sys
-from argparse import Namespace
 
 import pytest
 import torch
@@ -69,18 +68,6 @@ def test_parser_has_every_field(corpus):
             if name not in ("_name", "data", "path"):  # path is fairseq-generate's
                 assert f"--{name.replace('_', '-')}" in parser._option_string_actions, name
     assert (args.mrc_weight, args.region_mask_prob, args.mask_prob, args.region_layernorm) == (0.5, 0.3, 0.2, True)
-
-
-def test_namespace_and_config(corpus):
-    """PITFALLS 5: task and criterion from an argparse.Namespace and from a DictConfig."""
-    _, args = task_arguments(corpus, *OURS)
-    config = convert_namespace_to_omegaconf(args)
-    by_config = tasks.setup_task(config.task)
-    by_namespace = tasks.setup_task(Namespace(**vars(args)))
-    for task, criterion in ((by_config, config.criterion), (by_namespace, args)):
-        assert task.word_rates.select == 0.2 and task.region_rates.select == 0.3
-        assert task.build_criterion(criterion).mrc_weight == 0.5
-    assert by_config.source_dictionary.symbols == by_namespace.source_dictionary.symbols
 
 
 def test_dataset_in_a_fresh_interpreter(corpus, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stores import fault
+from vtlm_fairseq.checkpoints import check_room
 from vtlm_fairseq.cli import convert as command
 
 
@@ -78,12 +79,30 @@ def test_tied_tensors_stay_tied(tmp_path, half):
 
 @pytest.mark.parametrize(
     "other",
-    [{"symbols": ("<s>", "b")}, {"cfg": {"model": {"_name": "vtlm", "langs": "en,de"}}}],
-)
+    [{"symbols": ("<s>", "b")}, {"cfg": {"model": {"_name": "vtlm", "langs": "en,de"}}},
+     {"model": {**state(scale=1)["model"], "bias": torch.ones(3)}}],
+)  # fmt: skip
 def test_models_of_other_data_are_refused(tmp_path, other):
     """Equal shapes do not make equal meaning: rows of other words or languages."""
     torch.save(state(scale=1), tmp_path / "a.pt")
     torch.save(state(scale=1, **other), tmp_path / "b.pt")
     args = command.build_parser().parse_args(["average", *(str(tmp_path / f"{n}.pt") for n in "ab"), "--out", "x.pt"])
     message = fault(args.run, args)
-    assert "b.pt: another dictionary or other languages than" in message
+    assert message.startswith(f"{tmp_path}/b.pt: ") and f"{tmp_path}/a.pt" in message
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [(("latest", "none"), "none"), (("check", "x.pt", "--reference", "r", "--tolerance", "-1"), "--tolerance: -1"),
+     (("average", "x.pt", "--out", "none/x.pt"), "--out none/x.pt"),
+     (("average", "x.pt", "--out", f"{__file__}/x.pt"), f"--out {__file__}/x.pt")],
+)  # fmt: skip
+def test_other_faults_of_the_command(argv, named, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main(argv)
+    assert named in f"{end.value} {capsys.readouterr().err}"
+
+
+def test_room_for_a_checkpoint(tmp_path):
+    check_room(str(tmp_path), 1, 0.0)
+    assert f"--save-dir {tmp_path}" in fault(check_room, str(tmp_path), 1 << 60, 0.0)

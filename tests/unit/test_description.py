@@ -8,9 +8,10 @@ import torch
 from fairseq import tasks
 from omegaconf import OmegaConf
 
-from stores import make_store
+from stores import fault, make_store
 from tiny import folder, pretraining_config, translation_config
-from vtlm_fairseq.models.description import TASK_OPTIONS
+from vtlm_fairseq.models.description import TASK_OPTIONS, Description
+from vtlm_fairseq.regions.detector import Detector, check_detector
 
 # trained with, another value, and what becomes of it in: decoding, resuming, --finetune-from-model, --pretrained
 OPTIONS = {
@@ -162,3 +163,43 @@ def test_nothing_is_said_where_options_agree(trained, caplog):
             task, _ = trained.build(name, relation, **given)
             task.load_dataset("valid")
     assert not [record for record in caplog.records if record.name.startswith("vtlm_fairseq")]
+
+
+SAVED = {"version": 1, "options": {"max_regions": 2, "mask_prob": 0.3}, "detector": None, "masks": 2,
+         "validation_seed": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"version": 0}, {"version": "1"}, {"options": []}, {"options": {"max_regions": 0}}, {"masks": None},
+     {"options": {"mask_prob": float("nan")}}, {"options": {"region_order": "other"}}, {"detector": "d"},
+     {"options": {"truncate_source": 1}}, {"detector": {"name": 3, "classes": ""}}, {"validation_seed": "1"}],
+)  # fmt: skip
+def test_descriptions_that_are_damaged(change):
+    read = Description.of_task_state
+    assert read(SAVED, "x.pt").options == SAVED["options"]
+    for damaged in ({**SAVED, **change}, [SAVED]):
+        assert "x.pt" in fault(read, damaged, "x.pt")
+    assert "version 2" in fault(read, {**SAVED, "version": 2}, "x.pt")
+
+
+def test_detectors_differ_by_name_and_by_classes(caplog):
+    caplog.set_level(logging.WARNING)
+    one, two, three = Detector.of("one", ["a", "b"]), Detector.of("two", ["a", "b"]), Detector.of("one", ["ab", ""])
+    where = {"where": "s.h5", "owner": "the model"}
+    assert one.classes == two.classes != three.classes
+    for other, named in ((two, "'two'"), (three, three.classes)):
+        assert named in fault(check_detector, one, other, any_detector=False, **where)
+    for known in (one, None):
+        check_detector(known, one, any_detector=False, **where)
+    assert not caplog.text
+    check_detector(one, two, any_detector=True, **where)
+    assert "'two'" in caplog.text and "--any-detector" in caplog.text
+
+
+def test_masks_of_another_version(trained, caplog):
+    caplog.set_level(logging.WARNING)
+    task, _ = trained.build("visual_translation_lm", "load")
+    task.source.masks, task.told = 99, False
+    task.warn_of_figures()
+    assert "version 99" in caplog.text

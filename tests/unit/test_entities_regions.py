@@ -17,6 +17,7 @@ from preparation import (
     write,
 )
 
+from stores import fault
 from vtlm_fairseq.errors import VTLMError
 
 TRAIN = ("11", "12", "13")
@@ -208,6 +209,10 @@ def test_calibration_reaches_its_target():
     assert oracle_features.accuracy(again, images) == pytest.approx(0.70, abs=0.005)
     mute = oracle_features.OracleFeatures(names, feature_dim=64, seed=3, noise=noise, signal=0.0)
     assert oracle_features.accuracy(mute, images) < 0.08
+    alike = features(noise=1.0)
+    alike.prototypes[1] = alike.prototypes[0]  # half of the labels are read right at best
+    with pytest.raises(VTLMError, match=r"50\.0%.*--feature-dim"):
+        oracle_features.calibrate(alike, [("x", [labelled(0), labelled(1)])])
 
 
 def test_controls_and_attributes(tiny):
@@ -297,11 +302,33 @@ def test_faults_are_one_line(tiny, path, text, message):
     assert not (tiny / "out" / "train.h5").exists()
 
 
+def test_files_that_are_not_of_entities(tmp_path):
+    """In a folder and in an archive: bytes that are no text, a file that is too large, no archive, another one."""
+
+    def read(source):
+        return fault(lambda: list(flickr30k_entities.read_entities(tmp_path / source, ["1"])))
+
+    sentences, large = tmp_path / "e/Sentences/1.txt", bytes(flickr30k_entities.MAX_FILE_BYTES + 1)
+    write(tmp_path / "e/Annotations/1.xml", annotation(9, 9, []))
+    write(sentences, "").write_bytes(b"\xe9")
+    assert "Sentences/1.txt" in read("e")
+    sentences.write_bytes(large)
+    assert str(flickr30k_entities.MAX_FILE_BYTES) in read("e")
+    with tarfile.open(tmp_path / "e.tgz", "w:gz") as file:
+        member = tarfile.TarInfo("Sentences/1.txt")
+        member.size = len(large)
+        file.addfile(member, BytesIO(large))
+    assert "e.tgz: Sentences/1.txt" in read("e.tgz")
+    write(tmp_path / "text.tgz", "text")
+    assert "text.tgz" in read("text.tgz") and "--entities" in read("text.tgz")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--splits", "train,train"), "--splits"),
         (("--noise", "-1"), "--noise"),
+        (("--seed", "-1"), "--seed"),
         (("--feature-dim", "0"), "--feature-dim"),
         (("--entities", "nowhere"), "--entities"),
         (("--splits", "train,test_2017_flickr"), "test_2017_flickr.txt"),

@@ -13,6 +13,7 @@ from vtlm_fairseq.evaluation.probes.entity_variants import (
     UNTOUCHED,
     Choice,
     align,
+    check_variants,
     find_spans,
     make_variants,
     mask_spans,
@@ -172,9 +173,16 @@ def test_faults(world):
     write_lines(world / "data" / "references" / "test.de", TARGET[:2])
     with pytest.raises(VTLMError, match="3 source lines, 2 references and 3 images"):
         variants(world)
+    (world / "data" / "references" / "test.de").write_bytes(b"\xe9\n")
+    with pytest.raises(VTLMError, match="test.de"):
+        variants(world)
     (world / "data" / "references" / "test.de").unlink()
     with pytest.raises(VTLMError, match="references/"):
         variants(world)
+    words = Dictionary.load(str(world / "data" / "dict.en.txt"))
+    del words.indices["<mask>"]
+    with pytest.raises(VTLMError, match="<mask>"):
+        check_variants(None, words)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from omegaconf import OmegaConf
 from stores import ends_with, fault
 from tiny import folder as data_folder
 from tiny import translation_task
+from vtlm_fairseq.checkpoint_guard import check_stock
 from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
+from vtlm_fairseq.loading import load_models
 from vtlm_fairseq.tasks.captions import CaptionsTask
 from vtlm_fairseq.text.pipeline import TextPipeline, load_bpe
 
@@ -162,3 +164,45 @@ def test_a_criterion_of_a_checkpoint_that_evaluates_strings_is_not_built(tmp_pat
     config = OmegaConf.create({"_name": "ctc", "wer_args": MARK.format(str(mark))})
     assert "--criterion ctc" in ends_with(translation_task(tmp_path / "bin").build_criterion, config)
     assert not mark.exists()
+
+
+DEEP: dict = {}
+for _ in range(30):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"common": {"a": "${oc.env:HOME}"}}, "a: '${oc.env:HOME}'"),
+        ({"optimizer": {"adam_betas": "f()"}}, "adam_betas"),
+        ({"common": DEEP}, "nested"),
+        ({"common": {1.5: 3}}, "float"),
+        ({"common": {"a": torch.zeros(1)}}, "Tensor (a)"),
+        ({"task": {"_name": "mine"}}, "task 'mine'"),
+        ({"model": {"_name": "mine"}}, "model 'mine'"),
+        ({"model": {"fconv": {}}}, "model"),
+        ({"bpe": {"_name": "bytes", "m": "http://h"}}, "m from 'http://h'"),
+    ],
+)
+def test_configurations_that_are_refused(tmp_path, changes, named):
+    """Whatever is not plain values, has other names than this package's, or would be fetched."""
+    path = saved(tmp_path / "x.pt", checkpoint(cfg={**checkpoint()["cfg"], **changes}))
+    message = fault(read_model_config, path)
+    assert message.startswith(path) and named in message
+
+
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [({"args": []}, "list"), ({"cfg": {"task": {"_name": "ctc"}}}, "'ctc'"),
+     ({"cfg": {"model": {"_name": "fconv"}}}, "'fconv'")],
+)  # fmt: skip
+def test_translators_of_fairseqs_own(state, named):
+    """Of captions: a Transformer of its task of translation, nothing else."""
+    assert named in fault(check_stock, state, "x.pt")
+
+
+def test_a_model_that_cannot_be_built(tmp_path):
+    model = {"_name": "vtlm", "langs": "de,en", "encoder_layers": 1 << 40, "source_lang": "en", "target_lang": "de"}
+    path = saved(tmp_path / "x.pt", checkpoint(cfg={"model": model, "task": None}))
+    assert fault(load_models, [path], {}).startswith(path)

@@ -4,8 +4,19 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stores import fault
-from tiny import folder, line_regions, pretraining_config, pretraining_task, sentences, vtlm_model
+from stores import fault, make_store
+from tiny import (
+    folder,
+    line_regions,
+    pretraining_config,
+    pretraining_task,
+    sentences,
+    translation_config,
+    translation_model,
+    translation_task,
+    vtlm_model,
+)
+from vtlm_fairseq.cli import translate
 from vtlm_fairseq.hub import VTLM, MultimodalTransformer, find_checkpoint
 
 REGIONS = {"region_dim": 4, "region_classes": 5}
@@ -119,6 +130,43 @@ def test_faults(vtlm, tmp_path):
     pairs = [masked(line, vtlm, 0) for line in sentences(2)]
     text = fault(lambda: list(vtlm.predict(pairs, [None, None], regions=regions)))
     assert text.startswith("memory.h5: image 'img1.jpg' holds a feature or box that is not finite")
+
+
+def test_faults_of_translation(tmp_path, capsys):
+    data = folder(tmp_path / "bin", {"train": 3})
+    config = translation_config(data.path)
+    for name, value in {**REGIONS, "langs": "de,en", "source_lang": "en", "target_lang": "de"}.items():
+        config.model[name] = value
+    model = translation_model(data.dictionary, **REGIONS)
+    path = save(data.path / "checkpoint_last.pt", model, config, translation_task(data.path))
+    make_store(tmp_path / "r.h5", 4, feature_dim=4)
+    make_store(tmp_path / "wide.h5", 4, feature_dim=6)
+    (tmp_path / "none").mkdir()
+
+    def load(regions):
+        return MultimodalTransformer.from_pretrained(path, regions=str(tmp_path / regions), preprocessed=True, cpu=True)
+
+    for regions, named in (("none", f"--regions {tmp_path}/none"), ("wide.h5", "6 wide")):
+        assert named in fault(load, regions)
+    hub = load("r.h5")
+    for argv, named in (
+        (("w1", ["img0.jpg"]), "list"), ((["w1"],), "image id"), ((["w1"], ["x.jpg"]), "x.jpg"),
+        ((["w1", "w1 " * 600], ["img0.jpg"] * 2), "line 2 has 601 tokens, the model takes 511"),
+    ):  # fmt: skip
+        assert named in fault(hub.translate, *argv)
+    assert len(hub.translate(["w1 w2"], ["img0.jpg"], max_len_b=5)) == 1
+    assert path in fault(VTLM, path)
+    lines = tmp_path / "lines"
+    for content, named in ((None, str(lines)), (b"w1\timg0.jpg\n\xe9\n", "line 2"), (b"w1\n", "line 1")):
+        if content is not None:
+            lines.write_bytes(content)
+        argv = [str(lines), "--path", path, "--regions", str(tmp_path / "r.h5"), "--preprocessed", "--cpu"]
+        with pytest.raises(SystemExit) as end:
+            translate.main(argv)
+        assert named in str(end.value)
+    with pytest.raises(SystemExit):
+        translate.main([*argv, "--batch-size", "0"])
+    assert "--batch-size" in capsys.readouterr().err
 
 
 def test_a_folder_stands_for_its_best_checkpoint(tmp_path):

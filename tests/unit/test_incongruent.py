@@ -1,8 +1,16 @@
 """Drops of BLEU on a hand-made case."""
 
+import sys
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from sacrebleu.metrics import BLEU
 
+from stores import fault
+from vtlm_fairseq.evaluation.probes import attention, incongruent
 from vtlm_fairseq.evaluation.probes.incongruent import Outputs, compare
 
 REFERENCES = [f"ein mann sieht {i} hunde und {i + 1} rote autos" for i in range(40)]
@@ -36,3 +44,23 @@ def test_a_system_that_ignores_regions_has_no_drop():
 def test_text_only_model_has_one_row():
     rows, _ = compare(Outputs(REFERENCES, HALF, {}))
     assert rows == [["none", pytest.approx(bleu(HALF)), 0.0, None]]
+
+
+def test_a_split_without_references(tmp_path, monkeypatch):
+    """Neither BLEU nor attention from the references can be had."""
+    args = Namespace(data="bin", gen_subset="test", regions="none", region_order="given", cpu=True, any_detector=False)
+    args.on, args.batch_size = "references", 1
+    task = SimpleNamespace(target_dictionary=None)
+    pairs = type("Pairs", (list,), {"tgt": None})([0])
+    loaded = SimpleNamespace(dataset=pairs, task=task, batches=lambda size: [{"net_input": {}}])
+    for module, call in (
+        (incongruent, incongruent.translate_orders),
+        (attention, partial(attention.measure, label="x")),
+    ):
+        monkeypatch.setattr(module, "load_model", lambda *a, **k: loaded)
+        assert "test has no references" in fault(call, "x.pt", args)
+
+
+def test_a_plot_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "vtlm-fairseq[plots]" in fault(attention.check_plot, Path("x.png"))

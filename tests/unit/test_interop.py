@@ -1,6 +1,7 @@
 """Reading checkpoints of the paper's code: what is allowed, what is refused, the dictionary, the configuration."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tiny import pretraining_config, translation_config
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.interop.conversion import convert as conversion
 from vtlm_fairseq.interop.original import numpy_classes, read_original
+from vtlm_fairseq.interop.reference import PRETRAINING, check
 from vtlm_fairseq.interop.vocabulary import make_dictionary, our_ids, write_dictionaries
 
 ORIGINAL = ["<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10))]
@@ -113,6 +115,13 @@ def test_cut_off_missing_and_other_files(tmp_path):
         (lambda s: s["dico_id2word"].update({20: "<mask>"}), "the word '<mask>' is there twice, or is one of"),
         (lambda s: s["dico_id2word"].update({20: "v0"}), "the word 'v0' is there twice"),
         (lambda s: s["dico_id2word"].update({20: "a\u2028b"}), "cannot be written to dict.txt"),
+        (lambda s: s["dico_counts"].update({s["dico_id2word"][20]: "many"}), "dico_counts"),
+        (lambda s: s["model"].update(x=1), "x of model is a int"),
+        (lambda s: s["params"].update(lang2id={"en": 0, "ja": 1, "img": 2, "image": 3}), "'image'"),
+        (lambda s: s["params"].update(lang2id={"en": 0, "ja": 1, "img": 2, "a,b": 3}), "'a,b'"),
+        (lambda s: [s["model"].pop(f"projector.linear.{n}") for n in ("weight", "bias")], "box_proj.weight has no"),
+        (lambda s: [s["model"].pop(f"img_pred_layer.proj.{n}") for n in ("weight", "bias")]
+         + [s["params"].pop("num_obj_labels", None)], "'num_obj_labels'"),
     ],
 )  # fmt: skip
 def test_refusals_are_one_line(tmp_path, change, message):
@@ -198,3 +207,22 @@ def test_configuration_has_every_field(tmp_path):
         for part, fields in theirs.items():
             if part not in ("lr_scheduler", "scoring", "optimizer"):  # of a training that goes on, chosen anew
                 assert fields is None or isinstance(fields, str) or ours[part].keys() == fields.keys(), part
+
+
+def test_references_that_do_not_fit(tmp_path, monkeypatch):
+    """Of ``vtlm-convert check``: the file that is at fault is named."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(random_original(), "in.pth")
+    path = str(convert(Path("in.pth"), Path("out")))
+    kind = PRETRAINING
+    names = (*kind.inputs, *kind.region_inputs, *kind.outputs, *kind.region_outputs)
+    np.savez("zeros.npz", **dict.fromkeys(names, np.zeros((1, 1))))
+    np.savez("other.npz", **dict.fromkeys((*names, "more"), np.zeros((1, 1))))
+    np.savez("few.npz", x=np.ones(1))
+    Path("text.npz").write_text("text")
+    for name in ("zeros.npz", "other.npz", "few.npz", "text.npz"):
+        assert name in fault(check, path, name)
+    state = torch.load(path, weights_only=True)
+    for task_state in ({"symbols": ["<s>", "<pad>", "</s>", "<unk>", "a"]}, {}):
+        torch.save({**state, "task_state": task_state}, "x.pt")
+        assert fault(check, "x.pt", "few.npz").startswith("x.pt: ")

@@ -1,6 +1,5 @@
 """Last words: where they are, when they are right, and the figures of the table, all worked out by hand."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +17,6 @@ from vtlm_fairseq.evaluation.probes.last_word import (
     find_last_word,
     is_punctuation,
 )
-from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
 from vtlm_fairseq.evaluation.splits import in_order
 
 
@@ -149,15 +147,14 @@ def test_kind_of_bpe(tmp_path):
     assert last_word.bpe_kind(str(tmp_path), ["a woman"]) == "none"
 
 
-def test_line_numbers(tmp_path):
-    path = tmp_path / "lines"
-    path.write_text("3\n1", encoding="utf-8")
-    assert read_line_numbers(str(path), 3, option="--lines") == [0, 2]
-    assert "line 1: '3'" in fault(partial(read_line_numbers, option="--lines"), str(path), 2)
-    path.write_text("0\n", encoding="utf-8")
-    assert "from 1 to 9" in fault(partial(read_line_numbers, option="--lines"), str(path), 9)
-    path.write_text("", encoding="utf-8")
-    assert "no line numbers" in fault(partial(read_line_numbers, option="--lines"), str(path), 9)
+def test_a_text_that_holds_masks_already(monkeypatch):
+    words = make_dictionary("a", "<mask>")
+    sides = {"src": [ids(words, "a"), ids(words, "a <mask>")], "tgt": [ids(words, "a")] * 2}
+    text = type("Text", (), {**sides, "__len__": lambda self: 2})()
+    monkeypatch.setattr(last_word, "load_split", lambda *a, **k: (text, None))
+    model = SimpleNamespace(task=None, dictionary=words, mask_idx=words.index("<mask>"))
+    args = SimpleNamespace(regions="none", lines=None, data="bin", keep_punctuation=False, last_token=False)
+    assert "bin, test, line 2: " in fault(SplitProbe.load, model, "test", args)
 
 
 def test_table():

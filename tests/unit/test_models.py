@@ -9,13 +9,8 @@ import torch.nn.functional as F
 
 from tiny import as_task, dictionary, line_regions, lm_dataset, model_config, translation_model, vtlm_model
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.models.description import fill_defaults
-from vtlm_fairseq.models.multimodal_transformer import (
-    MultimodalTransformer,
-    MultimodalTransformerBaseConfig,
-    MultimodalTransformerConfig,
-)
-from vtlm_fairseq.models.vtlm import VTLMBaseConfig, VTLMConfig, VTLMModel
+from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
+from vtlm_fairseq.models.vtlm import VTLMConfig, VTLMModel
 
 REGIONS = {"region_dim": 4, "region_classes": 5}
 SOURCE = [[10, 11, 12, 13, 2], [14, 2], [15, 16, 2]]
@@ -52,20 +47,7 @@ def test_parameter_count_of_the_papers_encoder():
     model = VTLMModel.build_model(cfg, as_task(words))
     assert count(model) == 25_414_007
     assert len(model.encoder.layers) == 6 and model.encoder.layers[0].self_attn.num_heads == 8
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"), [(VTLMConfig, (512, 2048, 6, 8)), (VTLMBaseConfig, (768, 3072, 12, 12)),
-                             (MultimodalTransformerConfig, (512, 2048, 6, 8)),
-                             (MultimodalTransformerBaseConfig, (768, 3072, 12, 12))]
-)  # fmt: skip
-def test_sizes(config, expected):
-    cfg = config()
-    fill_defaults(cfg)
-    assert (cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, cfg.encoder_layers, cfg.encoder_attention_heads) == (
-        expected
-    )
-    assert (cfg.max_positions, str(cfg.activation_fn), cfg.layernorm_eps) == (512, "gelu", 1e-12)
+    assert model.max_positions() == (512, 512)
 
 
 def test_no_region_parameters_without_regions():
@@ -383,10 +365,3 @@ def test_decoder_sizes_default_to_the_encoders():
     assert layer.fc1.weight.shape == (24, 16) and not layer.normalize_before
     other = translation_model(decoder_layers=1, decoder_ffn_embed_dim=40, decoder_attention_heads=8).decoder
     assert (len(other.layers), other.layers[0].fc1.out_features, other.layers[0].self_attn.num_heads) == (1, 40, 8)
-
-
-def test_longest_sentence():
-    assert vtlm_model(max_positions=9).max_positions() == (9, 9)
-    assert translation_model(max_positions=9).max_positions() == (9, 9)
-    net = {"src_tokens": torch.full((1, 9), 10)}
-    encode(vtlm_model(max_positions=9), net)

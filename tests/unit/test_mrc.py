@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from messages import says
 from stores import fault
-from tiny import folder, line_regions, lm_dataset, vtlm_model
+from tiny import line_regions, lm_dataset, vtlm_model
 from vtlm_fairseq.cli.probe import build_parser
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes import mrc
 from vtlm_fairseq.evaluation.probes.last_word import Accuracy
-from vtlm_fairseq.evaluation.probes.mrc import Classes, Result, SplitProbe, masked_items, predict, table, unique_labels
+from vtlm_fairseq.evaluation.probes.mrc import Classes, Result, SplitProbe, masked_items, predict, table
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel
 from vtlm_fairseq.regions.store import Regions
@@ -39,7 +37,7 @@ def by_hand(*images, split="train", lines=None) -> LineRegions:
 def probe(model=None, *, sources=SOURCES, regions=None, **options) -> SplitProbe:
     """Three lines, of which the second has no region."""
     regions = regions or line_regions(COUNTS)
-    dataset = lm_dataset(sources, TARGETS, regions=regions, rates=mrc._NOTHING, **options)
+    dataset = lm_dataset(sources, TARGETS, regions=regions, rates=MaskingRates(0, 0, 0), **options)
     model = model or vtlm_model(dataset.dictionary, region_dim=4, region_classes=5)
     return SplitProbe(LoadedModel(model, None, dataset, cuda=False), dataset.regions)
 
@@ -194,11 +192,6 @@ def test_shuffled_text_is_another_images():
     assert made.result("hidden") == everything and beside == {MASK: 7}
 
 
-def test_unique_labels():
-    assert unique_labels(np.array([3, 1, 3, 0])).tolist() == [False, True, False, True]
-    assert unique_labels(np.array([], np.int64)).tolist() == []
-
-
 TRAIN = by_hand(
     ([[0, 0], [2, 0], [9, 9]], [0, 0, 2]), ([[0, 8], [9, 11]], [1, 2]), ([[50, 50]], [4]), lines=[0, 1, 1, 0]
 )  # the third image is of no line
@@ -241,46 +234,29 @@ def test_table():
         ("commonest class", None): {"valid": Result(Accuracy(3, 4), Accuracy(2, 2))},
     }
     made = table(rows, ["valid"], notes=["last"])
+    assert made.notes[-1] == "last"
     assert made.columns == ["system", "text", "valid", "valid of", "valid unique", "valid unique of"]
     assert made.rows == [
         ["V", "given", 25.0, 4, 50.0, 2],
         ["V", "hidden", 50.0, 4, 0.0, 2],
         ["commonest class", None, 75.0, 4, 100.0, 2],
     ]
-    assert "text hidden: every word of both captions is <mask>" in made.notes and made.notes[-1] == "last"
-    assert not any("shuffle" in note for note in made.notes)
 
 
-def test_options():
-    args = build_parser().parse_args(["mrc", "d", "--system", "V=a,b"])
-    assert (args.subsets, args.text, args.no_references, args.batch_size) == ("valid,test", None, False, 64)
-
-
-def test_checkpoints_without_a_region_head(monkeypatch):
-    for config, words in (
-        ({"region_dim": 0}, "x.pt: a text-only model (TLM), which predicts no labels of regions"),
-        (
-            {"region_dim": 4, "_name": "multimodal_transformer"},
-            "x.pt: a translation model, which predicts no labels of regions",
-        ),
-    ):
-        monkeypatch.setattr(mrc, "read_model_config", lambda path, config=config: config)
-        says("mrc.check_model", words, mrc.check_model, "x.pt")
-
-
-def test_no_store_is_named(monkeypatch):
+def test_nothing_to_predict(monkeypatch, capsys):
+    """No system, no store, or regions of a detector that tells no classes apart."""
+    parser = build_parser()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["mrc", "d", "--system", "a="])
+    assert "'a='" in capsys.readouterr().err
     monkeypatch.setattr(mrc, "read_model_config", lambda path: {"region_dim": 4})
-    args = build_parser().parse_args(["mrc", "d", "--system", "V=x.pt"])
-    says("mrc.run", "--regions is none, and without regions no label can be predicted", mrc.run, args)
-
-
-def test_regions_of_one_class(monkeypatch):
+    assert "--regions is none" in fault(mrc.run, parser.parse_args(["mrc", "d", "--system", "V=x.pt"]))
     made = probe(regions=line_regions(COUNTS, num_classes=1))
     made.regions.store.class_names = ["cell"]
     monkeypatch.setattr(mrc, "load_model", lambda *args, **kwargs: made.loaded)
     args = SimpleNamespace(data="d", regions="grid.h5", any_detector=False, cpu=True)
-    words = "--regions grid.h5 (valid): all regions are of one class ('cell'), so there are no labels to predict"
-    says("mrc.load", words, SplitProbe.load, "x.pt", "valid", args)
+    message = fault(SplitProbe.load, "x.pt", "valid", args)
+    assert "--regions grid.h5 (valid)" in message and "'cell'" in message
 
 
 def test_no_word_of_a_loaded_split_is_masked(monkeypatch):
@@ -303,21 +279,6 @@ def test_features_that_are_not_finite():
     regions.store.images[2].features[1, 1] = np.nan
     assert "image 'img2.jpg' holds a feature or box that is not finite" in fault(probe(regions=regions).result, "given")
     assert "'img2.jpg'" in fault(Classes.of, regions)
-
-
-def test_no_training_split(tmp_path):
-    """One line in place of the rows."""
-    where = folder(tmp_path / "bin", {"valid": 3})
-
-    def load_pair(split, *, epoch, combine):
-        assert (split, combine) == ("train", True)
-        raise VTLMError(f"{where.path}: no split 'train' for en-de; prepare it")
-
-    task = SimpleNamespace(cfg=SimpleNamespace(train_subset="train", regions=""), load_pair=load_pair)
-    classes, note = mrc.training_classes(SimpleNamespace(task=task), SimpleNamespace(regions="r"))
-    assert classes is None and task.cfg.regions == "r"
-    assert note.startswith("no rows of commonest class and nearest prototype, own features: ")
-    assert note.endswith("bin: no split 'train' for en-de; prepare it")
 
 
 @pytest.mark.parametrize("text", mrc.TEXTS)

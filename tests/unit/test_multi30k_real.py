@@ -11,6 +11,7 @@ from preparation import DATA, multi30k, needs_data, prepare_multi30k, read_lines
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
 from vtlm_fairseq.text import prepare
+from vtlm_fairseq.text.binarise import binarise
 from vtlm_fairseq.text.pipeline import TextPipeline
 
 TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
@@ -180,6 +181,29 @@ def test_unreadable_text(raw):
     (raw / "raw/train.de.gz").unlink()
     with pytest.raises(SystemExit, match=r"train.de: no such file, nor train.de.gz; see --raw"):
         prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+
+
+def test_options_and_files_that_do_not_fit(raw, capsys):
+    codes = ("--bpe-model", str(write(raw / "codes", "d o 12\n")))
+    with pytest.raises(SystemExit, match="none.txt.*--dict"):
+        prepare_multi30k.main(arguments(raw, "out", *codes, "--dict", str(raw / "none.txt")))
+    with pytest.raises(SystemExit):
+        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60", "--dict", "d"))
+    assert "--bpe-model" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="codes/out"):
+        prepare_multi30k.main(arguments(raw, "codes/out", "--vocab-size", "60"))
+    for name in ("raw/val.en", "raw/val.de", "splits/val.txt"):
+        write(raw / name, "")
+    with pytest.raises(SystemExit, match="valid.*--raw"):
+        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+    pipeline = TextPipeline("en", "de")
+    options = {"vocab_size": 9, "bpe_model": None, "dictionary": None, "workers": 1}
+    for call, named in (
+        (lambda: binarise(raw, raw, ["train"], pipeline=pipeline, dictionary=None, workers=1), "fairseq-preprocess"),
+        (lambda: prepare.prepare_folder(raw, {"train": []}, pipeline, **options), "train"),
+    ):
+        with pytest.raises(VTLMError, match=named):
+            call()
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stores import make_store
+from stores import fault, make_store
 from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
 from vtlm_fairseq.data.batching import FAULT, raise_fault
 from vtlm_fairseq.data.masking import MaskingRates
@@ -184,8 +184,10 @@ def test_no_example_is_lost(count, limits):
         assert token_limit is None or max(dataset.num_tokens(i) for i in batch) * len(batch) <= token_limit
 
 
-def test_no_examples_make_no_batches():
-    assert lm_dataset(SOURCE, TARGET).batch_by_size(np.array([], dtype=np.int64), max_sentences=4) == []
+def test_no_examples_make_no_batches_and_a_pair_that_fits_none_is_named():
+    dataset = lm_dataset(SOURCE, TARGET)
+    assert dataset.batch_by_size(np.array([], dtype=np.int64), max_sentences=4) == []
+    assert "--max-tokens is 6" in fault(dataset.batch_by_size, np.arange(3), max_tokens=6)
 
 
 # ---- joins and processes

@@ -173,6 +173,7 @@ def test_a_changed_or_missing_file_is_named(folder, name):
     [
         ({"schema_version": 2}, "schema_version 2"),
         ({"steps": ["tokenise", "lowercase"]}, "in this order"),
+        ({"steps": ["escape"]}, "escape needs tokenise"),
         ({"steps": "tokenise"}, "'steps' is missing or not of type list"),
         ({"steps": [["tokenise"]]}, "in this order"),
         ({"bpe": {"kind": "magic", "file": None}}, "'bpe' is"),
@@ -189,18 +190,18 @@ def test_bad_text_json(folder, change, message):
     assert "text.json" in str(error.value)
 
 
-def test_missing_or_broken_text_json(tmp_path):
-    with pytest.raises(VTLMError, match="text.json: no such file.*--preprocessed"):
-        TextPipeline.load(tmp_path)
-    write(tmp_path / "text.json", "{")
-    with pytest.raises(VTLMError, match="unreadable"):
-        TextPipeline.load(tmp_path)
-    write(tmp_path / "text.json", "[]")
-    with pytest.raises(VTLMError, match="not a JSON object"):
+@pytest.mark.parametrize(("text", "named"), [(None, "--preprocessed"), ("{", "prepare"), ("[]", "JSON object")])
+def test_missing_or_broken_text_json(tmp_path, text, named):
+    if text is not None:
+        write(tmp_path / "text.json", text)
+    with pytest.raises(VTLMError, match=f"text.json: .*{named}"):
         TextPipeline.load(tmp_path)
 
 
-def test_a_third_language_is_refused():
+def test_a_third_language_and_unknown_parts_are_refused():
+    for parts in ({"bpe": "x"}, {"steps": ("escape",)}):
+        with pytest.raises(VTLMError, match="'x'|tokenise"):
+            TextPipeline("en", "de", **parts)
     for act in (pipeline().preprocess, pipeline().encode, pipeline().decode):
         with pytest.raises(VTLMError, match="'fr'.*en-de"):
             act("un chien", "fr")

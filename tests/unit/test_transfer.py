@@ -190,6 +190,7 @@ def test_the_report_is_logged(caplog):
 )
 def test_misfit_names_the_option(options, named):
     """PITFALLS 9."""
+    transfer(pretrained_of(), decoder_layers=2, decoder_ffn_embed_dim=64, decoder_attention_heads=4)  # as the encoder
     message = fault(transfer, pretrained_of(), **options)
     assert named in message and "pre.pt" in message
 
@@ -203,10 +204,6 @@ def test_other_regions_are_named(options):
     changed = next(name for name in options if options[name] != REGIONS.get(name))
     message = fault(transfer, pretrained_of(**REGIONS), **options)
     assert changed in message and "detector" in message
-
-
-def test_equal_decoder_options_are_no_misfit():
-    transfer(pretrained_of(), decoder_layers=2, decoder_ffn_embed_dim=64, decoder_attention_heads=4)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +229,13 @@ def test_a_foreign_dictionary_names_the_first_symbol():
     assert "symbol 45" in fault(pretrained.check_dictionary, longer)
     pretrained.symbols = None  # an older file
     pretrained.check_dictionary(other)
+
+
+def test_a_tensor_of_another_shape_is_named():
+    cfg = model_config(MultimodalTransformerTinyConfig)
+    model = MultimodalTransformer.build_model(cfg, as_task(dictionary(49)))
+    message = fault(pretrained_of().fill, model, cfg, init_cross_attention="random")
+    assert "pre.pt" in message and "encoder.embed_tokens.weight is (48, 32)" in message and "(56, 32)" in message
 
 
 # ---- files
