@@ -64,5 +64,5 @@ def test_region_store_at_many_places(tmp_path):
     cut = tmp_path / "cut.h5"
     for size in [*range(0, len(data), 97), len(data) - 1]:
         cut.write_bytes(data[:size])
-        with pytest.raises(VTLMError, match=r"cut\.h5: (not an intact HDF5 file|unreadable)"):
+        with pytest.raises(VTLMError, match=r"cut\.h5"):
             RegionStore([str(cut)])

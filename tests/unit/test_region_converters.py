@@ -100,6 +100,12 @@ def malicious(marker: str) -> dict[str, bytes]:
     code = f"open({marker!r}, 'w').close()"
     reconstruct = np.array([1]).__reduce__()[0]
     raw = b"\x01" * 8
+
+    def filled(*state) -> bytes:
+        """An array with a shape, a dtype and data of one's own."""
+        shape, dtype, data = state
+        return pickle.dumps(Call(reconstruct, np.ndarray, (0,), b"b", state=(1, shape, dtype, False, data)))
+
     return {
         "os.system": pickle.dumps(Call(os.system, command)),
         "protocol 0": pickle.dumps(Call(os.system, command), 0),
@@ -118,26 +124,18 @@ def malicious(marker: str) -> dict[str, bytes]:
         "old instance opcode": b"(S'" + command.encode() + b"'\nios\nsystem\n.",
         "another codec": pickle.dumps(Call(codecs.encode, command, "rot13")),
         "class of its own": pickle.dumps(Call(reconstruct, np.matrix, (0,), b"b")),
-        "object dtype with raw pointers": pickle.dumps(
-            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (1,), np.dtype("O"), False, raw))
-        ),
-        "more than its bytes": pickle.dumps(
-            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (1 << 40,), np.dtype("f4"), False, raw))
-        ),
-        "negative shape": pickle.dumps(
-            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (-1, -2), np.dtype("f4"), False, raw))
-        ),
+        "object dtype with raw pointers": filled((1,), np.dtype("O"), raw),
+        "more than its bytes": filled((1 << 40,), np.dtype("f4"), raw),
+        "negative shape": filled((-1, -2), np.dtype("f4"), raw),
+        "data that are no bytes": filled((1,), np.dtype("f4"), 3),
+        "dtype with another state": filled((1,), Call(np.dtype, "f4", state={"x": 1}), b"1234"),
         "changes a function": b"\x80\x04cnumpy\ndtype\n}\x8c\x08__code__\x8c\x01xsb.",
         "sets an attribute": b"\x80\x04cnumpy\ndtype\nN}\x8c\x0c__defaults__\x8c\x01xs\x86b.",
         "never filled": pickle.dumps(Call(reconstruct, np.ndarray, (0,), b"b")),
         "a bare function": b"\x80\x04cnumpy\ndtype\n.",
         "numpy.ndarray itself": pickle.dumps(Call(np.ndarray, (1,))),
-        "data that are no bytes": pickle.dumps(
-            Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (1,), np.dtype("f4"), False, 3))
-        ),
         "a number to encode": b"c_codecs\nencode\n(I1\ntR.",
         "dtype of objects": pickle.dumps(np.dtype("O")),
-        "dtype with another state": b"cnumpy\ndtype\n(S'f4'\ntR}b.",
         "deep": b"\x80\x02" + b"]" * 25 + b"a" * 24 + b".",
         "persistent id": b"\x80\x04\x8c\x01xQ.",
         "cut off": pickle.dumps(detections())[:-20],
