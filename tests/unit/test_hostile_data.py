@@ -15,7 +15,7 @@ from extraction import images as image_lists
 from fairseq import tasks
 from PIL import Image
 from preparation import annotation, entities_regions, write
-from test_region_converters import coco, fails
+from region_sources import coco, fails
 
 from stores import fault, make_store
 from tiny import folder as data_folder

@@ -249,6 +249,19 @@ def test_a_forked_process_gives_no_buffer_back():
     assert mapped() <= 2 * 5
 
 
+def test_a_forked_worker_has_buffers_of_its_own():
+    """It would fill those of the worker that it was forked from at the same time."""
+    worker = os.fork()
+    if not worker:
+        shared_pool.take(WIDTH)[:] = 1
+        if not os.fork():
+            shared_pool.take(WIDTH)[:] = 2
+            os._exit(0)
+        os.wait()
+        os._exit(0 if shared_pool.take(WIDTH)[0] == 1 else 1)  # the one that was dropped
+    assert os.waitpid(worker, 0)[1] == 0
+
+
 class Turned(Batches):
     """Not as they were stacked: other strides, another type, a part, less than the pipe takes."""
 

@@ -10,7 +10,7 @@ import torch
 from extraction import encoded
 from PIL import Image
 from preparation import annotation, entities_regions, prepare_multi30k, write
-from test_region_converters import coco, convert, fails
+from region_sources import coco, convert, fails
 
 from originals import random_original
 from stores import ends_with, fault, make_store

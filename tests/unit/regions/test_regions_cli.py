@@ -5,15 +5,11 @@ import os
 import h5py
 import numpy as np
 import pytest
+from region_sources import fails
 
-from stores import ends_with, make_store
+from stores import make_store
 from vtlm_fairseq.cli.regions import main
 from vtlm_fairseq.regions.store import RegionStore
-
-
-def fails(*argv) -> str:
-    """The one line with which a command ends."""
-    return ends_with(main, [str(a) for a in argv])
 
 
 def save_npz(folder, image_id, regions, **overrides):
