@@ -65,17 +65,6 @@ def test_ensemble(run, corpus, mmt):
     assert twice.scores() == pytest.approx(single.scores(), abs=1e-4)
 
 
-def test_ensemble_of_two_models(run, corpus, vtlm, mmt, tmp_path):
-    """Two different models give other scores than either."""
-    run.train(corpus.data, tmp_path, "--pretrained", vtlm, "--max-update", "20", "--lr", "3e-3", "--seed", "2",
-              "--disable-validation", regions=corpus.regions)  # fmt: skip
-    other = tmp_path / "checkpoint_last.pt"
-    both = run.generate(corpus.data, f"{mmt}:{other}", *SHORT, regions=corpus.regions)
-    assert both.ids() == list(range(SIZES["test"]))
-    for path in (mmt, other):
-        assert both.scores() != run.generate(corpus.data, path, *SHORT, regions=corpus.regions).scores()
-
-
 def test_several_test_sets(run, corpus, mmt):
     """``--gen-subset`` takes each test set by its name, with its own regions."""
     for split in ("test", "test1", "valid"):

@@ -212,16 +212,16 @@ def test_configuration_has_every_field(tmp_path):
 def test_references_that_do_not_fit(tmp_path, monkeypatch):
     """Of ``vtlm-convert check``: the file that is at fault is named."""
     monkeypatch.chdir(tmp_path)
-    torch.save(random_original(), "in.pth")
-    path = str(convert(Path("in.pth"), Path("out")))
+    path = str(convert(FIXTURES / "pretrained.pth", Path("out")))
+    arrays = dict(np.load(FIXTURES / "pretrain_forward.npz"))
     kind = PRETRAINING
-    names = (*kind.inputs, *kind.region_inputs, *kind.outputs, *kind.region_outputs)
-    np.savez("zeros.npz", **dict.fromkeys(names, np.zeros((1, 1))))
-    np.savez("other.npz", **dict.fromkeys((*names, "more"), np.zeros((1, 1))))
-    np.savez("few.npz", x=np.ones(1))
+    assert arrays.keys() == {*kind.inputs, *kind.region_inputs, *kind.outputs, *kind.region_outputs}
+    np.savez("zeros.npz", **dict.fromkeys(arrays, np.zeros((1, 1))))
+    np.savez("other.npz", more=np.zeros(1), **arrays)
+    np.savez("few.npz", **{name: array for name, array in arrays.items() if name != kind.inputs[0]})
     Path("text.npz").write_text("text")
-    for name in ("zeros.npz", "other.npz", "few.npz", "text.npz"):
-        assert name in fault(check, path, name)
+    for name, named in (("zeros", "zeros.npz"), ("other", "more"), ("few", kind.inputs[0]), ("text", "text.npz")):
+        assert named in fault(check, path, f"{name}.npz")
     state = torch.load(path, weights_only=True)
     for task_state in ({"symbols": ["<s>", "<pad>", "</s>", "<unk>", "a"]}, {}):
         torch.save({**state, "task_state": task_state}, "x.pt")

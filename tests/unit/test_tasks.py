@@ -236,19 +236,6 @@ def test_binarised_text_that_is_cut_off(tmp_path, build, keep):
     assert "bin: the binarised text of train cannot be read (" in message and "prepare the data again" in message
 
 
-def test_a_and_b_alternate_by_epoch_and_validate_on_a(tmp_path):
-    folder(tmp_path / "a", {"train": 3, "valid": 2})
-    folder(tmp_path / "b", {"train": 4, "valid": 5})
-    for build in BUILDERS:
-        task = build(f"{tmp_path / 'a'}:{tmp_path / 'b'}")
-        sizes = []
-        for epoch in (1, 2, 3):
-            task.load_dataset("train", epoch=epoch)
-            task.load_dataset("valid", epoch=epoch)
-            sizes.append((len(task.dataset("train")), len(task.dataset("valid"))))
-        assert sizes == [(3, 2), (4, 2), (3, 2)]
-
-
 # ---- .images
 
 
