@@ -15,11 +15,11 @@ from PIL import Image
 
 from vtlm_fairseq.cli.report import parse_lines
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.report.assets import SCRIPT, STYLE
 from vtlm_fairseq.evaluation.report.data import Prediction, Region, Sentence, ShownLine, ShownWord
-from vtlm_fairseq.evaluation.report.page import render_page
+from vtlm_fairseq.evaluation.report.page import asset, render_page
 from vtlm_fairseq.evaluation.report.pictures import MAX_BYTES, find_picture, load_pictures
 
+STYLE, SCRIPT = asset("style.css"), asset("script.js")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&lt;"
 
 

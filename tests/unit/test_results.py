@@ -208,7 +208,7 @@ def test_tables_of_a_page(small):
     """Each block is replaced, text around it stays; an unknown name is one line."""
     text = "before\n<!-- table: main -->\nold\n<!-- end -->\nafter\n"
     made = page.with_tables(text, small, name="A.md")
-    assert made.startswith("before\n<!-- table: main -->\n| system |") and made.endswith("\n<!-- end -->\nafter\n")
+    assert made.startswith("before\n<!-- table: main -->\n| system ") and made.endswith("\n<!-- end -->\nafter\n")
     assert "old" not in made and page.with_tables(made, small, name="A.md") == made
     with pytest.raises(VTLMError, match="A.md: no table 'mian'; there are main, "):
         page.with_tables(text.replace("main", "mian"), small, name="A.md")
@@ -219,7 +219,8 @@ def test_probe_tables(small):
     made = Table(["system", "accuracy"], [["TLM", 30.126], ["VTLM", None]], notes=["oracle regions"])
     write(small.folder / "probes/last words.json", [made.render("json")])
     text = page.with_tables("<!-- table: last words -->\n<!-- end -->", small, name="A.md")
-    assert text.splitlines()[1:5] == ["| system | accuracy |", "| --- | ---: |", "| TLM | 30.13 |", "| VTLM |  |"]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[1:5]]
+    assert [rows[0], *rows[2:]] == [["system", "accuracy"], ["TLM", "30.13"], ["VTLM", ""]]
     assert text.splitlines()[5:] == ["", "* oracle regions", "<!-- end -->"]
 
 
@@ -234,7 +235,7 @@ def test_outdated_tables(small, tmp_path, monkeypatch):
     assert "old" in text.read_text(encoding="utf-8")
     page.main(argv)
     page.main([*argv, "--check"])
-    assert "| NMT from scratch |" in text.read_text(encoding="utf-8")
+    assert "| NMT from scratch " in text.read_text(encoding="utf-8")
 
 
 def test_missing_references(small, tmp_path):

@@ -8,9 +8,10 @@ import io
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from tabulate import tabulate
 
 from vtlm_fairseq.errors import UNPRINTABLE, VTLMError, printable
 
@@ -79,42 +80,29 @@ class Table:
         columns = [[row[k] for row in self.rows if row[k] is not None] for k in range(len(self.columns))]
         return [bool(cells) and not any(isinstance(cell, str) for cell in cells) for cells in columns]
 
-    def _lines(self, rows: list[list[str]], separator: str) -> list[str]:
-        """Rows with padded cells, numbers to the right."""
-        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-        numeric = self._numeric()
-        lines = []
-        for row in rows:
-            cells = []
-            for cell, width, right in zip(row, widths, numeric, strict=True):
-                space = " " * (width - _width(cell))
-                cells.append(space + cell if right else cell + space)
-            lines.append(separator.join(cells).rstrip())
-        return lines
+    def _laid_out(self, layout: str, escape: Callable[[str], str] = str) -> str:
+        """Head and rows in a layout of tabulate, numbers to the right."""
+        return tabulate(
+            [[escape(cell) for cell in row] for row in self._formatted()],
+            [escape(name) for name in self.columns],
+            tablefmt=layout,
+            colalign=["right" if right else "left" for right in self._numeric()] if self.rows else None,
+            disable_numparse=True,
+            preserve_whitespace=True,
+        )
 
     def _text(self) -> str:
-        head, *body = self._lines([self.columns, *self._formatted()], "  ")
-        rule = "-" * max(map(_width, [head, *body]))
-        return "\n".join([*([self.title] if self.title else []), head, rule, *body, *self.notes])
+        lines = [line.rstrip() for line in self._laid_out("simple").split("\n")]
+        return "\n".join([*([self.title] if self.title else []), *lines, *self.notes])
 
     def _markdown(self) -> str:
-        def escaped(cells: list[str]) -> list[str]:
-            return [cell.replace("|", "\\|") for cell in cells]
-
-        rows = [escaped(row) for row in [self.columns, *self._formatted()]]
-        rule = ["---:" if right else "---" for right in self._numeric()]
-        lines = [f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]]]
         above = [f"**{self.title}**", ""] if self.title else []
         below = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
-        return "\n".join([*above, *lines, *below])
+        return "\n".join([*above, self._laid_out("pipe", lambda cell: cell.replace("|", "\\|")), *below])
 
     def _latex(self) -> str:
-        rows = [[_latex_text(cell) for cell in row] for row in [self.columns, *self._formatted()]]
-        head, *body = [f"{' & '.join(row)} \\\\" for row in rows]
-        layout = "".join("r" if right else "l" for right in self._numeric())
         comments = [f"% {line}" for line in [self.title, *self.notes] if line]
-        lines = [rf"\begin{{tabular}}{{{layout}}}", r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}"]
-        return "\n".join([*comments, *lines])
+        return "\n".join([*comments, self._laid_out("latex_raw", _latex_text)])
 
     def _csv(self) -> str:
         out = io.StringIO()
@@ -151,8 +139,3 @@ def _json_value(cell: Cell) -> Cell:
 def _latex_text(text: str) -> str:
     escape: Callable[[re.Match[str]], str] = lambda match: _LATEX[match[0]]  # noqa: E731
     return re.sub("[" + re.escape("".join(_LATEX)) + "]", escape, text)
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else not unicodedata.combining(char) for char in text)
