@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary, data_utils
 
-from vtlm_fairseq.evaluation.scoring.scores import bleu_tokenised
+from vtlm_fairseq.evaluation.scoring.scores import TOKENISED
 
 SEARCH = ("--beam", "2")
 
@@ -53,7 +53,7 @@ def test_variants_and_scores(run, corpus, entities, mmt, nmt, tmp_path):
         masks = sum(int(line.eq(words.index("<mask>")).sum()) for line in lines)
         assert masks == (2 * long if name == "MASK" else 0)
         generated = run.generate(folder, mmt, "--gen-subset", "test", *SEARCH, regions=corpus.regions)
-        score = bleu_tokenised(generated.hypotheses(), corpus.lines("test", "de")).score
+        score = TOKENISED.score(generated.hypotheses(), corpus.lines("test", "de")).value
         assert multimodal[name] == pytest.approx(score, abs=1e-9)
         assert generated.references() == corpus.lines("test", "de")
     assert lengths == {"untouched": lengths["MASK"], "MASK": lengths["REMOVE"] + 2 * long, "REMOVE": lengths["REMOVE"]}

@@ -9,7 +9,6 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.scores import (
     STRIPPED,
     TOKENISED,
-    bleu_tokenised,
     detokenised_measures,
     paired_bootstrap,
     seed_statistics,
@@ -36,9 +35,6 @@ def test_tokenised_bleu_worked_by_hand():
     assert figure.value == pytest.approx(58.55, abs=0.005)
     signature = "nrefs:1|case:mixed|eff:no|tok:none|smooth:exp|version:"
     assert figure.signature == signature + version_of(figure.signature)
-    result = bleu_tokenised(HYPS, REFS)
-    assert result.score == figure.value
-    assert (result.sys_len, result.ref_len) == (13, 14)
 
 
 def test_accents_are_dropped_and_sharp_s_stays():
@@ -113,8 +109,7 @@ def test_bootstrap_of_different_systems(systems):
     assert result.baseline == TOKENISED.score(worse, refs).value
     assert result.difference == result.score - result.baseline > 3
     assert result.p_value == pytest.approx(1 / 1001)
-    for (low, high), score in ((result.interval, result.score), (result.baseline_interval, result.baseline)):
-        assert low < score < high
+    assert result.interval[0] < result.score < result.interval[1]
     assert "|bs:1000|seed:12345|" in result.signature
 
 

@@ -3,7 +3,7 @@
 No ``from __future__ import annotations`` and no ``X | None`` here: fairseq's parser reads plain types only.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Optional
 
 from fairseq import utils
@@ -65,3 +65,21 @@ class EncoderConfig(FairseqDataclass):
         default=False,
         metadata={"help": "with --pretrained: draw region parameters instead of copying them, for another detector"},
     )
+
+
+SIZES = {"base": (768, 3072, 12, 12), "tiny": (32, 64, 2, 4)}
+"""Defaults of the fields ``encoder_*`` of :class:`EncoderConfig` in archs whose names end so."""
+
+
+def sized(size: str):
+    """Give a configuration class, which is yet to be made a dataclass, the defaults of one of `SIZES`."""
+
+    def change(kind: type) -> type:
+        kind.__annotations__ = {}
+        of_encoder = [one for one in fields(EncoderConfig) if one.name.startswith("encoder_")]
+        for one, default in zip(of_encoder, SIZES[size], strict=True):
+            kind.__annotations__[one.name] = one.type
+            setattr(kind, one.name, field(default=default, metadata=one.metadata))
+        return kind
+
+    return change

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_task
 from vtlm_fairseq.loading import CheckedHub
-from vtlm_fairseq.models.config import EncoderConfig
+from vtlm_fairseq.models.config import EncoderConfig, sized
 from vtlm_fairseq.models.decoder import CaptionDecoder
 from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.embeddings import initialise
@@ -39,23 +39,15 @@ class MultimodalTransformerConfig(EncoderConfig):
 
 
 @dataclass
+@sized("base")
 class MultimodalTransformerBaseConfig(MultimodalTransformerConfig):
     """``multimodal_transformer_base``: 768/3072/12/12."""
 
-    encoder_embed_dim: int = field(default=768, metadata={"help": "width d"})
-    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the encoder's feed-forward layers"})
-    encoder_layers: int = field(default=12, metadata={"help": "encoder layers"})
-    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads of an encoder layer"})
-
 
 @dataclass
+@sized("tiny")
 class MultimodalTransformerTinyConfig(MultimodalTransformerConfig):
     """``multimodal_transformer_tiny``: 32/64/2/4, for tests."""
-
-    encoder_embed_dim: int = field(default=32, metadata={"help": "width d"})
-    encoder_ffn_embed_dim: int = field(default=64, metadata={"help": "width of the encoder's feed-forward layers"})
-    encoder_layers: int = field(default=2, metadata={"help": "encoder layers"})
-    encoder_attention_heads: int = field(default=4, metadata={"help": "attention heads of an encoder layer"})
 
 
 @register_model("multimodal_transformer", dataclass=MultimodalTransformerConfig)

@@ -1,6 +1,6 @@
 """Pre-training model: the multimodal encoder with a word head and a region head (paper, sections 2.1 to 2.3)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_task
 from vtlm_fairseq.loading import CheckedHub
-from vtlm_fairseq.models.config import EncoderConfig
+from vtlm_fairseq.models.config import EncoderConfig, sized
 from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.embeddings import initialise
 from vtlm_fairseq.models.encoder import MultimodalEncoder
@@ -21,23 +21,15 @@ class VTLMConfig(EncoderConfig):
 
 
 @dataclass
+@sized("base")
 class VTLMBaseConfig(VTLMConfig):
     """``vtlm_base``: 768/3072/12/12."""
 
-    encoder_embed_dim: int = field(default=768, metadata={"help": "width d"})
-    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the encoder's feed-forward layers"})
-    encoder_layers: int = field(default=12, metadata={"help": "encoder layers"})
-    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads of an encoder layer"})
-
 
 @dataclass
+@sized("tiny")
 class VTLMTinyConfig(VTLMConfig):
     """``vtlm_tiny``: 32/64/2/4, for tests."""
-
-    encoder_embed_dim: int = field(default=32, metadata={"help": "width d"})
-    encoder_ffn_embed_dim: int = field(default=64, metadata={"help": "width of the encoder's feed-forward layers"})
-    encoder_layers: int = field(default=2, metadata={"help": "encoder layers"})
-    encoder_attention_heads: int = field(default=4, metadata={"help": "attention heads of an encoder layer"})
 
 
 @register_model("vtlm", dataclass=VTLMConfig)

@@ -104,10 +104,6 @@ class CaptionFile:
                 )
             yield pair
 
-    def image_ids(self) -> Iterator[str]:
-        """Image id of each pair."""
-        return (pair.image for pair in self)
-
     def _read_tsv(self) -> Iterator[Pair]:
         lines = enumerate(stream_lines(self.path), start=1)
         wanted = [self._columns[name] for name in (IMAGE, *self._langs)]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
-from sacrebleu.metrics.bleu import BLEUScore
 from sacrebleu.significance import PairedTest
 
 from vtlm_fairseq.errors import VTLMError
@@ -106,16 +105,6 @@ def detokenised_measures(*, lowercase: bool) -> list[Measure]:
     ]
 
 
-def bleu_tokenised(hyps: Sequence[str], refs: Sequence[str]) -> BLEUScore:
-    """sacreBLEU's result for tokenised text as it is: `score`, `precisions`, `bp` and lengths.
-
-    Raises:
-        VTLMError: not one reference for each hypothesis, or none at all.
-    """
-    hyps, refs = TOKENISED._texts(hyps, refs)
-    return TOKENISED.build().corpus_score(hyps, [refs])
-
-
 def seed_statistics(values: Sequence[float]) -> tuple[float, float | None, float]:
     """Mean, sample standard deviation (n - 1; None for one value) and maximum over the seeds of a system.
 
@@ -138,7 +127,6 @@ class Comparison:
         p_value: how often resampling alone makes so great a difference, two-sided; 1 if there is none (sacreBLEU
             itself gives equal outputs its smallest p).
         interval: 95 % confidence interval of the system's score (lower, upper).
-        baseline_interval: that of the baseline's.
         signature: of the measure, with number of samples and seed.
     """
 
@@ -146,7 +134,6 @@ class Comparison:
     baseline: float
     p_value: float
     interval: tuple[float, float]
-    baseline_interval: tuple[float, float]
     signature: str
 
     @property
@@ -193,7 +180,6 @@ def paired_bootstrap(
         baseline=theirs.score,
         p_value=ours.p_value if ours.score != theirs.score else 1.0,
         interval=(float(ours.mean - ours.ci), float(ours.mean + ours.ci)),
-        baseline_interval=(float(theirs.mean - theirs.ci), float(theirs.mean + theirs.ci)),
         signature=str(signatures[name]),
     )
 
