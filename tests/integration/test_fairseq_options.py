@@ -1,4 +1,4 @@
-"""fairseq's own options with this package, as ``fairseq_options.yaml`` lists them; it becomes docs/options.md.
+"""fairseq's own options with this package, as ``fairseq_options.yaml`` lists them; it becomes docs/fairseq-options.md.
 
 After a change of the table: ``PYTHONPATH=.:tests python tests/integration/test_fairseq_options.py``
 """
@@ -15,13 +15,13 @@ import yaml
 from harness import ROOT, Result
 
 TABLE = yaml.safe_load((Path(__file__).parent / "fairseq_options.yaml").read_text(encoding="utf-8"))
-PAGE = ROOT / "docs" / "options.md"
+PAGE = ROOT / "docs" / "fairseq-options.md"
 BASE = ("--max-update", "8", "--dropout", "0", "--attention-dropout", "0")
 HEAD = """\
 # fairseq's options
 
 Options of fairseq-train, fairseq-generate and fairseq-interactive, and what was found when they were tried with the
-tasks of this package on a CPU. Those of this package are in the [README](../README.md#tasks-architectures-criterion).
+tasks of this package on a CPU. Those of this package are in [options.md](options.md).
 
 Written by `PYTHONPATH=.:tests python tests/integration/test_fairseq_options.py` from a table beside that test, which
 tries every row but those with a dash.
@@ -182,7 +182,7 @@ def test_every_option_of_fairseq_has_a_row():
 
 
 def page() -> str:
-    """docs/options.md."""
+    """docs/fairseq-options.md."""
     lines = [HEAD]
     for section, title in SECTIONS.items():
         lines += [
@@ -205,7 +205,7 @@ def page() -> str:
 
 
 def test_the_page_is_that_of_the_table():
-    """docs/options.md is made from the table, and the tests that it names exist."""
+    """docs/fairseq-options.md is made from the table, and the tests that it names exist."""
     assert PAGE.read_text(encoding="utf-8") == page()
     for name in set(re.findall(r"\btest_\w+\.py\b", page())):
         assert list((ROOT / "tests").rglob(name)), name
