@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import io
 import os
-import sys
 from pathlib import Path
 
 import h5py
@@ -16,14 +15,14 @@ SCRIPT = ROOT / "preprocess" / "extract_regions.py"
 # A folder with TensorFlow and torchvision (pip install --target). In the environment itself TensorFlow would be
 # imported by every start of fairseq, through tensorboard.
 FRAMEWORKS = os.environ.get("VTLM_TEST_FRAMEWORKS", "")
-sys.path.insert(0, str(ROOT / "preprocess"))
 
-detectors = importlib.import_module("detectors")
-extract_regions = importlib.import_module("extract_regions")
-extraction_parts = importlib.import_module("extraction_parts")
-images = importlib.import_module("images")
-grid = importlib.import_module("detectors.grid")
-ssd_boxes = importlib.import_module("detectors.ssd_boxes")
+detectors = importlib.import_module("vtlm_fairseq.extract.detectors")
+extract_regions = importlib.import_module("vtlm_fairseq.cli.extract")
+extraction_run = importlib.import_module("vtlm_fairseq.extract.run")
+extraction_parts = importlib.import_module("vtlm_fairseq.extract.parts")
+images = importlib.import_module("vtlm_fairseq.extract.images")
+grid = importlib.import_module("vtlm_fairseq.extract.detectors.grid")
+ssd_boxes = importlib.import_module("vtlm_fairseq.extract.detectors.ssd_boxes")
 
 
 def without(package: str) -> bool:

@@ -80,9 +80,14 @@ def numbers(record: dict) -> dict:
 
 
 class CommandLines:
-    """Runs fairseq's and our commands through one :mod:`cli_server`, on the CPU also where there is a GPU."""
+    """Runs fairseq's and our commands through one :mod:`cli_server`, on the CPU also where there is a GPU.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: where commands run unless told otherwise.
+        root: the folder that holds the package.
+    """
+
+    def __init__(self, folder: Path, root: Path = ROOT):
         self.folder = folder
         self.count = 0
         self.server = subprocess.Popen(
@@ -91,7 +96,7 @@ class CommandLines:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**environment(), "CUDA_VISIBLE_DEVICES": ""},
+            env={**environment(root), "CUDA_VISIBLE_DEVICES": ""},
         )
 
     def __call__(self, module: str, *argv, ok: bool | None = True, **options) -> Result:
@@ -199,9 +204,9 @@ def shell(*command, cwd, timeout: int = 120) -> Result:
     return Result(done.returncode, done.stdout)
 
 
-def environment() -> dict[str, str]:
-    """The environment of commands: this checkout's package, one thread."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """The environment of commands: this checkout's package (or that in ``root``), one thread."""
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 

@@ -2,21 +2,20 @@
 
 import importlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "preprocess"))
 
-entities_regions = importlib.import_module("entities_regions")
+entities_regions = importlib.import_module("vtlm_fairseq.corpora.entities_regions")
 flickr30k_entities = importlib.import_module("vtlm_fairseq.corpora.flickr30k_entities")
-multi30k = importlib.import_module("multi30k")
-oracle_features = importlib.import_module("oracle_features")
-oracle_labels = importlib.import_module("oracle_labels")
-prepare_multi30k = importlib.import_module("prepare_multi30k")
+multi30k = importlib.import_module("vtlm_fairseq.corpora.multi30k")
+oracle_features = importlib.import_module("vtlm_fairseq.corpora.oracle_features")
+oracle_labels = importlib.import_module("vtlm_fairseq.corpora.oracle_labels")
+oracle_cli = importlib.import_module("vtlm_fairseq.cli.oracle")
+prepare_cli = importlib.import_module("vtlm_fairseq.cli.prepare")
 
 DATA = Path(os.environ.get("VTLM_TEST_DATA") or "no-test-data")
 

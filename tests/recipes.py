@@ -21,7 +21,7 @@ from vtlm_fairseq.models.description import DECISIONS
 EXAMPLES = ROOT / "examples"
 sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "multi30k"), str(EXAMPLES / "conceptual_captions")]
 
-RECIPES = {path.stem: path for path in sorted(EXAMPLES.glob("*/*.yaml"))}
+RECIPES = {path.stem: path for path in sorted((ROOT / "vtlm_fairseq/recipes").glob("*.yaml"))}
 FILLED = {("model", "source_lang"), ("model", "target_lang")}
 """What fairseq-train copies from the task's options and the task sets before it builds a model."""
 

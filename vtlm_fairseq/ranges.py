@@ -80,7 +80,10 @@ MODEL = {
 }  # fmt: skip
 """Of both models."""
 
-SCRIPTS = {"seed": SEED, "block": COUNT, "bpe_sample": COUNT}
+SCRIPTS = {
+    "seed": SEED, "block": COUNT, "bpe_sample": COUNT, "max_regions": COUNT, "num_shards": COUNT, "part_size": COUNT,
+    "workers": FROM_ZERO,
+}  # fmt: skip
 """Of commands of this package alone."""
 
 CRITERION = {"label_smoothing": SHARE, "mrc_weight": NOT_NEGATIVE, "rdrop_alpha": NOT_NEGATIVE}

@@ -63,9 +63,9 @@ def test_relative_paths_and_several_seeds_in_one_call(run, corpus, vtlm, tmp_pat
     shutil.copytree(corpus.data, tmp_path / "data")
     shutil.copytree(corpus.regions, tmp_path / "regions")
     shutil.copy(vtlm, tmp_path / "start.pt")
-    path = RECIPES["vtlm_mmt"]
-    argv = ["--config-dir", path.parent, "--config-name", path.stem, *SMALL, f"common.user_dir={USER_DIR}",
-            "task.data=data", "task.regions=regions", "model.pretrained=start.pt"]  # fmt: skip
+    argv = ["--config-dir", ROOT / "examples/multi30k", "--config-name", "vtlm_mmt", *SMALL,
+            f"common.user_dir={USER_DIR}", "task.data=data", "task.regions=regions",
+            "model.pretrained=start.pt"]  # fmt: skip
     folders = ("checkpoint.save_dir=several/${common.seed}", "checkpoint.save_dir=one/${common.seed}")
     run("fairseq_cli.hydra_train", "--multirun", *argv, "common.seed=1,2", folders[0], cwd=tmp_path)
     run("fairseq_cli.hydra_train", *argv, "common.seed=2", folders[1], cwd=tmp_path)

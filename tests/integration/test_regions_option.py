@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from preparation import prepare_multi30k  # noqa: F401  (puts the scripts beside it on the path)
 
 from harness import TRAINING, USER_DIR, Result, write_lines
 from stores import fault, make_store
@@ -125,7 +124,7 @@ def test_refused_by_each(commands, wrong, corpus, mmt, kind, monkeypatch, tmp_pa
         argvs[f"vtlm-regions {name}"] = ["vtlm_fairseq.cli.regions", name, regions, *more.get(name, [])]
     captions = write_lines(tmp_path / "captions.tsv", ["a\tu\ta b\tc d"] * 3)
     prepare = ["--train", captions, "--valid", captions, "--vocab-size", "9", "--out", tmp_path / "bin"]
-    argvs["prepare"] = ["prepare_captions", *prepare, "--regions", regions]
+    argvs["prepare"] = ["vtlm_fairseq.cli.prepare", "captions", *prepare, "--regions", regions]
     for name, (module, *argv) in argvs.items():
         monkeypatch.setattr(sys, "argv", [name, *map(str, argv)])
         imported = importlib.import_module(module)

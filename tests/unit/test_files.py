@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from extraction import extract_regions, write_grids
-from preparation import prepare_multi30k
+from preparation import prepare_cli
 
 from harness import write_lines
 from stores import make_store
@@ -259,7 +259,7 @@ def test_two_runs_into_one_folder(work, another):
     out = work.out / "bin"
     argv = prepared(out, work.inputs)
     process = another(out)
-    line = fails(prepare_multi30k.main, argv)
+    line = fails(prepare_cli.main, ["multi30k", *argv])
     assert str(out) in line and str(process.pid) in line and not out.exists()
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -269,7 +269,7 @@ def test_two_runs_into_one_folder(work, another):
         folder.mkdir()
         (folder / "x").write_text(SECRET)
     (ours / files.MARKER).touch()
-    prepare_multi30k.main(argv)
+    prepare_cli.main(["multi30k", *argv])
     assert TextPipeline.load(out).bpe == "sentencepiece" and not (out / files.MARKER).exists()
     assert [(folder / "x").read_text() for folder in foreign] == [SECRET] * 3
     assert sorted(work.out.iterdir()) == sorted([out, *foreign])
@@ -289,7 +289,7 @@ def test_parts_of_something_else(work):
 
 def test_lines_begun_by_something_else(work):
     """FILE.partial of others is not emptied by translate_captions.py."""
-    import translate_captions
+    from vtlm_fairseq.corpora import translate_captions
 
     path = work.out / "cc.tsv"
     (work.out / "cc.tsv.partial").write_text(SECRET)

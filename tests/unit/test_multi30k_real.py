@@ -6,7 +6,7 @@ import json
 import pytest
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
-from preparation import DATA, multi30k, needs_data, prepare_multi30k, read_lines, write
+from preparation import DATA, multi30k, needs_data, prepare_cli, read_lines, write
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
@@ -40,7 +40,7 @@ def test_reproduces_the_tokenised_files_through_the_binarised_data(tmp_path):
             write(tmp_path / "in" / name, (DATA / "multi30k" / folder / name).read_bytes().decode("utf-8"))
     out = tmp_path / "out"
     places = ["--raw", str(tmp_path / "in"), "--image-splits", str(tmp_path / "in"), "--out", str(out)]
-    prepare_multi30k.main([*places, "--vocab-size", "2000", "--any-counts"])
+    prepare_cli.main(["multi30k", *places, "--vocab-size", "2000", "--any-counts"])
     for split in ("val", *TESTS):
         name = "valid" if split == "val" else split
         for lang in ("en", "de"):
@@ -89,7 +89,7 @@ def arguments(raw, out: str, *more: str) -> list[str]:
 
 
 def test_what_is_written(raw):
-    prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+    prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
     out = raw / "out"
     data = [
         f"{s}.en-de.{lang}.{e}"
@@ -116,20 +116,20 @@ def test_what_is_written(raw):
 
     # fine-tuning data with the same vocabulary
     more = ["--bpe-model", str(out / "bpe.model"), "--dict", str(out / "dict.en.txt")]
-    prepare_multi30k.main(arguments(raw, "again", *more))
+    prepare_cli.main(["multi30k", *arguments(raw, "again", *more)])
     for name in [n for n in data if n.endswith("bin")] + ["bpe.model", "dict.en.txt"]:
         assert (raw / "again" / name).read_bytes() == (out / name).read_bytes(), name
 
     # that vocabulary was learnt from lower-cased text
     with pytest.raises(SystemExit, match="--keep-case"):
-        prepare_multi30k.main(arguments(raw, "cased", "--keep-case", *more))
+        prepare_cli.main(["multi30k", *arguments(raw, "cased", "--keep-case", *more)])
     assert not (raw / "cased").exists() and not (raw / "cased.tmp").exists()
 
 
 def test_subword_nmt_codes_cased_and_without_accents(raw):
     write(raw / "codes", "#version: 0.2\nM a\nMa n\nMan n</w>\n")
     more = ["--bpe-model", str(raw / "codes"), "--keep-case", "--strip-accents", "--no-escape", "--workers", "2"]
-    prepare_multi30k.main(arguments(raw, "out", *more))
+    prepare_cli.main(["multi30k", *arguments(raw, "out", *more)])
     out = raw / "out"
     assert read_lines(out / "references/valid.de")[1] == "Zwei Manner ."
     assert read_lines(out / "references/valid.en")[0] == "A man 's dog ."
@@ -141,7 +141,7 @@ def test_subword_nmt_codes_cased_and_without_accents(raw):
     # a dictionary of another vocabulary
     write(raw / "dict.txt", "x 1\n")
     with pytest.raises(SystemExit, match=r"dict.txt: does not know .*--dict"):
-        prepare_multi30k.main(arguments(raw, "foreign", *more, "--dict", str(raw / "dict.txt")))
+        prepare_cli.main(["multi30k", *arguments(raw, "foreign", *more, "--dict", str(raw / "dict.txt"))])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_faults_are_one_line(raw, path, text, message):
         write(raw / "raw/test_2018_flickr.de", text)
         message = "test_2018_flickr.txt: no such file.*--image-splits"
     with pytest.raises(SystemExit, match=message) as error:
-        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+        prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
     assert "\n" not in str(error.value)
     assert not (raw / "out.tmp").exists()
 
@@ -168,34 +168,34 @@ def test_faults_are_one_line(raw, path, text, message):
 def test_counts_are_checked_unless_told_not_to(raw):
     whole = [a for a in arguments(raw, "out", "--vocab-size", "60") if a != "--any-counts"]
     with pytest.raises(SystemExit, match=r"train.en: 5 lines, Multi30k's train has 29000.*--any-counts"):
-        prepare_multi30k.main(whole)
+        prepare_cli.main(["multi30k", *whole])
 
 
 def test_unreadable_text(raw):
     (raw / "raw/val.de").write_bytes(b"gut\nschl\xe4cht\n")
     with pytest.raises(SystemExit, match=r"val.de line 2: not UTF-8"):
-        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+        prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
     (raw / "raw/train.de.gz").write_bytes(b"\x1f\x8bno")
     with pytest.raises(SystemExit, match=r"train.de.gz: cannot be read"):
-        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+        prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
     (raw / "raw/train.de.gz").unlink()
     with pytest.raises(SystemExit, match=r"train.de: no such file, nor train.de.gz; see --raw"):
-        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+        prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
 
 
 def test_options_and_files_that_do_not_fit(raw, capsys):
     codes = ("--bpe-model", str(write(raw / "codes", "d o 12\n")))
     with pytest.raises(SystemExit, match="none.txt.*--dict"):
-        prepare_multi30k.main(arguments(raw, "out", *codes, "--dict", str(raw / "none.txt")))
+        prepare_cli.main(["multi30k", *arguments(raw, "out", *codes, "--dict", str(raw / "none.txt"))])
     with pytest.raises(SystemExit):
-        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60", "--dict", "d"))
+        prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60", "--dict", "d")])
     assert "--bpe-model" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="codes/out"):
-        prepare_multi30k.main(arguments(raw, "codes/out", "--vocab-size", "60"))
+        prepare_cli.main(["multi30k", *arguments(raw, "codes/out", "--vocab-size", "60")])
     for name in ("raw/val.en", "raw/val.de", "splits/val.txt"):
         write(raw / name, "")
     with pytest.raises(SystemExit, match="valid.*--raw"):
-        prepare_multi30k.main(arguments(raw, "out", "--vocab-size", "60"))
+        prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
     pipeline = TextPipeline("en", "de")
     options = {"vocab_size": 9, "bpe_model": None, "dictionary": None, "workers": 1}
     for call, named in (

@@ -25,8 +25,8 @@ from vtlm_fairseq.terminal import BROKEN_PIPE, command_line, get_logger, say, wr
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2066\u2028b\x7f"
 SHOWN = "a\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202egpj.exe\\u2066\\u2028b\\x7f"
-COMMANDS = [f"vtlm_fairseq.cli.{name}" for name in ("regions", "translate", "convert", "score", "probe", "report")]
-COMMANDS += ["extract_regions", "prepare_captions", "prepare_multi30k", "entities_regions", "translate_captions"]
+NAMES = ("regions", "translate", "convert", "score", "probe", "report", "extract", "prepare", "oracle")
+COMMANDS = [f"vtlm_fairseq.cli.{name}" for name in NAMES]
 
 
 def stream(kind: str, number: int, log: Path) -> None:

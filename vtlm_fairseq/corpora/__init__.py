@@ -1,1 +1,1 @@
-"""Public corpora."""
+"""Public corpora: their captions to data for training, and oracle regions."""

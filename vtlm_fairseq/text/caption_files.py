@@ -12,6 +12,8 @@ from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.names import is_text
 
 FORMATS = ("auto", "tsv", "jsonl", "lines")
+COLUMNS = "image=1,en=3,de=4"
+"""The paper's Conceptual Captions: image, URL, English, German."""
 IMAGE = "image"
 MAX_LINE_BYTES = 1 << 24
 """Of a line: a small compressed file may hold one that fills the memory."""

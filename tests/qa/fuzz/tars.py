@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import paths  # noqa: F401
 from fuzzing import Case, main
-from images import list_images
 from mutations import damage, word
 
+from vtlm_fairseq.extract.images import list_images
 from vtlm_fairseq.regions.image_reading import IMAGE_SUFFIXES, UnreadableImageError, decode_image
 
 NAMES = (

@@ -12,6 +12,7 @@ from preparation import (
     entities_regions,
     flickr30k_entities,
     needs_data,
+    oracle_cli,
     oracle_features,
     oracle_labels,
     write,
@@ -78,7 +79,7 @@ def options(tiny, out: str, *more: str) -> list[str]:
 
 def build(tiny, out: str, *more: str) -> dict[str, dict[str, np.ndarray]]:
     """Arrays of each store that the script writes."""
-    entities_regions.main(options(tiny, out, *more))
+    oracle_cli.main(options(tiny, out, *more))
     return {path.stem: arrays(path) for path in sorted((tiny / out).glob("*.h5"))}
 
 
@@ -224,13 +225,13 @@ def test_controls_and_attributes(tiny):
         assert (no_boxes[split]["boxes"] == [0, 0, 1, 1]).all()
         assert_equal(noisy[split], mute[split], but=("features",))
         # what is left of the signal when the noise alone is taken away
-        scale = np.sqrt(1 + entities_regions.NOISE**2)
+        scale = np.sqrt(1 + oracle_features.NOISE**2)
         left = (noisy[split]["features"].astype(float) - mute[split]["features"].astype(float)) * scale
         np.testing.assert_allclose(left, stores[split]["features"], atol=0.05)
     with h5py.File(tiny / "mute" / "valid.h5") as file:
         attributes = dict(file.attrs)
     assert (attributes["oracle"], attributes["seed"], attributes["signal"], attributes["no_boxes"]) == (1, 1, 0.0, 0)
-    assert attributes["noise"] == entities_regions.NOISE and "Flickr30k Entities" in attributes["source"]
+    assert attributes["noise"] == oracle_features.NOISE and "Flickr30k Entities" in attributes["source"]
     with h5py.File(tiny / "out" / "train.h5") as file:
         assert file.attrs["nearest_prototype_accuracy_valid"] == 1.0
 
@@ -297,7 +298,7 @@ def test_faults_are_one_line(tiny, path, text, message):
     write(tiny / path, text)
     more = ("--translated-captions", str(tiny / "marks.tsv")) if path == "marks.tsv" else ()
     with pytest.raises(SystemExit, match=message) as error:
-        entities_regions.main(options(tiny, "out", *more))
+        oracle_cli.main(options(tiny, "out", *more))
     assert "\n" not in str(error.value)
     assert not (tiny / "out" / "train.h5").exists()
 
@@ -336,7 +337,7 @@ def test_files_that_are_not_of_entities(tmp_path):
 )
 def test_bad_options(tiny, more, message):
     with pytest.raises(SystemExit, match=message):
-        entities_regions.main(options(tiny, "out", *more))
+        oracle_cli.main(options(tiny, "out", *more))
 
 
 # ---- real data
@@ -381,13 +382,13 @@ def test_labels_agree_with_the_reference(corpus, split, boxes):
 @needs_data
 def test_default_noise_leaves_seventy_percent(corpus):
     images = [(item.image.image_id, item.boxes) for item in corpus.labelled("val")]
-    make = oracle_features.OracleFeatures(corpus.classes, feature_dim=1536, seed=1, noise=entities_regions.NOISE)
+    make = oracle_features.OracleFeatures(corpus.classes, feature_dim=1536, seed=1, noise=oracle_features.NOISE)
     assert oracle_features.accuracy(make, images) == pytest.approx(0.70, abs=0.01)
 
 
 def test_either_raw_or_translated_captions_is_needed(tiny):
     without = [o for o in options(tiny, "out") if o not in ("--raw", str(tiny / "raw"))]
     with pytest.raises(SystemExit) as error:
-        entities_regions.parse_arguments(without)
+        oracle_cli.main(without)
     assert error.value.code == 2
-    assert entities_regions.parse_arguments(options(tiny, "out")).signal == 1.0
+    assert oracle_cli.build_parser().parse_args(options(tiny, "out")).signal == 1.0

@@ -45,6 +45,34 @@ def test_packages_that_are_missing_or_half_installed(here, monkeypatch):
     assert "'vtlm-fairseq[y]'" in message
 
 
+OWN = """
+import numpy as np
+from detectors import Detector, grid
+from detectors.base import Detection, register_detector
+from images import ImageFile
+
+
+@register_detector("own")
+class Own(Detector):
+    def open(self, files):
+        assert type(files[0]) is ImageFile
+        self.feature_dim, self.class_names, self.description = 1, ["all"], "own"
+
+    def detect(self, inputs):
+        box = np.array([[0, 0, 1, 1]])
+        return [Detection(np.ones((1, 1)), box, np.zeros(1, int), np.ones(1)) for _ in inputs]
+"""
+
+
+def test_a_file_of_ones_own(here, monkeypatch):
+    """`--detector-file` may import `detectors` and `images` by these short names, and gets the very same classes."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("own.py").write_text(OWN)
+    assert extract("own", "--detector-file", "own.py") == 0
+    assert RegionStore(["s.h5"]).class_names == ["all"]
+    assert sys.modules["own"].grid is detectors.grid and sys.modules["own"].Detector is detectors.Detector
+
+
 # ---- LiteRT
 
 

@@ -223,7 +223,7 @@ def test_options(grids, tmp_path, monkeypatch, capsys):
     for option, value in (("--batch-size", 0), ("--part-size", 0), ("--workers", -1)):
         with pytest.raises(SystemExit, match="2"):
             extract(grids, out, option, value)
-        assert f"{option} must" in capsys.readouterr().err
+        assert f"argument {option}: " in capsys.readouterr().err
     for path in grids.iterdir():
         path.write_bytes(b"text")
     assert "img0009.npy" in ends_with(extract, grids, out)  # no file can be read

@@ -9,7 +9,7 @@ import pytest
 import torch
 from extraction import encoded
 from PIL import Image
-from preparation import annotation, entities_regions, prepare_multi30k, write
+from preparation import annotation, oracle_cli, prepare_cli, write
 from region_sources import coco, convert, fails
 
 from originals import random_original
@@ -86,7 +86,7 @@ def test_names_in_text_json(tmp_path, name):
 
 def test_languages_and_splits_of_options(tmp_path):
     argv = ["--raw", str(tmp_path), "--image-splits", str(tmp_path), "--vocab-size", "9", "-s", "../en"]
-    assert "../en" in ends_with(prepare_multi30k.main, [*argv, "--out", str(tmp_path / "out")])
+    assert "../en" in ends_with(prepare_cli.main, ["multi30k", *argv, "--out", str(tmp_path / "out")])
     make_store(tmp_path / "secret.h5")
     (tmp_path / "regions").mkdir()
     assert "'../secret'" in fault(store_files, str(tmp_path / "regions"), "../secret")
@@ -102,11 +102,11 @@ def test_splits_and_images_of_oracle_regions(tmp_path):
     """The split is the name of the store that is written; the image that of the files that are read."""
     write(tmp_path / "x.txt", "1.jpg\n")
     argv = ["--entities", str(tmp_path), "--raw", str(tmp_path), "--image-splits", str(tmp_path / "lists")]
-    message = ends_with(entities_regions.main, [*argv, "--splits", "../x", "--out", str(tmp_path / "out")])
+    message = ends_with(oracle_cli.main, [*argv, "--splits", "../x", "--out", str(tmp_path / "out")])
     assert "--splits" in message and files_of(tmp_path) == ["x.txt"]
     for name in ("..", "a\0b", "\x1b[2J.jpg"):
         write(tmp_path / "lists" / "train.txt", f"{name}\n")
-        message = ends_with(entities_regions.main, [*argv, "--splits", "train", "--out", str(tmp_path / "out")])
+        message = ends_with(oracle_cli.main, [*argv, "--splits", "train", "--out", str(tmp_path / "out")])
         assert "train.txt line 1" in message
 
 

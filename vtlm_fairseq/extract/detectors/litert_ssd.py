@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from images import ImageFile
 
-from detectors.base import Detection, Detector, import_package, need_model, register_detector
-from detectors.ssd_boxes import decode_boxes, make_anchors, pool_cells, suppress
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.detectors.base import Detection, Detector, import_package, need_model, register_detector
+from vtlm_fairseq.extract.detectors.ssd_boxes import decode_boxes, make_anchors, pool_cells, suppress
+from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import UnreadableImageError, decode_image
 
 MODEL_FILE, LABELS_FILE = "ssd_mobilenetv2_oidv4_fp16.tflite", "labels.txt"  # as fetch_ssd.sh names them

@@ -11,12 +11,15 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from oracle_labels import LabelledBox
 
 from vtlm_fairseq.corpora.flickr30k_entities import COLOURS
+from vtlm_fairseq.corpora.oracle_labels import LabelledBox
 from vtlm_fairseq.errors import VTLMError
 
 TARGET_ACCURACY = 0.70
+
+NOISE = 10.7
+"""Found by `--calibrate` (seed 1, 1536 dimensions): 70 % of the validation labels are read right."""
 
 
 def draw(dimension: int, *key: object) -> np.ndarray:

@@ -17,9 +17,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from images import ImageFile
-
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.files import MARKER, cannot_be_written, check_writable, locked, mark_folder, remove_folder, write_text
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.regions.merge import copy_regions

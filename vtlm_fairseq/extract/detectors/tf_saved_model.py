@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from images import ImageFile
 
-from detectors.base import (
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.detectors.base import (
     Detection,
     Detector,
     import_package,
@@ -20,7 +20,7 @@ from detectors.base import (
     numbered_classes,
     register_detector,
 )
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
 _CLASSES = 601  # Open Images V4

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from images import ImageFile
 
-from detectors.base import Detection, Detector, register_detector
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.detectors.base import Detection, Detector, register_detector
+from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from images import ImageFile
 
-from detectors.base import (
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.detectors.base import (
     Detection,
     Detector,
     import_package,
@@ -16,8 +16,11 @@ from detectors.base import (
     numbered_classes,
     register_detector,
 )
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
+
+if TYPE_CHECKING:
+    import torch
 
 _CLASS_ROWS = "roi_heads.box_predictor.cls_score.weight"
 
@@ -35,6 +38,8 @@ class TorchvisionBoxes(Detector):
 
     def open(self, files: Sequence[ImageFile]) -> None:
         """Build the model and load its weights."""
+        import torch
+
         name = need_model(self.options, detector="torchvision", what="a model name such as fasterrcnn_resnet50_fpn_v2")
         detection = import_package("torchvision.models.detection", extra="torchvision", detector="torchvision")
         models = import_package("torchvision.models", extra="torchvision", detector="torchvision")
@@ -66,6 +71,8 @@ class TorchvisionBoxes(Detector):
         self.description = f"torchvision {name} {source}"
 
     def _with_own_weights(self, models, name: str) -> torch.nn.Module:
+        import torch
+
         path = self.options.weights
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -81,29 +88,31 @@ class TorchvisionBoxes(Detector):
             raise VTLMError(f"--weights {path}: do not fit --model {name} ({error})") from None
         return model
 
-    @torch.inference_mode()
     def detect(self, inputs: list[np.ndarray]) -> list[Detection | UnreadableImageError]:
         """Regions of each image; torchvision resizes the images and pads them to one batch."""
-        tensors = [torch.tensor(pixels, device=self.options.device).permute(2, 0, 1) / 255 for pixels in inputs]
-        images, _ = self._model.transform(tensors)
-        maps = self._model.backbone(images.tensors)
-        maps = {"0": maps} if isinstance(maps, torch.Tensor) else maps
-        proposals, _ = self._model.rpn(images, maps)
-        heads = self._model.roi_heads
-        found, _ = heads(maps, proposals, images.image_sizes)
-        boxes = [regions["boxes"] for regions in found]
-        features = heads.box_head(heads.box_roi_pool(maps, boxes, images.image_sizes))
-        return [
-            Detection(
-                part.float().cpu().numpy(),
-                _relative(regions["boxes"], size),
-                regions["labels"].cpu().numpy() - 1,  # 0 is the background
-                regions["scores"].float().cpu().numpy(),
-            )
-            for part, regions, size in zip(
-                features.split([len(b) for b in boxes]), found, images.image_sizes, strict=True
-            )
-        ]
+        import torch
+
+        with torch.inference_mode():
+            tensors = [torch.tensor(pixels, device=self.options.device).permute(2, 0, 1) / 255 for pixels in inputs]
+            images, _ = self._model.transform(tensors)
+            maps = self._model.backbone(images.tensors)
+            maps = {"0": maps} if isinstance(maps, torch.Tensor) else maps
+            proposals, _ = self._model.rpn(images, maps)
+            heads = self._model.roi_heads
+            found, _ = heads(maps, proposals, images.image_sizes)
+            boxes = [regions["boxes"] for regions in found]
+            features = heads.box_head(heads.box_roi_pool(maps, boxes, images.image_sizes))
+            return [
+                Detection(
+                    part.float().cpu().numpy(),
+                    _relative(regions["boxes"], size),
+                    regions["labels"].cpu().numpy() - 1,  # 0 is the background
+                    regions["scores"].float().cpu().numpy(),
+                )
+                for part, regions, size in zip(
+                    features.split([len(b) for b in boxes]), found, images.image_sizes, strict=True
+                )
+            ]
 
 
 def _relative(boxes: torch.Tensor, size: tuple[int, int]) -> np.ndarray:

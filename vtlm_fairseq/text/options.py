@@ -36,7 +36,7 @@ def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None,
 
 def check_vocabulary(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """End the command where `--dict` is given without the BPE model that it belongs to."""
-    if arguments.dict is not None and arguments.bpe_model is None:
+    if getattr(arguments, "dict", None) is not None and arguments.bpe_model is None:
         parser.error("--dict belongs to an existing BPE model: give --bpe-model too")
 
 

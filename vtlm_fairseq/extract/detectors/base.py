@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-from images import ImageFile
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import IMAGE_SUFFIXES, UnreadableImageError, decode_image, require_pillow
 
 

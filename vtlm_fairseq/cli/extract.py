@@ -1,0 +1,69 @@
+"""``vtlm-extract``: photos to a region store, by a detector.
+
+Killed at any moment, the same command goes on from where it was. Images that cannot be read are listed in
+STORE.errors.tsv (id, path, reason between tabs), and the exit status is 3; 1 is a fault that stopped the run.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vtlm_fairseq.extract.detectors import list_detectors
+from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
+from vtlm_fairseq.terminal import command_line
+
+
+@command_line()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 3 where some images could not be read.
+
+    Raises:
+        SystemExit: with one line, for a fault of input or options.
+    """
+    args = build_parser().parse_args(argv)
+    from vtlm_fairseq.extract.run import run
+
+    return run(args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``vtlm-extract``."""
+    parser = argparse.ArgumentParser(
+        prog="vtlm-extract", description="Extract regions from images with a detector: photos to a region store."
+    )
+    add = parser.add_argument
+    add(
+        "--images",
+        required=True,
+        help="a folder (read recursively; the id is the file name without ending), a text file with a line PATH or "
+        "ID<TAB>PATH an image, or tar files in webdataset's layout ('shards/*.tar'; the id is the key)",
+    )
+    add("--detector", required=True, help="one of " + ", ".join(list_detectors()) + ", or one of --detector-file")
+    add("--detector-file", metavar="FILE.py", help="Python file with a detector of your own")
+    add("--out", required=True, metavar="STORE", help="region store to make, e.g. regions/train.h5")
+    add("--overwrite", action="store_true", help="replace --out, and parts of an earlier extraction to it")
+    _add_number(parser, "--max-regions", 36, "keep the N most confident")
+    add("--dtype", choices=("float16", "float32"), default="float16", help="of the features; default: %(default)s")
+    add = parser.add_argument_group("detector (those that it has no use for are refused)").add_argument
+    add("--model", help="file, folder or name of its model")
+    add("--weights", metavar="FILE", help="weights of your own")
+    add("--class-names", metavar="FILE", help="names of its classes, one a line, without background")
+    add("--min-score", type=float, metavar="S", help="drop regions below this confidence (default: 0)")
+    add("--device", help="cpu, cuda or cuda:N (default: cpu)")
+    add("--threads", type=int, metavar="N", help="threads of the detector on the CPU (default: 1)")
+    work = parser.add_argument_group("work")
+    _add_number(work, "--batch-size", 8, "images a batch")
+    _add_number(work, "--workers", 2, "processes that read images")
+    _add_number(work, "--num-shards", 1, "share the images among N runs, each with its own --out")
+    work.add_argument("--shard-id", type=int, default=0, metavar="I", help="which of them this is, from 0")
+    _add_number(work, "--part-size", 500, "images between two savings; a killed run loses at most so many")
+    return parser
+
+
+def _add_number(group, option: str, default: int, text: str) -> None:
+    read = within(option.removeprefix("--").replace("-", "_"), DATASET | SCRIPTS)
+    group.add_argument(option, type=read, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

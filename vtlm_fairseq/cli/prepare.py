@@ -1,0 +1,118 @@
+"""``vtlm-prepare``: captions to binarised data with image ids; a sub-command for each kind of captions."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
+from vtlm_fairseq.terminal import command_line
+from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
+from vtlm_fairseq.text.options import add_text_options, check_vocabulary
+
+
+@command_line()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Raises:
+        SystemExit: with one line, for a fault of input or options.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_vocabulary(parser, args)
+    importlib.import_module(f"vtlm_fairseq.corpora.{args.module}").run(args)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``vtlm-prepare``; ``module`` is the one of `vtlm_fairseq.corpora` whose ``run`` does the work."""
+    parser = argparse.ArgumentParser(prog="vtlm-prepare", description="Prepare captions for training.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module, add_options, description in (
+        ("captions", "captions", _add_captions, "parallel captions: words, BPE, binarised data, image ids"),
+        ("multi30k", "multi30k", _add_multi30k, "Multi30k task 1: words, BPE, binarised data, image ids"),
+        ("translate", "translate_captions", _add_translate, "captions of one language: a translation for each line"),
+    ):
+        command = commands.add_parser(name, help=description, description=f"Prepare {description}.")
+        add_options(command)
+        command.set_defaults(module=module)
+    return parser
+
+
+def _add_captions(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "FILE is a .tsv or .jsonl file, plain or .gz, or the common beginning of line files FILE.en, FILE.de "
+        "and FILE.images (the ids)."
+    )
+    add = parser.add_argument
+    add("--train", metavar="FILE", required=True, help="captions to train on")
+    valid = parser.add_mutually_exclusive_group(required=True)
+    valid.add_argument("--valid", metavar="FILE", help="captions to validate on")
+    valid.add_argument(
+        "--valid-size",
+        type=int,
+        metavar="N",
+        help="take N images with all their captions out of --train, those with the smallest hashes of their ids",
+    )
+    add("--test", metavar="NAME=FILE", action="append", default=[], help="a test set (repeatable)")
+    add("--format", choices=FORMATS, default="auto", help="default: by the files' names")
+    add(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        help="where image and languages stand: in TSV a number from 1 or a name of the first line, in JSON lines a key "
+        f"(default: {COLUMNS}; in JSON lines image, en, de)",
+    )
+    add(
+        "--image-map",
+        metavar="FILE",
+        help="lines of: what the captions call the image (its URL, say) TAB image id; pairs without a line are dropped",
+    )
+    add("--strip-extension", action="store_true", help="image ids without .jpg, .png, ...")
+    add("--regions", metavar="STORE", help="store file, or folder of {split}.h5: drop pairs whose image has no regions")
+    add("--max-tokens", type=int, default=100, help="BPE pieces a side in train and valid (default: %(default)s)")
+    add("--min-tokens", type=int, default=1, help="as --max-tokens, at least (default: %(default)s)")
+    add(
+        "--bpe-sample",
+        type=within("bpe_sample", SCRIPTS),
+        default=2_000_000,
+        metavar="N",
+        help="learn BPE from N sentences at most, both sides together (default: %(default)s)",
+    )
+    add_text_options(parser, vocab_size=50_000, workers=len(os.sched_getaffinity(0)))
+
+
+def _add_multi30k(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw", type=Path, required=True, help="folder of {split}.{lang}, plain or .gz")
+    parser.add_argument("--image-splits", type=Path, required=True, help="folder of {split}.txt, an image a line")
+    parser.add_argument("--any-counts", action="store_true", help="accept other line counts than Multi30k's")
+    add_text_options(parser, vocab_size=None, workers=1)
+
+
+def _add_translate(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "The model is one of fairseq's own translation models, text only; a killed run is continued."
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="folder of the model, its dictionaries and BPE codes")
+    add(
+        "--checkpoint",
+        default="model.pt",
+        help="file in that folder, or a.pt:b.pt for an ensemble (default: %(default)s)",
+    )
+    add("--source-lang", "-s", default="en", help="default: %(default)s")
+    add("--target-lang", "-t", default="de", help="default: %(default)s")
+    add("--bpe-model", type=Path, help="default: the BPE file in the folder; none there: words")
+    add("--tokenizer", choices=("moses", "space"), default="moses", help="of the model's training data (%(default)s)")
+    add("--input", required=True, help="text, a sentence a line, or with --column TSV; plain or .gz")
+    add("--column", type=int, metavar="N", help="the sentence is column N, from 1, between tabs")
+    add("--append", action="store_true", help="write the input line, a tab, and the translation")
+    add("--out", type=Path, required=True, help="file to make")
+    add("--beam", type=within("beam"), default=5, help="default: %(default)s")
+    add("--max-tokens", type=within("max_tokens", DATASET), default=8000, help="source tokens at once (%(default)s)")
+    add("--block", type=within("block", SCRIPTS), default=4096, help="lines between two writes (default: %(default)s)")
+    add("--cpu", action="store_true", help="do not use a GPU")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

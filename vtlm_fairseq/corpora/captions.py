@@ -1,0 +1,144 @@
+"""Parallel captions for fairseq: words, BPE, binarised data, image ids.
+
+Captions come as TSV (by default image, URL, English, German), as JSON lines (keys image, en, de), or as line files
+PREFIX.en, PREFIX.de and PREFIX.images. Pairs that are too long, or whose image has no regions, are left out of train
+and valid; `dropped.tsv` lists them. For fine-tuning, reuse the pre-training's vocabulary: `--bpe-model PRE/bpe.model
+--dict PRE/dict.en.txt`. The folder is made whole or not at all, in constant memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import new_folder
+from vtlm_fairseq.files.names import name_fault
+from vtlm_fairseq.regions.resolve import store_files
+from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.caption_files import COLUMNS, CaptionFile, Pair
+from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, KnownIds, region_counts, strip_extension
+from vtlm_fairseq.text.options import make_pipeline
+from vtlm_fairseq.text.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
+
+
+class Captions:
+    """The captions that the options name, as pairs of each split.
+
+    Raises:
+        VTLMError: a file or option that does not fit.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, dropped: DroppedPairs) -> None:
+        self._arguments, self._dropped = arguments, dropped
+        self._map = ImageMap(arguments.image_map) if arguments.image_map is not None else None
+        self._known: dict[tuple[str, ...], KnownIds] = {}
+        files = {"train": self._open(arguments.train, "--train")}
+        if arguments.valid is not None:
+            files["valid"] = self._open(arguments.valid, "--valid")
+        for test in arguments.test:
+            name, equals, path = test.partition("=")
+            if not equals or not name.isidentifier() or name_fault(name) or name in (*FILTERED, *files):
+                raise VTLMError(f"--test {test}: must be NAME=FILE, with a name of its own such as test_2016")
+            files[name] = self._open(path, "--test")
+        if arguments.valid_size is not None and arguments.regions and os.path.isdir(arguments.regions):
+            raise VTLMError(
+                "--valid-size takes its images from those of train: give --regions one file, also in training "
+                "(vtlm-regions merge joins shards)"
+            )
+        self._regions = {split: self._find_regions(split) for split in files}
+        self.splits: dict[str, Iterator[Pair]] = {}
+        if arguments.valid_size is not None:
+            held_out = HeldOut(
+                (pair.image for pair in self._usable("train", files["train"], None)), arguments.valid_size
+            )
+            self.splits["train"] = self._side(files["train"], held_out, valid=False)
+            self.splits["valid"] = self._side(files["train"], held_out, valid=True)
+        for split, file in files.items():
+            self.splits.setdefault(split, self._usable(split, file, dropped))
+
+    def _open(self, path: str, option: str) -> CaptionFile:
+        arguments = self._arguments
+        langs = (arguments.source_lang, arguments.target_lang)
+        is_json = path.removesuffix(".gz").endswith((".jsonl", ".ndjson")) or arguments.format == "jsonl"
+        if arguments.columns is None and is_json:
+            columns = {name: name for name in ("image", *langs)}
+        else:
+            columns = dict(part.partition("=")[::2] for part in (arguments.columns or COLUMNS).split(","))
+        return CaptionFile(
+            path, source_lang=langs[0], target_lang=langs[1], columns=columns, layout=arguments.format, option=option
+        )
+
+    def _find_regions(self, split: str) -> KnownIds | None:
+        if self._arguments.regions is None:
+            return None
+        paths = tuple(store_files(self._arguments.regions, split))
+        if paths not in self._known:
+            self._known[paths] = region_counts(paths)
+        return self._known[paths]
+
+    def _usable(self, split: str, pairs: CaptionFile, dropped: DroppedPairs | None) -> Iterator[Pair]:
+        """Pairs under their final image ids; those without an image are dropped, or in a test set refused."""
+        known = self._regions[split]
+        kept, first = 0, None
+        for pair in pairs:
+            image = pair.image if self._map is None else self._map.get(pair.image)
+            reason = None
+            if image is None:
+                reason = "image is not in --image-map"
+            else:
+                image = strip_extension(image) if self._arguments.strip_extension else image
+                pair = pair._replace(image=image)
+                count = -1 if known is None else known.get(image)
+                if not count:
+                    reason = "image is not in the region store" if count is None else "image has no regions"
+            if reason is None:
+                kept += 1
+                yield pair
+            elif split not in FILTERED:
+                raise VTLMError(
+                    f"{pair.place}: {reason} ({pair.image!r}); a test set must be whole: mend "
+                    "the line, or see --regions and --image-map"
+                )
+            else:
+                first = first or f"{pair.place}: {reason} ({pair.image!r})"
+                if dropped is not None:
+                    dropped.add(split, pair, reason)
+        if first is not None and not kept:
+            raise VTLMError(
+                f"{first}, and so it is with every pair of {split}; check --regions, --image-map and --strip-extension"
+            )
+
+    def _side(self, pairs: CaptionFile, held_out: HeldOut, *, valid: bool) -> Iterator[Pair]:
+        """Pairs of --train that are held out (``valid``), or those that are not."""
+        usable = self._usable("train", pairs, None if valid else self._dropped)
+        return (pair for pair in usable if (pair.image in held_out) == valid)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the folder that the options of ``vtlm-prepare captions`` ask for.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    pipeline = make_pipeline(arguments)
+    with new_folder(arguments.out) as folder:
+        with open(folder / "dropped.tsv", "w", encoding="utf-8", newline="\n") as file:
+            dropped = DroppedPairs(file)
+            report = prepare_folder(
+                folder,
+                Captions(arguments, dropped).splits,
+                pipeline,
+                vocab_size=arguments.vocab_size,
+                bpe_model=arguments.bpe_model,
+                dictionary=arguments.dict,
+                workers=arguments.workers,
+                bpe_sample=arguments.bpe_sample,
+                length_filter=LengthFilter(arguments.min_tokens, arguments.max_tokens),
+                dropped=dropped,
+            )
+    report += dropped.report()
+    if dropped.counts:
+        report.append(f"{arguments.out / 'dropped.tsv'}: the {sum(dropped.counts.values()):,} pairs dropped")
+    say("\n".join([*report, f"{arguments.out}: done"]))
