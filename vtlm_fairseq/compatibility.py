@@ -18,6 +18,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, FairseqTask
 from omegaconf import DictConfig, OmegaConf
 
+from vtlm_fairseq.checkpoint_guard import names
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.ranges import COMMON, check_ranges, option
 
@@ -103,7 +104,7 @@ def check_criterion(task, cfg) -> None:
     Raises:
         VTLMError: names what to give.
     """
-    name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", None)
+    name = next(iter(names("criterion", cfg)), None)
     kind = CRITERION_REGISTRY.get(name)
     if kind is None:
         return  # fairseq's own refusal
