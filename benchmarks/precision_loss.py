@@ -3,7 +3,7 @@
 
     python benchmarks/precision_loss.py --out DIR [--precision bf16] [--seeds 1,2,3] [--updates 300]
 
-Makes the quickstart's data, pre-trains VTLM for the first updates of its plan, in float32 and in half precision with
+Makes the quickstart's data, pre-trains VTLM for the first updates, in float32 and in half precision with
 the same seeds, and compares the mean loss of the last sixth of the updates (251 to 300) with mean and deviation of the
 float32 runs. A CPU without instructions for the precision takes about half an hour for each of its runs.
 """
@@ -16,11 +16,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "examples"), str(ROOT / "examples" / "quickstart")]
+sys.path.append(str(Path(__file__).resolve().parent))  # python -P leaves the folder of the script out
 
-from commands import environment  # noqa: E402
-from plan import build_stages  # noqa: E402
+from quickstart import commands, environment, prepare  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,17 +55,10 @@ def last_losses(args: Namespace, seed: int, precision: str, options: tuple[str, 
     """Mean loss of the last sixth of the updates of a run, in bits as fairseq logs it."""
     log = args.out / f"{precision}.{seed}.{args.updates}.log"
     if not log.exists():
-        stages = {
-            stage.name: stage
-            for stage in build_stages(Namespace(size="full", seed=seed, cpu=args.cpu, probes=False, out=args.out))
-        }
-        for name in ("data", "binarise"):
-            if not (args.out / stages[name].outputs[0]).exists():
-                run(args.out, stages[name].command, args.out / f"{name}.log")
-                if stages[name].finish:
-                    stages[name].finish()
+        given = ("--seed", str(seed), *(["--cpu"] if args.cpu else []))
+        prepare(args.out, *given)
         extra = ("--max-update", str(args.updates), "--log-interval", "1", "--no-save", "--disable-validation")
-        run(args.out, (*stages["vtlm"].command, *extra, *options), log)
+        run(args.out, [*commands(*given)["vtlm"], *extra, *options], log)
     losses = [
         float(loss) for loss in re.findall(r'"loss": "([^"]+)".*"num_updates": ', log.read_text(encoding="utf-8"))
     ]
@@ -76,12 +67,12 @@ def last_losses(args: Namespace, seed: int, precision: str, options: tuple[str, 
     return statistics.mean(losses[-(args.updates // 6) :])
 
 
-def run(folder: Path, command: tuple[str, ...], log: Path) -> None:
-    """Run a command of the quickstart's plan; its output goes to ``log`` once it has succeeded."""
+def run(folder: Path, command: list[str], log: Path) -> None:
+    """Run a command of the quickstart; its output goes to ``log`` once it has succeeded."""
     temporary = log.with_name(log.name + ".tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         status = subprocess.run(
-            [sys.executable, *command], cwd=folder, env=environment(), stdout=file, stderr=subprocess.STDOUT
+            command, cwd=folder, env=environment(), stdout=file, stderr=subprocess.STDOUT
         ).returncode
     if status != 0:
         raise SystemExit(f"error: a command failed, see {temporary}")

@@ -19,7 +19,7 @@ from harness import ROOT
 from vtlm_fairseq.models.description import DECISIONS
 
 EXAMPLES = ROOT / "examples"
-sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "multi30k"), str(EXAMPLES / "conceptual_captions")]
+sys.path[:0] = [str(EXAMPLES / "multi30k"), str(EXAMPLES / "conceptual_captions")]
 
 RECIPES = {path.stem: path for path in sorted((ROOT / "vtlm_fairseq/recipes").glob("*.yaml"))}
 FILLED = {("model", "source_lang"), ("model", "target_lang")}

@@ -17,13 +17,14 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from statistics import fmean
 
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent)]  # commands.py, stages.py and, with python -P, those beside this
+sys.path.append(str(HERE))  # python -P leaves the folder of the script out
 
 from stages import write_atomically  # noqa: E402
 from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402
@@ -70,18 +71,14 @@ class Pair:
 
 COMPARISONS = (
     Pair("nmt", "stock", seeds=ALL_SEEDS),
-    Pair("mmt", "nmt"),
-    Pair("tlm_nmt", "nmt"),
-    Pair("vtlm_nmt", "nmt"),
-    Pair("tlm_mmt", "mmt"),
-    Pair("vtlm_mmt", "mmt"),
-    Pair("vtlm_mmt", "nmt"),
-    Pair("tlm_mmt", "tlm_nmt"),
-    Pair("vtlm_mmt", "vtlm_nmt"),
-    Pair("vtlm_nmt", "tlm_nmt"),
-    Pair("vtlm_mmt", "tlm_mmt"),
-    Pair("vtlm0_mmt", "vtlm_mmt"),
-    Pair("tlm_nmt", "tlm_nmt_random"),
+    *(
+        Pair(*rows.split(" - "))
+        for rows in (
+            "mmt - nmt, tlm_nmt - nmt, vtlm_nmt - nmt, tlm_mmt - mmt, vtlm_mmt - mmt, vtlm_mmt - nmt, "
+            "tlm_mmt - tlm_nmt, vtlm_mmt - vtlm_nmt, vtlm_nmt - tlm_nmt, vtlm_mmt - tlm_mmt, vtlm0_mmt - vtlm_mmt, "
+            "tlm_nmt - tlm_nmt_random"
+        ).split(", ")
+    ),
     Pair("vtlm_mmt", "vtlm_mmt", "shuffled"),
     Pair("vtlm_mmt", "vtlm_mmt", "hidden"),
     Pair("vtlm_mmt", "vtlm_mmt_signal0"),
@@ -308,7 +305,8 @@ def fairseq_table(results: Results) -> Table:
                 scores, lengths = zip(*found, strict=True)
                 mean, deviation, _ = seed_statistics(scores)
                 means.append(mean)
-                unpenalised.append(fmean(map(without_penalty, scores, lengths)))
+                penalties = [math.exp(min(0.0, 1 - 1 / length)) for length in lengths]
+                unpenalised.append(fmean(map(truediv, scores, penalties)))
                 cells += [mean, deviation, fmean(lengths)]
             differences = [means[0] - means[1], unpenalised[0] - unpenalised[1]]
             named = f"{seeds[0]} to {seeds[-1]}"
@@ -319,21 +317,12 @@ def fairseq_table(results: Results) -> Table:
 
 def bleu_and_length(results: Results, row: str, test_set: str) -> dict[int, tuple[float, float]]:
     """BLEU of each seed of a row, and words said per word of the references."""
-    found = {}
-    for seed, score in zip(results.seeds(row, test_set), results.bleu(row, test_set=test_set), strict=True):
-        said, references = results.hypotheses(row, seed, "given", test_set), results.references(test_set)
-        found[seed] = score, words(said) / words(references)
-    return found
-
-
-def without_penalty(bleu: float, length: float) -> float:
-    """BLEU without its brevity penalty, from it and the words said per word of the references."""
-    return bleu / math.exp(min(0.0, 1 - 1 / length))
-
-
-def words(lines: Iterable[str]) -> int:
-    """Number of words."""
-    return sum(len(line.split()) for line in lines)
+    seeds, scores = results.seeds(row, test_set), results.bleu(row, test_set=test_set)
+    if not seeds:
+        return {}
+    said = [results.hypotheses(row, seed, "given", test_set) for seed in seeds]
+    *words, expected = (len(" ".join(lines).split()) for lines in (*said, results.references(test_set)))
+    return {seed: (score, count / expected) for seed, score, count in zip(seeds, scores, words, strict=True)}
 
 
 def pretraining_table(results: Results) -> Table:

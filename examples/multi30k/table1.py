@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from table1_rows import Size
 
 HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent)]  # commands.py, forks.py, stages.py and, with python -P, those beside this
+sys.path.append(str(HERE))  # python -P leaves the folder of the script out
 # TensorFlow, which PyTorch's TensorBoard support imports where it is installed, would print its greeting
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -104,9 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # fairseq, imported with the package, sets the root logger to DEBUG unless it is set up before.
     logging.basicConfig(level=logging.WARNING)
     args = parse_arguments(argv)
-    from commands import ROOT, environment
-    from forks import import_modules, start_fork
-    from stages import Runner, Screen, prepare_folder
+    from stages import ROOT, Runner, environment, prepare_folder
     from table1_data import Checksums, find_data
     from table1_plan import Planner
     from table1_results import Recorder, only_finished, seeds_found, tables, write_tables
@@ -121,35 +119,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = SIZES[args.size]
     precision = chosen_precision(args, size)
     with command_line():
-        screen = Screen(sys.stderr)
         prepare_folder(args.out)
         checksums = Checksums(args.out)
         data = find_data(args, vocab=args.vocab_size or size.vocab, checksums=checksums)
         planner = Planner(args.out, data, size, precision=precision, keep=args.keep)
         plan = planner.plan(args.rows, args.seeds)
         recorder = Recorder(planner, plan, checksums)
-        if size.fork:
-            import_modules()
         runner = Runner(
             args.out,
             plan.stages,
             root=ROOT,
             environment=environment(),
-            screen=screen,
-            launch=start_fork if size.fork else None,
+            screen=sys.stderr,
             record=recorder,
         )
-        screen.say(f"Table 1, size {args.size}, {precision}, in {args.out}; logs in {args.out / 'logs'}")
+        print(f"Table 1, size {args.size}, {precision}, in {args.out}; logs in {args.out / 'logs'}", file=sys.stderr)
         for line in plan.skipped:
-            screen.say(line)
+            print(line, file=sys.stderr)
         try:
             runner.run()
         except KeyboardInterrupt as end:
-            screen.say("\nStopped; the same command goes on with this stage.")
+            print("\nStopped; the same command goes on with this stage.", file=sys.stderr)
             raise SystemExit(128 + getattr(end, "number", signal.SIGINT)) from None
         # the table has all rows and seeds that are finished here, of this call and of earlier ones
         everything = Planner(args.out, data, size, precision=precision).plan(list(ROWS), seeds_found(args.out))
-        done = Runner(args.out, everything.stages, root=ROOT, environment={}, screen=screen).finished()
+        done = Runner(args.out, everything.stages, root=ROOT, environment={}, screen=sys.stderr).finished()
         shown = replace(only_finished(everything, done), skipped=plan.skipped)
         made = tables(recorder, planner, shown, size=args.size)
         print(write_tables(args.out, made, lambda table: table.render(args.format)))

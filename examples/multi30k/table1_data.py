@@ -235,7 +235,6 @@ def _prepare(args: argparse.Namespace, vocab: int) -> Stage:
         outputs=("data-bin",),
         inputs=tuple(path for path in raw if path.is_file()),
         facts=facts,
-        seconds=90,
     )
 
 
@@ -249,7 +248,6 @@ def _entities(args: argparse.Namespace, store: str, options: tuple[str, ...] = (
             *("--splits", ",".join(REGION_SPLITS), "--out", store, *options),
         ),
         outputs=(store,),
-        seconds=120,
     )
 
 
@@ -264,5 +262,4 @@ def _joined(*, needs: tuple[str, ...], facts: tuple[str, ...]) -> Stage:
         outputs=("joined-bin",),
         needs=needs,
         facts=facts,
-        seconds=10,
     )

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands import fairseq, hypothesis_progress, mend_last_checkpoint, update_progress
-from stages import Stage, write_atomically
+from stages import Stage, fairseq, mend_last_checkpoint, write_atomically
 from table1_data import CONTROLS, FOLDERS, Data
 from table1_rows import GIVEN, PRETRAININGS, ROWS, Decoding, Phase, Pretraining, Row, Size, decodings_of
 
@@ -167,7 +166,7 @@ class Planner:
 
     def train(self, training: Training) -> Stage:
         """The stage of a training; a killed one goes on from its newest whole checkpoint, a stock one starts anew."""
-        phase, system = self._phase(training), training.system
+        system = training.system
         stock = isinstance(system, Row) and system.stock
         needs = self.data.needs(training.corpus, regions=system.regions)
         return Stage(
@@ -177,10 +176,8 @@ class Planner:
             outputs=(training.folder,),
             needs=needs + ((training.start.stage,) if training.start else ()),
             facts=self.data.facts(training.corpus, regions=system.regions),
-            progress=update_progress(phase.updates),
             # `vtlm-convert latest` reads this package's checkpoints only
             recover=None if stock else lambda: mend_last_checkpoint(self.out / training.folder),
-            seconds=phase.updates * self.size.update_seconds,
         )
 
     def training_options(self, training: Training) -> tuple[str, ...]:
@@ -271,9 +268,7 @@ class Planner:
             outputs=(item.path(target),),
             needs=self.data.needs(corpus, regions=row.regions) + (training.stage,),
             facts=self.data.facts(corpus, regions=row.regions),
-            progress=hypothesis_progress(1000),
             finish=finish,
-            seconds=60 * self.size.update_seconds,
         )
 
     def references(self, test_set: str) -> list[str] | None:
@@ -312,5 +307,4 @@ class Planner:
             outputs=(str(copy),),
             needs=(training.stage,),
             finish=finish,
-            seconds=5,
         )

@@ -81,31 +81,14 @@ ROWS = {
         Row("vtlm_mmt", "VTLM -> MMT", regions=True, pretraining="vtlm", derangements=5),
         Row("vtlm0_mmt", "VTLM, 0 % visual masking -> MMT", regions=True, pretraining="vtlm0"),
         Row("stock", "NMT, fairseq's own transformer", phase="scratch", stock=True, extra=True),
-        Row(
-            "tlm_nmt_random",
-            "TLM -> NMT, cross-attention random",
-            pretraining="tlm",
-            flags=("--init-cross-attention", "random"),
-            extra=True,
-        ),
-        Row(
-            "vtlm_mmt_signal0",
-            "VTLM -> MMT, features are noise",
-            regions=True,
-            pretraining="vtlm_signal0",
-            corpus="m30k_signal0",
-            extra=True,
-        ),
-        Row(
-            "vtlm_mmt_noboxes",
-            "VTLM -> MMT, features are noise, no boxes",
-            regions=True,
-            pretraining="vtlm_noboxes",
-            corpus="m30k_noboxes",
-            extra=True,
-        ),
+        Row("tlm_nmt_random", "TLM -> NMT, cross-attention random", pretraining="tlm",
+            flags=("--init-cross-attention", "random"), extra=True),
+        Row("vtlm_mmt_signal0", "VTLM -> MMT, features are noise", regions=True, pretraining="vtlm_signal0",
+            corpus="m30k_signal0", extra=True),
+        Row("vtlm_mmt_noboxes", "VTLM -> MMT, features are noise, no boxes", regions=True, pretraining="vtlm_noboxes",
+            corpus="m30k_noboxes", extra=True),
     )
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,8 +155,6 @@ class Size:
         precision: ``fp32``, or ``bf16`` where the device is fast in it.
         workers: loader processes.
         phases: by name.
-        update_seconds: roughly, to show the time left.
-        fork: start commands as forks, see ``forks.py``.
     """
 
     vocab: int
@@ -187,8 +168,6 @@ class Size:
     precision: str
     workers: int
     phases: dict[str, Phase] = field(hash=False)
-    update_seconds: float = 1.0
-    fork: bool = False
 
 
 BETAS_PRETRAINING = ("--adam-betas", "(0.9, 0.999)")
@@ -212,7 +191,7 @@ _TINY = Phase("3e-3", "0.1", 6, _decay(1, 6), save_updates=2)
 SIZES = {
     "small": Size(
         vocab=4_000, width=128, ffn=256, layers=4, heads=4, batch=56, clip="1.0", smoothing=0.1, precision="bf16",
-        workers=0, update_seconds=0.4,
+        workers=0,
         phases={
             "pretrain": Phase("2e-3", "0.1", 3108, _decay(400, 3108)),
             "pretrain_m30k": Phase("2e-3", "0.1", 3108, _decay(400, 3108)),
@@ -224,7 +203,7 @@ SIZES = {
     # sections 2.3 and 2.4; the recipes (*.yaml) hold the same values with their comments
     "paper": Size(
         vocab=10_000, width=512, ffn=2048, layers=6, heads=8, batch=64, clip="5.0", smoothing=0.0, precision="fp32",
-        workers=2, update_seconds=0.2,
+        workers=2,
         phases={
             "pretrain": Phase("1e-4", "0.1", 1_500_000, _CONSTANT, save_updates=10_000),
             "pretrain_m30k": Phase("1e-4", "0.1", 150_000, _CONSTANT),
@@ -235,7 +214,7 @@ SIZES = {
     ),
     "tiny": Size(
         vocab=1_000, width=16, ffn=32, layers=2, heads=2, batch=8, clip="1.0", smoothing=0.1, precision="fp32",
-        workers=0, update_seconds=0.2, fork=True,
+        workers=0,
         phases=dict.fromkeys(("pretrain", "pretrain_m30k", "scratch", "joined", "finetune"), _TINY),
     ),
 }  # fmt: skip

@@ -17,10 +17,10 @@ SCRIPTS = [path for folder in FOLDERS for path in folder.glob("*.py") if '__name
 
 def test_there_are_scripts():
     names = {path.name for path in SCRIPTS}
-    assert names >= {"prepare_captions.py", "extract_regions.py", "table1.py", "run.py", "make_data.py"}
+    assert names >= {"prepare_captions.py", "extract_regions.py", "table1.py", "score.py", "make_data.py"}
 
 
-@pytest.mark.parametrize("script", [path for path in SCRIPTS if path.name != "forks.py"], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_find_their_modules(tmp_path, script):
     """In a forked child that forgets what other tests imported: a start of Python would take seconds for each."""
     (tmp_path / "text_options.py").write_text("raise SystemExit('code of the current folder ran')\n")

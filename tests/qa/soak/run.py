@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
-for _folder in (ROOT / "examples" / "quickstart", ROOT / "examples", ROOT):
+for _folder in (ROOT / "benchmarks", ROOT):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 
@@ -166,15 +167,14 @@ def watch(process: subprocess.Popen, log: Path, *, interval: float) -> tuple[lis
         log: where it writes.
         interval: seconds from sample to sample.
     """
-    from commands import update_progress
-
-    progress = update_progress(1)
+    number = re.compile(r'"num_updates": "(\d+)"')
     samples: list[Sample] = []
     pids, update, start = {process.pid}, 0, time.monotonic()
     with log.open(encoding="utf-8", errors="replace") as lines:
         while process.poll() is None:
             for line in lines:
-                update = max(update, int(progress(line) or 0))
+                found = number.search(line)
+                update = max(update, int(found[1]) if found else 0)
             for pid in (process.pid, *children(process.pid)):
                 pids.add(pid)
                 try:
@@ -207,18 +207,16 @@ def shared_memory() -> set[str]:
 
 def prepare(out: Path, *, kind: str, seed: int) -> list[str]:
     """Make the quickstart's data, for fine-tuning also a barely pre-trained model; the command of the training."""
-    from commands import environment
-    from plan import build_stages
-    from stages import Runner, Screen
+    from quickstart import commands, environment, prepare
 
-    args = argparse.Namespace(out=out, seed=seed, size="full", probes=False, cpu=True)
-    stages = {stage.name: stage for stage in build_stages(args)}
-    first = [stages["data"], stages["binarise"]]
+    out.joinpath("logs").mkdir(parents=True, exist_ok=True)
+    given = ("--seed", str(seed), "--cpu")
+    prepare(out, *given)
+    found = commands(*given)
     if kind == "finetuning":
-        pretrain = stages["vtlm"]
-        first.append(dataclasses.replace(pretrain, command=(*pretrain.command, "--max-update", "20")))
-    Runner(out, first, root=ROOT, environment=environment(OMP_NUM_THREADS="1"), screen=Screen(sys.stdout)).run()
-    return [sys.executable, *stages[STAGES[kind]].command]
+        barely = [*found["vtlm"], "--max-update", "20", "--save-dir", "barely"]
+        subprocess.run(barely, cwd=out, env=environment(), stdout=subprocess.DEVNULL, check=True)
+    return [*found[STAGES[kind]], *(["--pretrained", "barely/checkpoint_last.pt"] if kind == "finetuning" else [])]
 
 
 def train(
@@ -234,8 +232,9 @@ def train(
         batch: pairs of a batch; None for the quickstart's.
         interval: seconds from sample to sample.
     """
-    from commands import environment
-    from stages import die_with_parent
+    from quickstart import environment
+
+    from vtlm_fairseq.interrupts import end_with_parent
 
     shutil.rmtree(out / "soak", ignore_errors=True)
     argv = [*command, "--save-dir", "soak", "--num-workers", "2", "--max-update", str(updates)]
@@ -246,8 +245,8 @@ def train(
     log = out / "logs" / "soak.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            argv, cwd=out, env=environment(OMP_NUM_THREADS="1"), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-            preexec_fn=die_with_parent,
+            argv, cwd=out, env=environment(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+            preexec_fn=end_with_parent,
         )  # fmt: skip
         try:
             samples, pids = watch(process, log, interval=interval)

@@ -6,6 +6,7 @@ A stage is finished when its stamp exists and holds the fingerprint of its comma
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,15 +16,51 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from vtlm_fairseq.cli import convert
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files import write_text
+from vtlm_fairseq.files import copy_file, write_text
 from vtlm_fairseq.interrupts import end_with_parent, interrupts
 
 TAIL = 20
 """How many lines of a log are shown when its stage fails."""
+
+
+ROOT = Path(__file__).resolve().parents[2]
+USER_DIR = str(ROOT / "vtlm_fairseq")
+
+
+def environment() -> dict[str, str]:
+    """Of the commands: the checkout's package first, UTF-8, output at once."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+
+
+def fairseq(command: str) -> tuple[str, ...]:
+    """``fairseq-preprocess`` and so on, run by this interpreter; -P: not with modules of the output folder."""
+    return ("-P", "-m", f"fairseq_cli.{command}", "--user-dir", USER_DIR)
+
+
+def mend_last_checkpoint(folder: Path) -> None:
+    """Make ``checkpoint_last.pt`` the newest whole checkpoint, or remove it where there is none.
+
+    fairseq writes it as a copy in place: a kill at that moment leaves a part of it.
+    """
+    last, answer = folder / "checkpoint_last.pt", io.StringIO()
+    try:
+        with contextlib.redirect_stdout(answer), contextlib.redirect_stderr(io.StringIO()):
+            convert.main(["latest", str(folder)])
+    except SystemExit as end:
+        if isinstance(end.code, int):  # ended by a signal, which says nothing of the folder
+            raise
+        last.unlink(missing_ok=True)
+        return
+    newest = Path(answer.getvalue().rstrip("\n"))
+    if newest != last:
+        copy_file(newest, last)
 
 
 @dataclass(frozen=True)
@@ -36,10 +73,8 @@ class Stage:
         command: arguments of the interpreter; run in the output folder.
         outputs: files and folders it makes, relative to the output folder. They are removed before it starts.
         needs: names of the stages whose outputs it reads.
-        progress: a line of its log -> the share that is done, or None.
         finish: run after the command; what it raises fails the stage.
         recover: makes what an unfinished run of the same command left fit to go on from; None: it starts anew.
-        seconds: how long it takes on two cores, to estimate the time left.
         inputs: files whose content belongs to the fingerprint.
         facts: what else belongs to it.
     """
@@ -49,48 +84,10 @@ class Stage:
     command: tuple[str, ...]
     outputs: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    progress: Callable[[str], float | None] = lambda line: None
     finish: Callable[[], None] = lambda: None
     recover: Callable[[], None] | None = None
-    seconds: float = 5.0
     inputs: tuple[Path, ...] = ()
     facts: tuple[str, ...] = ()
-
-
-class Screen:
-    """One line a stage. On a terminal it is rewritten, elsewhere it grows by quarters."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._live = stream.isatty()
-        self._head = ""
-        self._quarter = 0
-
-    def start(self, head: str) -> None:
-        """Begin the line of a stage."""
-        self._head, self._quarter = head, 0
-        self._write(f"{head}  " if not self._live else f"\r\033[K{head}  starting")
-
-    def progress(self, share: float, left: float, left_in_all: float) -> None:
-        """Say how much of the stage is done and how many seconds are left, of the stage and of all stages."""
-        if self._live:
-            text = f"{share:4.0%}  {_clock(left)} left, {_clock(left_in_all)} in all"
-            self._write(f"\r\033[K{self._head}{text}")
-        elif (quarter := int(share * 4)) > self._quarter and quarter < 4:
-            self._quarter = quarter
-            self._write(f"{quarter * 25}% ({_clock(left_in_all)} left in all) ")
-
-    def end(self, text: str) -> None:
-        """End the line of the stage."""
-        self._write(f"\r\033[K{self._head}  {text}\n" if self._live else f"{text}\n")
-
-    def say(self, text: str) -> None:
-        """Print a line of its own."""
-        self._write(f"{text}\n")
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
 
 
 def _clock(seconds: float) -> str:
@@ -102,11 +99,6 @@ def write_atomically(path: Path, text: str) -> None:
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
     write_text(path, text, parents=True)
-
-
-def die_with_parent() -> None:
-    """In a child: ask Linux to end it when the runner is killed, so that no training goes on unseen."""
-    end_with_parent(signal.SIGTERM)
 
 
 def prepare_folder(out: Path) -> None:
@@ -125,18 +117,10 @@ def prepare_folder(out: Path) -> None:
         raise VTLMError(f"--out {out}: cannot be used ({error.strerror}); name another folder") from None
 
 
-def start_process(
+def _start(
     command: Sequence[str], *, cwd: Path, environment: dict[str, str], log: BinaryIO, lock: int
 ) -> subprocess.Popen:
-    """Start a command of this interpreter.
-
-    Args:
-        command: its arguments.
-        cwd: where it runs.
-        environment: its variables.
-        log: takes its output.
-        lock: a file descriptor that it keeps open.
-    """
+    """Start a command of this interpreter in ``cwd``; it keeps the lock's file descriptor, and ends with the runner."""
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=cwd,
@@ -145,7 +129,7 @@ def start_process(
         stdout=log,
         stderr=subprocess.STDOUT,
         pass_fds=(lock,),
-        preexec_fn=die_with_parent,
+        preexec_fn=partial(end_with_parent, signal.SIGTERM),
     )
 
 
@@ -167,8 +151,7 @@ class Runner:
         stages: in an order in which each comes after those that it needs.
         root: a folder whose place does not matter: its path is left out of the fingerprints.
         environment: of the commands.
-        screen: where to say what happens.
-        launch: starts a command; its arguments are those of `start_process`.
+        screen: where to say what happens, a line a stage.
         record: called with each stage that has ended well and its seconds, before it counts as finished.
     """
 
@@ -179,8 +162,7 @@ class Runner:
         *,
         root: Path,
         environment: dict[str, str],
-        screen: Screen,
-        launch: Callable[..., subprocess.Popen] | None = None,
+        screen: TextIO,
         record: Callable[[Stage, float], None] = lambda stage, seconds: None,
     ) -> None:
         self.out = out
@@ -188,7 +170,6 @@ class Runner:
         self._root = str(root)
         self._environment = environment
         self._screen = screen
-        self._launch = launch or start_process
         self._record = record
         self._fingerprints: dict[str, str] = {}
         for stage in self.stages:
@@ -207,15 +188,13 @@ class Runner:
         with self._locked() as lock, interrupts():
             for number, stage in enumerate(self.stages, start=1):
                 stamp = self._stamp(stage)
-                self._screen.start(f"{number}/{len(self.stages)}  {stage.title:<{width}}")
-                if stamp is None:
-                    left = sum(s.seconds for s in self.stages[number:] if self._stamp(s) is None)
-                    seconds[stage.name] = self._run_stage(stage, seconds_after=left, lock=lock)
-                    self._screen.end(f"done in {_clock(seconds[stage.name])}")
-                else:
-                    seconds[stage.name] = stamp
-                    self._screen.end("done before")
+                print(f"{number}/{len(self.stages)}  {stage.title:<{width}}  ", end="", file=self._screen, flush=True)
+                seconds[stage.name] = self._run_stage(stage, lock=lock) if stamp is None else stamp
+                self._say("done before" if stamp is not None else f"done in {_clock(seconds[stage.name])}")
         return seconds
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._screen, flush=True)
 
     def finished(self) -> set[str]:
         """Names of the stages that are finished."""
@@ -239,7 +218,7 @@ class Runner:
         same = stamp["fingerprint"] == self._fingerprints[stage.name]
         return stamp["seconds"] if same and all((self.out / name).exists() for name in stage.outputs) else None
 
-    def _run_stage(self, stage: Stage, *, seconds_after: float, lock: int) -> float:
+    def _run_stage(self, stage: Stage, *, lock: int) -> float:
         fingerprint = self._fingerprints[stage.name]
         stamp = self.out / "stamps" / f"{stage.name}.json"
         started = self.out / "stamps" / f"{stage.name}.started"
@@ -255,17 +234,17 @@ class Runner:
         begun = {"fingerprint": fingerprint, "seconds": before or 0.0, "time": time.time()}
         write_atomically(started, json.dumps(begun))
         start = time.monotonic()
-        status = self._run_command(stage, log, seconds_after=seconds_after, lock=lock)
+        status = self._run_command(stage, log, lock=lock)
         if status == 0:
             try:
                 stage.finish()
             except (OSError, VTLMError) as error:
-                self._screen.end("failed")
+                self._say("failed")
                 raise VTLMError(f"{stage.title}: {error}") from None
         else:
-            self._screen.end("failed")
+            self._say("failed")
             for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]:
-                self._screen.say(f"    {line}")
+                self._say(f"    {line}")
             raise VTLMError(
                 f"stage {stage.title!r} ended with exit status {status}; above are the last lines of {log}; "
                 "the same command tries it again"
@@ -276,17 +255,12 @@ class Runner:
         started.unlink()
         return seconds
 
-    def _run_command(self, stage: Stage, log: Path, *, seconds_after: float, lock: int) -> int:
+    def _run_command(self, stage: Stage, log: Path, *, lock: int) -> int:
         """Run the command with its output in ``log``; return its exit status."""
-        with log.open("ab") as sink, log.open("rb") as source:
-            source.seek(0, os.SEEK_END)
-            process = self._launch(stage.command, cwd=self.out, environment=self._environment, log=sink, lock=lock)
+        with log.open("ab") as sink:
+            process = _start(stage.command, cwd=self.out, environment=self._environment, log=sink, lock=lock)
             try:
-                watch = _Watch(stage, self._screen, seconds_after)
-                while (status := process.poll()) is None:
-                    watch.read(source)
-                    time.sleep(0.05)
-                return status
+                return process.wait()
             finally:
                 _end(process)
 
@@ -301,33 +275,6 @@ class Runner:
                     f"{self.out}: another run is at work there; wait for it or choose another --out"
                 ) from None
             yield file.fileno()
-
-
-class _Watch:
-    """Reads a growing log and shows progress and time left."""
-
-    def __init__(self, stage: Stage, screen: Screen, seconds_after: float) -> None:
-        self._stage, self._screen, self._seconds_after = stage, screen, seconds_after
-        self._first: tuple[float, float] | None = None
-        self._rest = b""
-
-    def read(self, source) -> None:
-        """Read what the log has grown by."""
-        share = None
-        *lines, self._rest = (self._rest + source.read()).split(b"\n")
-        for line in lines:
-            found = self._stage.progress(line.decode("utf-8", errors="replace"))
-            share = share if found is None else found
-        if share is None:
-            return
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (now, share)
-        since, before = self._first
-        left = self._stage.seconds * (1 - share)
-        if share > before:
-            left = (now - since) / (share - before) * (1 - share)
-        self._screen.progress(share, left, left + self._seconds_after)
 
 
 def _end(process: subprocess.Popen) -> None:
