@@ -4,8 +4,7 @@ import random
 import unicodedata
 from pathlib import Path
 
-import paths  # noqa: F401
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import sentence
 
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline, learn_sentencepiece
@@ -54,7 +53,3 @@ def check_line(words: str) -> None:
     """Single spaces, no character that fairseq, Python or a terminal takes for a line end."""
     assert words == " ".join(words.split()), "not single spaces"
     assert not any(unicodedata.category(c) == "Cc" or c in "\u2028\u2029" for c in words), "a control character is left"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))

@@ -3,8 +3,7 @@
 import random
 from pathlib import Path
 
-import paths  # noqa: F401
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import NUMBERS, encoded, word
 
 from vtlm_fairseq.data.dictionary import word_mask
@@ -34,7 +33,3 @@ def setup(folder: Path) -> Case:
         assert loaded.encode_line("a <mask> w0", add_if_not_exist=False).max() < len(loaded)
 
     return case
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))

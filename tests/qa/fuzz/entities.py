@@ -5,8 +5,7 @@ import random
 import tarfile
 from pathlib import Path
 
-import paths  # noqa: F401
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import NUMBERS, damage, word
 
 from vtlm_fairseq.corpora.flickr30k_entities import MAX_SIDE, parse_annotation, parse_caption, read_entities
@@ -97,7 +96,3 @@ def _archive(rng: random.Random) -> bytes:
                 member.size, member.type = len(data), tarfile.REGTYPE if rng.random() < 0.9 else tarfile.SYMTYPE
                 archive.addfile(member, io.BytesIO(data))
     return damage(rng, buffer.getvalue()) if rng.random() < 0.5 else buffer.getvalue()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))

@@ -1,9 +1,13 @@
-"""Runs a fuzz target on generated cases in a child process and counts all but the allowed outcomes as faults.
+"""Fuzz what this package reads: run targets on generated cases and count all but the allowed outcomes as faults.
 
-A target is a function ``setup(folder)`` that returns ``case(rng)``. A case may return (it has checked what was accepted
-by itself), or raise VTLMError or SystemExit with one line. Everything else is a fault: another exception, a failed
-assertion (wrong acceptance), the end of the process by a signal, and no end within the time limit. Case number i draws
-from its own generator, seeded by the seed and i, so that ``--only i`` repeats it.
+    python tests/qa/fuzz/fuzzing.py region_stores --cases 10000 --seed 1
+    python tests/qa/fuzz/fuzzing.py region_stores --only 779      # repeat one case, with its stack
+    python tests/qa/fuzz/fuzzing.py --cases 50                    # all targets
+
+A target is a module beside this one with a function ``setup(folder)`` that returns ``case(rng)``. A case may return (it
+has checked what was accepted by itself), or raise VTLMError or SystemExit with one line. Everything else is a fault:
+another exception, a failed assertion (wrong acceptance), the end of the child process by a signal, no end within the
+time limit. Case number i draws from its own generator, seeded by the seed and i.
 """
 
 import argparse
@@ -22,13 +26,21 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
-from vtlm_fairseq.errors import VTLMError
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(folder) for folder in (ROOT / "tests", ROOT) if str(folder) not in sys.path]
+
+from vtlm_fairseq.errors import VTLMError  # noqa: E402
 
 Case = Callable[[random.Random], object]
 Setup = Callable[[Path], Case]
 MEMORY = 4 << 30  # bytes that a case may allocate beyond what the process has at its start
+TARGETS = dict.fromkeys(
+    ("image_lists", "text_json", "dictionaries", "captions", "translate_lines", "hypotheses", "converters", "tars",
+     "entities"), 100_000,
+) | dict.fromkeys(("region_stores", "checkpoints", "original_checkpoints"), 10_000)  # fmt: skip
 _STATE = struct.Struct("qqq")  # next case, accepted, refused
 
 
@@ -175,22 +187,32 @@ def _wait(pid: int, shared: mmap.mmap, limit: float) -> str:
         pause = min(0.1, pause * 1.5)
 
 
-def main(setup: Setup, *, cases: int = 100_000) -> int:
-    """The command line of a fuzz script; exit status 1 where there are faults."""
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--cases", type=int, default=cases, help="default: %(default)s")
+def main() -> int:
+    """The command line; exit status 1 where there are faults."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", default=list(TARGETS), metavar="TARGET", help=f"of {', '.join(TARGETS)}")
+    parser.add_argument("--cases", type=int, help="of each target (default: 100,000, of the slow ones 10,000)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--only", type=int, metavar="I", help="repeat case I in this process, with its stack")
     parser.add_argument("--limit", type=float, default=30.0, help="seconds one case may take (default: %(default)s)")
     args = parser.parse_args()
-    name = Path(sys.argv[0]).stem
-    if args.only is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            print(setup(Path(folder))(random.Random(f"{args.seed}/{args.only}")))
-        return 0
-    report = run(setup, args.cases, seed=args.seed, limit=args.limit)
-    for kind, numbers in sorted(report.faults.items(), key=lambda item: -len(item[1])):
-        print(f"---- {kind}: {len(numbers)} cases, --only {' '.join(map(str, numbers[:20]))}")
-        print(report.details[kind][-1500:])
-    print(report.line(name))
-    return 1 if report.faults else 0
+    if unknown := set(args.targets) - set(TARGETS):
+        parser.error(f"no target: {', '.join(sorted(unknown))}")
+    faults = False
+    for name in args.targets:
+        setup = import_module(name).setup
+        if args.only is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                print(setup(Path(folder))(random.Random(f"{args.seed}/{args.only}")))
+            continue
+        report = run(setup, args.cases or TARGETS[name], seed=args.seed, limit=args.limit)
+        for kind, numbers in sorted(report.faults.items(), key=lambda item: -len(item[1])):
+            print(f"---- {kind}: {len(numbers)} cases, --only {' '.join(map(str, numbers[:20]))}")
+            print(report.details[kind][-1500:])
+        print(report.line(name), flush=True)
+        faults |= bool(report.faults)
+    return int(faults)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

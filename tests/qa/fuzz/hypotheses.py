@@ -3,8 +3,7 @@
 import random
 from pathlib import Path
 
-import paths  # noqa: F401
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import NUMBERS, encoded, sentence
 
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
@@ -48,7 +47,3 @@ def setup(folder: Path) -> Case:
             assert len(found.references) == len(found.ids), "references and ids differ in number"
 
     return case
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))

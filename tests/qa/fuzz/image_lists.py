@@ -3,8 +3,7 @@
 import random
 from pathlib import Path
 
-import paths  # noqa: F401
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import ODD_CHARACTERS, encoded, sentence
 
 from stores import make_store
@@ -50,7 +49,3 @@ def _check_missing(folder: Path, path: Path) -> None:
     except VTLMError:
         return
     assert len(missing) == 1 and "\n" not in missing[0], "validate finds an id that training misses"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import paths  # noqa: F401
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import NUMBERS, damage, word
 
 from stores import make_store
@@ -245,6 +244,3 @@ EDITS: tuple[Callable, ...] = (
     _attribute, _replace, _replace, _whole_of_nothing, _values, _values, _values, _ids, _link, _linked_away, _virtual,
     _virtual, _external_raw, _group,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup, cases=10_000))

@@ -8,8 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import paths  # noqa: F401
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import damage, word
 
 from vtlm_fairseq.extract.images import list_images
@@ -108,7 +107,3 @@ def _bomb() -> bytes:
         + chunk(b"IDAT", zlib.compress(bytes(10_000)))
         + chunk(b"IEND", b"")
     )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))

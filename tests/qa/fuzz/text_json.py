@@ -5,9 +5,8 @@ import random
 from copy import deepcopy
 from pathlib import Path
 
-import paths  # noqa: F401
 from captions import LINES
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import NUMBERS, ODD_CHARACTERS, damage, encoded
 
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline, learn_sentencepiece, load_bpe
@@ -74,7 +73,3 @@ def _change(rng: random.Random, content):
     else:
         content[key] = _change(rng, content[key])
     return content
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))

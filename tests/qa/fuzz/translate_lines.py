@@ -5,9 +5,8 @@ import random
 from pathlib import Path
 from types import SimpleNamespace
 
-import paths  # noqa: F401
 from captions import LINES
-from fuzzing import Case, main
+from fuzzing import Case
 from mutations import ODD_CHARACTERS, encoded, sentence
 
 from tiny import dictionary
@@ -49,7 +48,3 @@ def setup(folder: Path) -> Case:
             assert translator.pipeline is not None or len(ids) == len(text.split()) + 1, "words are lost"
 
     return case
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(setup))
