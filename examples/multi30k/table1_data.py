@@ -12,9 +12,9 @@ from pathlib import Path
 
 from stages import Stage, write_atomically
 
+from vtlm_fairseq.data.split_files import language_pair
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.resolve import store_files
-from vtlm_fairseq.tasks.captions import language_pair
 from vtlm_fairseq.text.binarise import PACKAGE
 from vtlm_fairseq.text.pipeline import BPE_FILES, TextPipeline
 

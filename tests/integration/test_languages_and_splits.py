@@ -5,8 +5,7 @@ import shutil
 import pytest
 
 from stores import fault
-from vtlm_fairseq.data.split_files import language_pairs
-from vtlm_fairseq.tasks.captions import language_pair
+from vtlm_fairseq.data.split_files import language_pair, language_pairs
 
 QUICK = ("--max-update", "2", "--disable-validation")
 

@@ -24,9 +24,10 @@ from tiny import (
 )
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.dictionary import word_mask
+from vtlm_fairseq.data.split_files import language_pair
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
-from vtlm_fairseq.tasks.captions import language_pair, read_image_names
+from vtlm_fairseq.tasks.captions import read_image_names
 from vtlm_fairseq.tasks.multimodal_translation import MultimodalTranslationTask
 from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMTask
 

@@ -6,6 +6,7 @@ import re
 from fairseq import utils
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 
 def language_pairs(folder: str) -> list[tuple[str, str]]:
@@ -52,3 +53,30 @@ def check_valid_subsets(cfg) -> None:
         f"{folder} holds {', '.join(sorted(found))}; add --combine-valid-subsets to validate on all as one, or "
         f"--ignore-unused-valid-subsets, with --valid-subset {names} to validate on each"
     )
+
+
+def language_pair(folder: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
+    """Source and target language of a data or checkpoint folder, from its file names or ``text.json``.
+
+    Args:
+        folder: the folder.
+        source, target: what is known of the pair: files of a pair serve both directions.
+
+    Raises:
+        VTLMError: neither says, none fits what is known, or files of several pairs lie there.
+    """
+    pairs, known = language_pairs(folder), source or target
+    if (not pairs or not (known or len(pairs) == 1)) and os.path.exists(os.path.join(folder, "text.json")):
+        pipeline = TextPipeline.load(folder)
+        pairs = [(pipeline.source_lang, pipeline.target_lang)]
+    found = " and ".join(f"{one}-{other}" for one, other in pairs) or "no binarised data and no text.json"
+    if known:
+        others = {other for pair in pairs for one, other in (pair, pair[::-1]) if one == known}
+        if len(others) != 1:
+            raise VTLMError(
+                f"{folder}: {'-s' if source else '-t'} {known} alone does not tell the pair ({found}); give -s and -t"
+            )
+        return (source, *others) if source else (*others, target)
+    if len(pairs) != 1:
+        raise VTLMError(f"{folder}: {found} name the language pair; give -s and -t")
+    return pairs[0]

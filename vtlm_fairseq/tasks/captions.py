@@ -5,7 +5,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
@@ -16,7 +16,6 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.distributed import utils as distributed_utils
-from fairseq.search import DiverseBeamSearch
 from fairseq.tasks.translation import load_langpair_dataset
 from omegaconf import II, open_dict
 
@@ -29,25 +28,23 @@ from vtlm_fairseq.checkpoints import (
     load_checkpoint,
 )
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
-from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
-from vtlm_fairseq.data.split_files import check_valid_subsets, language_pairs
+from vtlm_fairseq.data.split_files import check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.files.names import check_distinct, check_languages, check_name
-from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
+from vtlm_fairseq.health import LoaderWatch, LossWatch
 from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.models.embeddings import check_region_positions
-from vtlm_fairseq.models.encoder import match_source_length, share_states
-from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.regions.file_identity import WatchedFiles
 from vtlm_fairseq.regions.store import say_beyond
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
+from vtlm_fairseq.tasks.steps import WatchedSteps
 from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.text.subwords import MASK
@@ -132,16 +129,13 @@ class CaptionsConfig(FairseqDataclass):
     path: Optional[str] = II("common_eval.path")
 
 
-class CaptionsTask(DescribedTask):
+class CaptionsTask(WatchedSteps, DescribedTask):
     """Mixin in front of a fairseq task. Faults of input and options end a command with one line."""
 
     model_class: type
     criteria: tuple[type, ...]
     uses_classes: bool = False  # of regions, in training
     region_positions: int = 0
-    training: TrainingRun | None = None
-    loss_watch: LossWatch | None = None
-    loader_watch: LoaderWatch | None = None
     parameter_bytes: int = 0
     started: float = float("inf")
 
@@ -498,73 +492,6 @@ class CaptionsTask(DescribedTask):
         with exit_on_error():
             raise VTLMError("fairseq-eval-lm is for language models; use fairseq-validate, or vtlm-probe mrc")
 
-    # -- steps -------------------------------------------------------------------------------------------------
-
-    def autocast(self, sample):
-        """The context that ``--autocast`` asks for."""
-        if self.cfg.autocast == "none":
-            return nullcontext()
-        device = sample["net_input"]["src_tokens"].device.type
-        warn_if_slow(self.cfg.autocast, device)
-        return torch.autocast(device, torch.bfloat16 if self.cfg.autocast == "bf16" else torch.float16)
-
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        """As FairseqTask's. It switches CUDA autocast off around the criterion, so ours is opened inside."""
-        self.batch_arrived()
-        raise_fault(sample)
-
-        def autocast_criterion(model, sample):
-            with self.autocast(sample):
-                return criterion(model, sample)
-
-        step = super().train_step
-        if self.loss_watch is not None and is_nan_rerun():
-            self.loss_watch.report_nan(sample, update_num)
-            try:
-                return step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
-            except StopIteration:  # the trainer's NanDetector finds no tensor in what the encoder returns
-                return None
-        loss, sample_size, logging_output = step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
-        if self.loss_watch is not None and not ignore_grad:
-            self.loss_watch.add(sample, loss, sample_size)
-        if self.training is not None:
-            self.training.stop.tell(logging_output, update_num)
-        return loss, sample_size, logging_output
-
-    def reduce_metrics(self, logging_outputs, criterion) -> None:
-        """As the parent task's; all ranks learn here that one of them was asked to stop."""
-        if self.training is not None:
-            self.training.stop.agree(self, logging_outputs)
-        super().reduce_metrics(logging_outputs, criterion)
-
-    def optimizer_step(self, optimizer, model, update_num):
-        """As FairseqTask's; names batches whose loss has jumped."""
-        if self.loss_watch is not None:
-            self.loss_watch.check(update_num)
-        super().optimizer_step(optimizer, model, update_num)
-
-    def batch_arrived(self) -> None:
-        """Tell the watch over the data loader that it delivers."""
-        if self.loader_watch is not None:
-            self.loader_watch.arrived()
-
-    def valid_step(self, sample, model, criterion):
-        """As the parent task's, under autocast."""
-        self.batch_arrived()
-        raise_fault(sample)
-        with self.autocast(sample):
-            return super().valid_step(sample, model, criterion)
-
-    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
-        """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
-        raise_fault(sample)
-        sample = match_source_length(share_states(sample, generator), generator)
-        if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
-            # it takes the ids of sentences for their places in the batch
-            sample = {**sample, "id": torch.arange(len(sample["id"]), device=sample["id"].device)}
-        with self.autocast(sample):
-            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
-
 
 @contextmanager
 def unreadable_text(folder: str, split: str) -> Iterator[None]:
@@ -586,33 +513,6 @@ def sharding(cfg) -> dict:
     if whole is None:
         return {}
     return {"suffix": whole.checkpoint.checkpoint_suffix or "", "shards": whole.checkpoint.checkpoint_shard_count}
-
-
-def language_pair(folder: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-    """Source and target language of a data or checkpoint folder, from its file names or ``text.json``.
-
-    Args:
-        folder: the folder.
-        source, target: what is known of the pair: files of a pair serve both directions.
-
-    Raises:
-        VTLMError: neither says, none fits what is known, or files of several pairs lie there.
-    """
-    pairs, known = language_pairs(folder), source or target
-    if (not pairs or not (known or len(pairs) == 1)) and os.path.exists(os.path.join(folder, "text.json")):
-        pipeline = TextPipeline.load(folder)
-        pairs = [(pipeline.source_lang, pipeline.target_lang)]
-    found = " and ".join(f"{one}-{other}" for one, other in pairs) or "no binarised data and no text.json"
-    if known:
-        others = {other for pair in pairs for one, other in (pair, pair[::-1]) if one == known}
-        if len(others) != 1:
-            raise VTLMError(
-                f"{folder}: {'-s' if source else '-t'} {known} alone does not tell the pair ({found}); give -s and -t"
-            )
-        return (source, *others) if source else (*others, target)
-    if len(pairs) != 1:
-        raise VTLMError(f"{folder}: {found} name the language pair; give -s and -t")
-    return pairs[0]
 
 
 def read_image_names(folder: str, split: str) -> list[str]:

@@ -1,0 +1,85 @@
+"""What both tasks do at a step: autocast, watches over loss and loader, the agreement to stop."""
+
+from contextlib import nullcontext
+
+import torch
+from fairseq.search import DiverseBeamSearch
+
+from vtlm_fairseq.data.batching import raise_fault
+from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
+from vtlm_fairseq.models.encoder import match_source_length, share_states
+from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.tasks.runs import TrainingRun
+
+
+class WatchedSteps:
+    """Mixin in front of a fairseq task."""
+
+    training: TrainingRun | None = None
+    loss_watch: LossWatch | None = None
+    loader_watch: LoaderWatch | None = None
+
+    def autocast(self, sample):
+        """The context that ``--autocast`` asks for."""
+        if self.cfg.autocast == "none":
+            return nullcontext()
+        device = sample["net_input"]["src_tokens"].device.type
+        warn_if_slow(self.cfg.autocast, device)
+        return torch.autocast(device, torch.bfloat16 if self.cfg.autocast == "bf16" else torch.float16)
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """As FairseqTask's. It switches CUDA autocast off around the criterion, so ours is opened inside."""
+        self.batch_arrived()
+        raise_fault(sample)
+
+        def autocast_criterion(model, sample):
+            with self.autocast(sample):
+                return criterion(model, sample)
+
+        step = super().train_step
+        if self.loss_watch is not None and is_nan_rerun():
+            self.loss_watch.report_nan(sample, update_num)
+            try:
+                return step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
+            except StopIteration:  # the trainer's NanDetector finds no tensor in what the encoder returns
+                return None
+        loss, sample_size, logging_output = step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
+        if self.loss_watch is not None and not ignore_grad:
+            self.loss_watch.add(sample, loss, sample_size)
+        if self.training is not None:
+            self.training.stop.tell(logging_output, update_num)
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs, criterion) -> None:
+        """As the parent task's; all ranks learn here that one of them was asked to stop."""
+        if self.training is not None:
+            self.training.stop.agree(self, logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
+
+    def optimizer_step(self, optimizer, model, update_num):
+        """As FairseqTask's; names batches whose loss has jumped."""
+        if self.loss_watch is not None:
+            self.loss_watch.check(update_num)
+        super().optimizer_step(optimizer, model, update_num)
+
+    def batch_arrived(self) -> None:
+        """Tell the watch over the data loader that it delivers."""
+        if self.loader_watch is not None:
+            self.loader_watch.arrived()
+
+    def valid_step(self, sample, model, criterion):
+        """As the parent task's, under autocast."""
+        self.batch_arrived()
+        raise_fault(sample)
+        with self.autocast(sample):
+            return super().valid_step(sample, model, criterion)
+
+    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+        """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
+        raise_fault(sample)
+        sample = match_source_length(share_states(sample, generator), generator)
+        if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
+            # it takes the ids of sentences for their places in the batch
+            sample = {**sample, "id": torch.arange(len(sample["id"]), device=sample["id"].device)}
+        with self.autocast(sample):
+            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
