@@ -171,6 +171,13 @@ def within(name: str, ranges: Mapping[str, Range] = GENERATION) -> Callable[[str
     return read
 
 
+def positive(text: str) -> int:
+    """A number above 0, for argparse."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)
+
+
 def option(name: str) -> str:
     """The option of a field: ``--max-len-b`` of ``max_len_b``."""
     return f"--{name.replace('_', '-')}"

@@ -23,11 +23,11 @@ def steps(name: str) -> list[re.Match]:
 
 
 def change(path: Path, diff: str) -> None:
-    """Replace lines: each ``-`` line, which must be there once, by the ``+`` line below it."""
+    """Replace lines: each ``-`` line, which must be there once, by the ``+`` lines below it."""
     text = path.read_text(encoding="utf-8")
-    for old, new in re.findall(r"^-(.*)\n\+(.*)$", diff, re.M):
+    for old, new in re.findall(r"^-(.*)\n((?:\+.*\n?)+)", diff, re.M):
         assert text.splitlines().count(old) == 1, f"{path}: the how-to changes a line that is not there: {old}"
-        text = text.replace(old, new)
+        text = text.replace(old, re.sub(r"^\+", "", new, flags=re.M).rstrip("\n"))
     path.write_text(text, encoding="utf-8")
 
 

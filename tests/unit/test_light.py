@@ -1,14 +1,27 @@
-"""What needs no model loads neither PyTorch nor fairseq: the whole of vtlm-regions."""
+"""What needs no model loads neither PyTorch nor fairseq: --help of every command, and the whole of vtlm-regions."""
 
+import configparser
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
-from harness import environment
+from harness import ROOT, environment
 from stores import make_store
 
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+COMMANDS = [line.split(" = ")[1] for line in SETUP["options.entry_points"]["console_scripts"].strip().splitlines()]
+
 HEAVY = 'assert not {"torch", "fairseq"} & set(sys.modules), "a command without a model loads them"\n'
+SCRIPT = """
+import contextlib, os, runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+with contextlib.suppress(SystemExit):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 HELP = """
 import argparse, contextlib, importlib, io, sys
 module = importlib.import_module(sys.argv[1])
@@ -19,6 +32,7 @@ for line in [["--help"], *([name, "--help"] for action in parsers for name in ac
         module.main(line)
     assert "usage: " in printed.getvalue(), line
 """
+SCRIPTS = sorted(path for path in ROOT.glob("preprocess/*.py") if "__main__" in path.read_text(encoding="utf-8"))
 REGIONS = """
 import sys
 from vtlm_fairseq.cli.regions import main
@@ -27,15 +41,22 @@ for line in sys.argv[1:]:
 """
 
 
-def runs(code: str, *argv, cwd=None) -> None:
-    """Runs Python code in a process of its own, which must not load the heavy ones."""
+def runs(code: str, *argv, cwd=None) -> str:
+    """Runs Python code in a process of its own, which must not load the heavy ones; what it prints."""
     command = [sys.executable, "-c", code + HEAVY, *map(str, argv)]
     done = subprocess.run(command, env=environment(), cwd=cwd, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
-def test_help():
-    runs(HELP, "vtlm_fairseq.cli.regions")
+@pytest.mark.parametrize("entry", COMMANDS)
+def test_help(entry):
+    runs(HELP, entry.partition(":")[0])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts(script):
+    assert "usage: " in runs(SCRIPT, script)
 
 
 def test_region_stores(tmp_path):

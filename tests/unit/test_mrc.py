@@ -15,6 +15,7 @@ from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.evaluation.probes import mrc
 from vtlm_fairseq.evaluation.probes.last_word import Accuracy
 from vtlm_fairseq.evaluation.probes.mrc import Classes, Result, SplitProbe, masked_items, predict, table
+from vtlm_fairseq.evaluation.probes.parsers import TEXTS
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel
 from vtlm_fairseq.regions.store import Regions
@@ -135,7 +136,7 @@ def test_batch_size_does_not_matter():
         together = logits(probe(), batch_size=size)
         for key, row in alone.items():
             assert torch.allclose(row, together[key], atol=1e-5)
-    for text in mrc.TEXTS:
+    for text in TEXTS:
         assert len({probe().result(text, batch_size=size) for size in (1, 2, 64)}) == 1
 
 
@@ -281,7 +282,7 @@ def test_features_that_are_not_finite():
     assert "'img2.jpg'" in fault(Classes.of, regions)
 
 
-@pytest.mark.parametrize("text", mrc.TEXTS)
+@pytest.mark.parametrize("text", TEXTS)
 def test_result_is_the_same_again(text):
     """Regions are put back in order after a shuffling."""
     made = probe()

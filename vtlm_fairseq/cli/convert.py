@@ -9,17 +9,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import IO
 
-import numpy as np
-import torch
-
-from vtlm_fairseq.checkpoints import load_checkpoint, model_config, num_updates
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream, locked, whole_file
 from vtlm_fairseq.files.names import check_name
-from vtlm_fairseq.interop import reference
-from vtlm_fairseq.interop.conversion import convert
-from vtlm_fairseq.interop.vocabulary import write_dictionaries
-from vtlm_fairseq.models.description import Description, first_other
+from vtlm_fairseq.interop import ABSOLUTE
 from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
@@ -77,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("checkpoint", metavar="OUT.pt")
     check.add_argument("--reference", required=True, metavar="FILE.npz", help="inputs and outputs of the paper's code")
     check.add_argument(
-        "--tolerance", type=tolerance, default=reference.ABSOLUTE, help="for states and logits (default: %(default)s)"
+        "--tolerance", type=tolerance, default=ABSOLUTE, help="for states and logits (default: %(default)s)"
     )
     check.add_argument("--dump", metavar="OUT.npz", help="write what was computed, under the same names")
     check.set_defaults(run=run_check)
@@ -95,6 +88,11 @@ def tolerance(text: str) -> float:
 
 def run_checkpoint(args: argparse.Namespace) -> int:
     """``checkpoint``: the converted file, and its dictionaries beside it."""
+    import torch
+
+    from vtlm_fairseq.interop.conversion import convert
+    from vtlm_fairseq.interop.vocabulary import write_dictionaries
+
     folder = os.path.dirname(os.path.abspath(args.out))
     check_writable(args.out, label=f"--out {args.out}", parents=True)
     converted = convert(args.checkpoint, folder=folder, source_lang=args.source_lang, target_lang=args.target_lang)
@@ -118,6 +116,10 @@ def run_checkpoint(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """``check``: one line an output; fails if one differs by more than its tolerance."""
+    import numpy as np
+
+    from vtlm_fairseq.interop import reference
+
     if args.dump:
         check_writable(args.dump, label=f"--dump {args.dump}")
     expected, computed = reference.check(args.checkpoint, args.reference)
@@ -148,6 +150,8 @@ def save(path: str, write: Callable[[IO[bytes]], None]) -> None:
 
 def run_latest(args: argparse.Namespace) -> int:
     """``latest``: newest by number of updates, then by time."""
+    from vtlm_fairseq.checkpoints import load_checkpoint, num_updates
+
     if not os.path.isdir(args.folder):
         raise VTLMError(f"{args.folder}: no such folder")
     found = []
@@ -173,6 +177,8 @@ def _symbols(checkpoint: dict) -> list[str] | None:
 
 def run_average(args: argparse.Namespace) -> int:
     """``average``: mean of the parameters; optimiser state dropped; tied tensors stay tied."""
+    import torch
+
     check_writable(args.out, label=f"--out {args.out}")
     with contextlib.ExitStack() as stack:
         if not is_stream(args.out):
@@ -188,6 +194,11 @@ def average(checkpoints: Sequence[str], *, half: bool) -> dict:
     Raises:
         VTLMError: one of them cannot be read, or is of another model.
     """
+    import torch
+
+    from vtlm_fairseq.checkpoints import load_checkpoint, model_config
+    from vtlm_fairseq.models.description import Description, first_other
+
     result = load_checkpoint(checkpoints[0])
     sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in result["model"].items()}
     for path in checkpoints[1:]:

@@ -6,11 +6,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from vtlm_fairseq.evaluation.probes.parsers import PROBES
 from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
-
-PROBES = ("last_word", "mrc", "entity", "attention", "contrastive", "incongruent")
-"""Modules of `vtlm_fairseq.evaluation.probes`: each has ``add_parser(commands)``, which sets ``run``."""
 
 
 @command_line()
@@ -23,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     import_user_dir(args.user_dir)
-    args.run(args)
+    importlib.import_module(f"vtlm_fairseq.evaluation.probes.{args.probe.replace('-', '_')}").run(args)
     return 0
 
 
@@ -31,8 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of ``vtlm-probe``."""
     parser = argparse.ArgumentParser(prog="vtlm-probe", description="Measure what the image does for a model.")
     commands = parser.add_subparsers(dest="probe", required=True, metavar="PROBE")
-    for name in PROBES:
-        importlib.import_module(f"vtlm_fairseq.evaluation.probes.{name}").add_parser(commands)
+    for add in PROBES:
+        add(commands)
     add_user_dir_option(parser)
     return parser
 

@@ -9,7 +9,6 @@ import numpy as np
 from tqdm import tqdm
 
 from vtlm_fairseq.cli.regions_convert import add_convert
-from vtlm_fairseq.data.overlap import shared_images
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.regions.drawing import draw_regions, save_drawing
@@ -21,6 +20,7 @@ from vtlm_fairseq.regions.store import MAX_REGIONS, RegionStore, say_beyond, val
 from vtlm_fairseq.regions.suspicions import suspicions, take_sample
 from vtlm_fairseq.regions.validate import find_missing
 from vtlm_fairseq.terminal import command_line, say
+from vtlm_fairseq.text.overlap import shared_images
 
 _SHOWN_FAULTS = 20
 _SHOWN_CLASSES = 10

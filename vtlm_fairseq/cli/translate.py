@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.hub import find_checkpoint
-from vtlm_fairseq.inference import Translator
-from vtlm_fairseq.ranges import within
+from vtlm_fairseq.ranges import positive, within
+from vtlm_fairseq.regions.store import ORDERS
 from vtlm_fairseq.terminal import command_line, write_out
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
@@ -27,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     import_user_dir(args.user_dir)
+    from vtlm_fairseq.hub import find_checkpoint
+    from vtlm_fairseq.inference import Translator
+
     translator = Translator(
         [find_checkpoint(path) for path in args.path.split(":")],
         data=args.data,
@@ -88,13 +89,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     add_user_dir_option(parser)
     return parser
-
-
-def positive(text: str) -> int:
-    """A number above 0, for argparse."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return int(text)
 
 
 def read_lines(path: str) -> Iterator[str]:

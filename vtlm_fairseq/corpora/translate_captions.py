@@ -17,19 +17,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-import torch
-from fairseq import utils
-from fairseq.data import encoders
-from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from vtlm_fairseq.checkpoint_guard import check_stock
-from vtlm_fairseq.checkpoints import load_checkpoint
+from vtlm_fairseq import register
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import cannot_be_written, check_writable, is_stream, locked, whole_file, write_text
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.names import check_language
-from vtlm_fairseq.loading import load_models
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.caption_files import stream_lines
 from vtlm_fairseq.text.pipeline import load_bpe
@@ -49,6 +43,16 @@ class TextTranslator:
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
+        register()
+        import torch
+        from fairseq import utils
+        from fairseq.data import encoders
+        from omegaconf import OmegaConf
+
+        from vtlm_fairseq.checkpoint_guard import check_stock
+        from vtlm_fairseq.checkpoints import load_checkpoint
+        from vtlm_fairseq.loading import load_models
+
         folder = arguments.model
         paths = [str(folder / name) for name in arguments.checkpoint.split(":")]
         for path in paths:
@@ -67,6 +71,7 @@ class TextTranslator:
         self._generator = self.task.build_generator(
             self.models, argparse.Namespace(beam=arguments.beam, max_len_a=0, max_len_b=200)
         )
+        self._to_device = utils.move_to_cuda
         self.cut = 0
         self._max_tokens = arguments.max_tokens
         self._limit = min(
@@ -97,7 +102,8 @@ class TextTranslator:
             ids = dictionary.encode_line(self._segment(words), add_if_not_exist=False, append_eos=True).long()
             if len(ids) > self._limit:
                 self.cut += 1
-                ids = torch.cat([ids[: self._limit - 1], ids[-1:]])
+                ids[self._limit - 1] = ids[-1]
+                ids = ids[: self._limit]
             tokens.append(ids)
         translations = [""] * len(sentences)
         kept = [i for i, ids in enumerate(tokens) if len(ids) > 1]
@@ -109,13 +115,13 @@ class TextTranslator:
         )
         for sample in batches.next_epoch_itr(shuffle=False):
             if self.cuda:
-                sample = utils.move_to_cuda(sample)
+                sample = self._to_device(sample)
             found = self.task.inference_step(self._generator, self.models, sample)
             for i, hypotheses in zip(sample["id"].tolist(), found, strict=True):
                 translations[kept[i]] = self._text(hypotheses[0]["tokens"].int().cpu())
         return translations
 
-    def _text(self, tokens: torch.Tensor) -> str:
+    def _text(self, tokens) -> str:
         words = self.task.target_dictionary.string(tokens, self._kind)
         text = words if self._tokenizer is None else self._tokenizer.decode(words)
         return " ".join(text.split())

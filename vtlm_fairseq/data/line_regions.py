@@ -9,8 +9,6 @@ from vtlm_fairseq.data.shared import stack_padded
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import Regions, RegionStore
 
-ORDERS = ("given", "shuffle", "none")
-
 
 class LineRegions:
     """Regions by line number, joined to the text by image id.

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
@@ -103,7 +102,7 @@ def _read_names(path: str) -> tuple[str, ...]:
         raise VTLMError(f"--class-names {path}: not UTF-8 text (byte {error.start}); convert it") from None
 
 
-class _Inputs(Dataset):
+class _Inputs:
     """Inputs of the detector; what is asked for is a file, not its number."""
 
     def __init__(self, detector: Detector) -> None:
@@ -123,6 +122,8 @@ def extract(extraction: Extraction, detector: Detector, *, batch_size: int, work
 
     Batches do not reach over parts, so that a part is the same whatever was done before it.
     """
+    from torch.utils.data import DataLoader
+
     missing = extraction.missing()
     batches = [
         files[start : start + batch_size]

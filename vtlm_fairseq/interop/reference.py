@@ -15,6 +15,7 @@ from vtlm_fairseq.checkpoints import load_checkpoint, model_config
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.interop import ABSOLUTE
 from vtlm_fairseq.interop.conversion import build_model
 from vtlm_fairseq.interop.names import BOX_COLUMNS
 from vtlm_fairseq.interop.original import IMAGE_LANGUAGE
@@ -22,7 +23,7 @@ from vtlm_fairseq.interop.vocabulary import our_ids
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.models.vtlm import VTLMModel
 
-ABSOLUTE, RELATIVE, LOG_PROBABILITY = 2e-5, 1e-6, 1e-4
+RELATIVE, LOG_PROBABILITY = 1e-6, 1e-4
 REGION_INPUTS = ("features", "boxes")
 
 

@@ -29,7 +29,7 @@ from vtlm_fairseq.checkpoints import (
 )
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
-from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
+from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.split_files import check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files import copy_file
@@ -39,7 +39,7 @@ from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.models.embeddings import check_region_positions
 from vtlm_fairseq.regions.file_identity import WatchedFiles
-from vtlm_fairseq.regions.store import say_beyond
+from vtlm_fairseq.regions.store import ORDERS, say_beyond
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks

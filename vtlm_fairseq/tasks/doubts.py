@@ -8,10 +8,10 @@ import numpy as np
 from fairseq.distributed import utils as distributed_utils
 
 from vtlm_fairseq.data.line_regions import LineRegions
-from vtlm_fairseq.data.overlap import held_out_splits, shared_images, shared_pairs
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.regions.suspicions import NormWatch, suspicions, take_sample
 from vtlm_fairseq.terminal import get_logger
+from vtlm_fairseq.text.overlap import held_out_splits, shared_images, shared_pairs
 
 logger = get_logger(__name__)
 

@@ -18,39 +18,16 @@ from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
 from vtlm_fairseq.evaluation.systems import (
     LoadedModel,
     System,
-    add_system_options,
     check_systems,
     describe_regions,
     load_model,
     system_regions,
 )
-from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
+from vtlm_fairseq.evaluation.tables import Cell, Table
 from vtlm_fairseq.files import check_writable, whole_file
 from vtlm_fairseq.terminal import write_out
 
 PLOT_SUFFIXES = (".png", ".pdf")
-
-
-def add_parser(commands) -> None:
-    """Add the sub-command to ``vtlm-probe``."""
-    parser = commands.add_parser(
-        "attention",
-        help="cross-attention mass on regions by decoder layer (Figure 2)",
-        description="Print, for each decoder layer, the share of cross-attention that falls on regions: mean over "
-        "target positions and heads of a sentence, then over sentences. Beside it the share that equal weights would "
-        "give, R/(R+T). Teacher-forced on the references unless --on hypotheses.",
-    )
-    add_system_options(parser)
-    parser.add_argument(
-        "--on",
-        choices=("references", "hypotheses"),
-        default="references",
-        help="target sentences: the references, or the best hypothesis of --beam (default: references)",
-    )
-    parser.add_argument("--per-head", action="store_true", help="a row for each head")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers, .png or .pdf (extra [plots])")
-    add_format_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,40 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vtlm_fairseq.checkpoints import read_model_config
-from vtlm_fairseq.data.line_regions import ORDERS
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_lines
-from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
-from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.evaluation.systems import named_checkpoints
+from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
 from vtlm_fairseq.files import check_writable, write_lines
 from vtlm_fairseq.hub import MultimodalTransformer
-from vtlm_fairseq.ranges import within
 from vtlm_fairseq.terminal import write_out
-
-
-def add_parser(commands) -> None:
-    """Add the sub-command to ``vtlm-probe``."""
-    parser = commands.add_parser(
-        "contrastive",
-        help="does the right one of two translations score better (CoMMuTE)",
-        description="Score a right and a wrong translation of each source sentence, given its image, and print the "
-        "share of lines whose right one scores better. Files hold raw text; the model's text pipeline is applied.",
-    )
-    add_model_options(parser, what="translation checkpoint, NMT or MMT; repeat for more")
-    parser.add_argument("--src", required=True, metavar="FILE", help="source sentences (CoMMuTE: src.en)")
-    parser.add_argument("--correct", required=True, metavar="FILE", help="right translations (CoMMuTE: correct.de)")
-    parser.add_argument("--incorrect", required=True, metavar="FILE", help="wrong ones (CoMMuTE: incorrect.de)")
-    parser.add_argument("--images", metavar="FILE", help="image ids, one a line (CoMMuTE: img.order)")
-    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
-    parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
-    parser.add_argument("--preprocessed", action="store_true", help="the text is sub-words already")
-    parser.add_argument(
-        "--lenpen", type=within("lenpen"), default=1.0, help="length penalty of the log-probability (default: 1)"
-    )
-    parser.add_argument("--sentences", metavar="TSV", help="write the scores of each line")
-    add_format_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.evaluation.probes.entity_variants import (
     MASKED,
-    WHAT,
     Choice,
     VariantSet,
     make_variants,
@@ -22,39 +20,17 @@ from vtlm_fairseq.evaluation.probes.entity_variants import (
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, Figure, seed_statistics
 from vtlm_fairseq.evaluation.systems import (
     System,
-    add_system_options,
     check_systems,
     describe_regions,
     system_regions,
 )
-from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.terminal import write_out
 from vtlm_fairseq.text.subwords import MASK
 
 NEVER_SAW_MASK = " *"
-
-
-def add_parser(commands) -> None:
-    """Add the sub-command to ``vtlm-probe``."""
-    parser = commands.add_parser(
-        "entity",
-        help="BLEU when nouns of the source are masked or removed (Table 3)",
-        description="Mask or remove the head nouns that Flickr30k Entities marks in the sentences of a test set, "
-        "translate what is left, and print BLEU on tokenised text.",
-    )
-    add_system_options(parser, split="test_2016_flickr")
-    parser.add_argument(
-        "--entities", type=Path, required=True, metavar="PATH", help="Flickr30k Entities: the folder or the .tgz"
-    )
-    parser.add_argument("--what", choices=WHAT, default="noun", help="what is masked (default: noun)")
-    parser.add_argument("--whole-phrase", action="store_true", help="one <mask> for each phrase, not for its noun")
-    parser.add_argument("--boxed-only", action="store_true", help="only phrases that a box belongs to")
-    parser.add_argument("--count", type=positive, metavar="N", help="only the first N of each sentence (default: all)")
-    parser.add_argument("--write", type=Path, metavar="DIR", help="keep the variants: text and binarised folders")
-    add_format_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,7 +28,6 @@ from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.text.subwords import MASK
 
 UNTOUCHED, MASKED, REMOVED = "untouched", "MASK", "REMOVE"
-WHAT = ("noun", "colour")
 
 Span = tuple[int, int]
 """First token of a source sentence that is masked, and the one behind the last."""

@@ -7,42 +7,17 @@ import statistics
 from argparse import Namespace
 from dataclasses import dataclass
 
-from vtlm_fairseq.cli.translate import positive
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes.last_word import bpe_kind
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, paired_bootstrap
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import (
     LoadedModel,
-    add_decoding_options,
-    add_model_options,
     load_model,
     named_checkpoints,
 )
-from vtlm_fairseq.evaluation.tables import Cell, Table, add_format_option
-from vtlm_fairseq.ranges import SCRIPTS, within
+from vtlm_fairseq.evaluation.tables import Cell, Table
 from vtlm_fairseq.terminal import write_out
-
-
-def add_parser(commands) -> None:
-    """Add the sub-command to ``vtlm-probe``."""
-    parser = commands.add_parser(
-        "incongruent",
-        help="BLEU with given, shuffled and hidden regions",
-        description="Translate a test set with its own regions, with those of other images and without any, and "
-        "print what BLEU on tokenised text loses, with its significance.",
-    )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
-    add_model_options(parser, what="translation checkpoint; repeat for more")
-    add_decoding_options(parser)
-    parser.add_argument("--repeats", type=positive, default=5, help="shufflings (default: 5)")
-    parser.add_argument("--seed", type=within("seed", SCRIPTS), default=1, help="of the first shuffling (default: 1)")
-    parser.add_argument(
-        "--max-len-a", type=within("max_len_a"), default=0.0, help="at most ax+b tokens for x source tokens"
-    )
-    parser.add_argument("--max-len-b", type=within("max_len_b"), default=200, help="see --max-len-a (default: 200)")
-    add_format_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

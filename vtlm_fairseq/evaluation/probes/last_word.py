@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 from fairseq.data import Dictionary
 
-from vtlm_fairseq.cli.translate import positive
-from vtlm_fairseq.data.line_regions import ORDERS, LineRegions
+from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
 from vtlm_fairseq.evaluation.splits import in_order, load_split
-from vtlm_fairseq.evaluation.systems import add_model_options, named_checkpoints
-from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.evaluation.systems import named_checkpoints
+from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.hub import VTLM
 from vtlm_fairseq.terminal import write_out
 from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
@@ -27,40 +26,6 @@ from vtlm_fairseq.text.subwords import MASK, spell, split_words, subword_kind
 
 BOTH = "BOTH"
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-
-
-def add_parser(commands) -> None:
-    """Add the sub-command to ``vtlm-probe``."""
-    parser = commands.add_parser(
-        "last-word",
-        help="accuracy of masked last words (Table 2)",
-        description="Mask the last word of the source (EN), the target (DE) or both sentences of each pair, whatever "
-        "their languages are, and print how often a pre-trained model predicts it. A word is right when all its "
-        "sub-words are, predicted at once. BOTH pools the words of the two languages.",
-    )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
-    add_model_options(parser, what="pre-trained checkpoint, TLM or VTLM; repeat for more", batch_size=64)
-    parser.add_argument(
-        "--region-order",
-        choices=ORDERS,
-        action="append",
-        metavar="ORDER",
-        help="given, shuffle (other images' regions) or none (hidden); repeat for more (default: given). "
-        "Regions are never masked",
-    )
-    parser.add_argument("--repeats", type=positive, default=5, help="shufflings that are averaged (default: 5)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
-    parser.add_argument("--subsets", default="valid,test", help="splits, comma-separated (default: valid,test)")
-    parser.add_argument("--lines", metavar="FILE", help="only these lines: numbers from 1, one a line; one subset")
-    parser.add_argument("--last-token", action="store_true", help="mask the last sub-word only, as the authors did")
-    parser.add_argument(
-        "--keep-punctuation",
-        action="store_true",
-        help="leave final punctuation in the sentence and mask the word before it (for models of text that ends in a "
-        "mark); else it is cut off",
-    )
-    add_format_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,42 +22,12 @@ from vtlm_fairseq.data.translation_lm_dataset import IGNORE, TranslationLMDatase
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes.last_word import Accuracy
 from vtlm_fairseq.evaluation.splits import in_order
-from vtlm_fairseq.evaluation.systems import LoadedModel, add_model_options, load_model, named_checkpoints
-from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.evaluation.systems import LoadedModel, load_model, named_checkpoints
+from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.terminal import write_out
 
-TEXTS = ("given", "hidden", "shuffle")
 COMMONEST, NEAREST = "commonest class", "nearest prototype, own features"
 _NOTHING = MaskingRates(select=0.0, keep=0.0, random=0.0)
-
-
-def add_parser(commands) -> None:
-    """Add the sub-command to ``vtlm-probe``."""
-    parser = commands.add_parser(
-        "mrc",
-        help="accuracy of masked region classification",
-        description="Mask each region of each image in turn, as pre-training does, and print how often a pre-trained "
-        "model predicts its label from the other regions and the captions, in which no word is masked. Beside it stand "
-        "two rows without a model: the commonest class of the training split, and the nearest class mean of the "
-        "training split's features to the region's own.",
-    )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
-    add_model_options(parser, what="VTLM checkpoint, commas between those of several seeds; repeat for more",
-                      batch_size=64)  # fmt: skip
-    parser.add_argument("--subsets", default="valid,test", help="splits, comma-separated (default: valid,test)")
-    parser.add_argument(
-        "--text",
-        choices=TEXTS,
-        action="append",
-        help="given, hidden (every word is <mask>) or shuffle (captions of another image); repeat for more (default: "
-        "given and hidden)",
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of the shuffling (default: 1)")
-    parser.add_argument(
-        "--no-references", action="store_true", help="leave out the rows without a model, which read the training split"
-    )
-    add_format_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

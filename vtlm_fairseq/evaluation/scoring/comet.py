@@ -6,8 +6,6 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.scores import Figure
 
@@ -39,6 +37,8 @@ def comet_score(
         {"src": source, "mt": hypothesis, "ref": reference}
         for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True)
     ]
+    import torch
+
     gpus = int(torch.cuda.is_available())
     prediction = load_from_checkpoint(model).predict(data, batch_size=batch_size, gpus=gpus, progress_bar=False)
     return Figure("COMET", float(prediction.system_score), f"model:{model}|version:{_version()}")
