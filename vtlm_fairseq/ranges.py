@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from omegaconf import DictConfig
-
 from vtlm_fairseq.errors import VTLMError
 
 
@@ -107,7 +105,7 @@ def check_ranges(values: Any, ranges: Mapping[str, Range]) -> None:
                 raise VTLMError(f"{option(name)} is {value}: a number out of range, it must be {allowed}")
 
 
-def check_command(whole: DictConfig) -> None:
+def check_command(whole: Mapping) -> None:
     """Check the options of a command of fairseq's that are not the task's, the model's or the criterion's.
 
     Raises:
@@ -117,7 +115,7 @@ def check_command(whole: DictConfig) -> None:
         check_ranges(whole.get(group) or {}, ranges)
 
 
-def check_model(cfg: DictConfig) -> None:
+def check_model(cfg: Any) -> None:
     """Check the sizes of a model that is about to be built for training.
 
     Raises:
@@ -153,29 +151,21 @@ def check_generation(args: Any) -> None:
         raise VTLMError(f"--max-len-b {longest} is shorter than --min-len {least} words; raise it, or give --max-len-a")
 
 
-def within(name: str, ranges: Mapping[str, Range] = GENERATION) -> Callable[[str], float]:
-    """A reader of an option, for argparse.
+def reader(allowed: Range) -> Callable[[str], float]:
+    """A reader of an option's number, for argparse."""
 
-    Args:
-        name: the option in one of the tables above, such as ``max_len_b``.
-        ranges: that table.
-    """
-    allowed = ranges[name]
-
-    def read(text: str) -> float:
+    def number(text: str) -> float:
         value = (int if allowed.whole else float)(text)
         if value not in allowed:
             raise argparse.ArgumentTypeError(f"out of its range, must be {allowed}")
         return value
 
-    return read
+    return number
 
 
-def positive(text: str) -> int:
-    """A number above 0, for argparse."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return int(text)
+def within(name: str, ranges: Mapping[str, Range] = GENERATION) -> Callable[[str], float]:
+    """A reader of an option, for argparse, by its name in one of the tables above, such as ``max_len_b``."""
+    return reader(ranges[name])
 
 
 def option(name: str) -> str:
@@ -184,4 +174,4 @@ def option(name: str) -> str:
 
 
 def _mapping(values: Any) -> Mapping:
-    return values if isinstance(values, Mapping | DictConfig) else vars(values)
+    return values if isinstance(values, Mapping) else vars(values)

@@ -51,7 +51,7 @@ def commands(corpus, entities, mmt, vtlm, tmp_path_factory):
         "entity": ((probe[0], "entity", entities / "bin", "--entities", entities / "entities", *system, *test,
                     *probe[1:]), table),
         "report": (("vtlm_fairseq.cli.report", corpus.data, "--path", mmt, *test, "--lines", "3-5", "--out",
-                    "/dev/stdout"), lambda result: result.output[result.output.index("<!DOCTYPE") :]),
+                    folder / "NAME.html"), lambda result: Path(result.last_line.split(": ")[0]).read_text("utf-8")),
     }  # fmt: skip
 
 
@@ -84,7 +84,11 @@ def test_one_meaning(run, corpus, commands, named, mmt):
     """A file and a folder, with a split and without one: the same figures."""
     found = {}
     for name, (command, figures) in commands.items():
-        done = run.together([(command[0], [*command[1:], "--regions", regions]) for regions in named.values()])
+        argvs = [[str(part).replace("NAME", kind) for part in command] for kind in named]
+        argvs = [
+            (module, [*argv, "--regions", named[kind]]) for kind, (module, *argv) in zip(named, argvs, strict=True)
+        ]
+        done = run.together(argvs)
         found[name], other = map(figures, done)
         assert found[name] and other == found[name], name
     for regions in named.values():

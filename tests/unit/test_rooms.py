@@ -9,8 +9,8 @@ import vtlm_fairseq
 PACKAGE = Path(vtlm_fairseq.__file__).parent
 ROOMS = (
     {"version", "errors"},
-    {"stack", "interrupts", "terminal", "files", "ranges", "options", "user_dir"},
-    {"text", "regions"},
+    {"stack", "interrupts", "terminal", "files", "ranges", "user_dir"},
+    {"text", "regions", "options"},
     {"checkpoint_guard", "checkpoints", "loading", "compatibility", "precision", "health", "data"},
     {"models", "criterions", "optim"},
     {"tasks"},

@@ -13,6 +13,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream, locked, whole_file
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.interop import ABSOLUTE
+from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
@@ -58,8 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     checkpoint.add_argument("checkpoint", metavar="IN.pth")
     checkpoint.add_argument("--out", required=True, metavar="OUT.pt", help="file to write")
-    checkpoint.add_argument("-s", "--source-lang", help="source language, where the file does not say")
-    checkpoint.add_argument("-t", "--target-lang", help="target language, where the file does not say")
+    add_options(checkpoint, "--source-lang", "--target-lang", default=None, help="where the file does not say")
     checkpoint.set_defaults(run=run_checkpoint)
     check = commands.add_parser(
         "check",

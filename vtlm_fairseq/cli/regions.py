@@ -11,6 +11,7 @@ from tqdm import tqdm
 from vtlm_fairseq.cli.regions_convert import add_convert
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.files import check_writable, is_stream
+from vtlm_fairseq.options import add_options
 from vtlm_fairseq.regions.drawing import draw_regions, save_drawing
 from vtlm_fairseq.regions.image_reading import open_image
 from vtlm_fairseq.regions.merge import merge_stores
@@ -81,7 +82,7 @@ def _add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     merge.add_argument("shards", metavar="SHARD", nargs="+", help="store files, or folders of .h5 store files")
     merge.add_argument("--out", required=True, metavar="STORE", help="the file to make")
     merge.add_argument("--copy", action="store_true", help="copy the features too; the shards are no longer needed")
-    merge.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    add_options(merge, "--overwrite")
     merge.set_defaults(run=run_merge)
 
 
@@ -95,10 +96,8 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     show.add_argument("image_id", metavar="ID", help="image id in the store")
     show.add_argument("--image", required=True, metavar="FILE", help="the image itself")
     show.add_argument("--out", required=True, metavar="PNG", help="drawing to make, .png or .jpg")
-    show.add_argument(
-        "--max-regions", type=int, default=36, metavar="N", help="draw the N most confident (default: %(default)s)"
-    )
-    show.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    add_options(show, "--max-regions", default=MAX_REGIONS, help="draw the N most confident (default: %(default)s)")
+    add_options(show, "--overwrite")
     show.set_defaults(run=run_show)
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream
+from vtlm_fairseq.options import add_options
 from vtlm_fairseq.regions.formats.arrays import (
     NpyImages,
     NpzImages,
@@ -89,7 +90,7 @@ def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--coco-dataset", metavar="FILE", help="images and categories, where --coco-json is a list of results"
     )
     classes = convert.add_mutually_exclusive_group()
-    classes.add_argument("--class-names", metavar="FILE", help="names of the classes, one a line, without background")
+    add_options(classes, "--class-names")
     classes.add_argument("--num-classes", type=int, metavar="N", help="number of classes, where names are not known")
     numpy = convert.add_argument_group("with --npz or --npy")
     numpy.add_argument("--box-format", choices=("xyxy", "yxyx"), default="xyxy", help="default: %(default)s")
@@ -100,13 +101,9 @@ def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="relative: divided by image width and height (default); pixels: needs --image-sizes",
     )
     numpy.add_argument("--image-sizes", metavar="FILE", help="lines of: id TAB width TAB height, in pixels")
-    convert.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: %(default)s")
+    add_options(convert, "--dtype", "--strip-extension", "--overwrite")
     convert.add_argument("--detector", default="unknown", metavar="NAME", help="what made the regions, for the record")
-    convert.add_argument(
-        "--strip-extension", action="store_true", help="image ids without .jpg, .png, ... (as Multi30k's ids here)"
-    )
     convert.add_argument("--out", required=True, metavar="STORE", help="the file to make, e.g. regions/train.h5")
-    convert.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     convert.set_defaults(run=run_convert)
 
 

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vtlm_fairseq.files import check_writable, write_text
-from vtlm_fairseq.ranges import positive
-from vtlm_fairseq.regions.store import ORDERS
+from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line, say
-from vtlm_fairseq.text.subwords import BPE_KINDS
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 MAX_LINES = 200
@@ -42,25 +40,15 @@ def build_parser() -> argparse.ArgumentParser:
         "image and source words. For a pre-trained model also its masked words and regions, and what it takes them "
         "for. The page holds all it needs and loads nothing.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_options(parser, "data", "--regions", "--region-order", "--any-detector", "--gen-subset", "--beam", "--cpu")
+    add_options(parser, "--post-process")
     parser.add_argument("--path", required=True, metavar="CKPT", help="translation or pre-trained (vtlm) checkpoint")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="page to write")
-    parser.add_argument("--regions", default="none", metavar="STORE", help="region store, as in training")
-    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
-    parser.add_argument("--any-detector", action="store_true", help="regions may be of another detector")
-    parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="split to show (default: test)")
     parser.add_argument(
         "--lines", type=parse_lines, default=list(range(1, 11)), metavar="1,5,7-9", help="lines to show (default: 1-10)"
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures, by image id; else boxes are sketched")
-    parser.add_argument("--beam", type=positive, default=8, help="beam size (default: 8)")
-    parser.add_argument(
-        "--post-process",
-        choices=BPE_KINDS,
-        help="how sub-words are joined (default: as text.json or the dictionary shows)",
-    )
     parser.add_argument("--title", default="What the model looks at", help="heading of the page")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     add_user_dir_option(parser)
     return parser
 

@@ -30,6 +30,7 @@ from vtlm_fairseq.evaluation.scoring.scores import (
 )
 from vtlm_fairseq.evaluation.tables import Table, add_format_option
 from vtlm_fairseq.files import check_writable, write_text
+from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line, write_out
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 
@@ -124,13 +125,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="a test set: its name, --ref and, if wanted, --raw-ref and --src",
     )
+    prepared = parser.add_argument_group("how the model's text was prepared")
     _add_options(
-        parser.add_argument_group("how the model's text was prepared"),
+        prepared,
         ("--text-json", "PATH", "text.json, or a folder of data or checkpoints that holds it (default: beside HYP)"),
         ("--steps", "LIST", f"where there is no text.json: some of {','.join(STEPS)}, or none"),
         ("--lang", "CODE", "language of the translations (default: the target of text.json)"),
-        ("--post-process", "KIND", "join sub-words: sentencepiece, subword_nmt or '@@ ' (default: as text.json says)"),
     )
+    add_options(prepared, "--post-process")
     more = parser.add_argument_group("METEOR and COMET")
     _add_options(
         more,
@@ -147,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="translations of another system; once, or as often as there are seeds (with --set: a pattern)",
     )
     test.add_argument("--bootstrap-samples", type=int, default=BOOTSTRAP_SAMPLES, metavar="N", help="(default: 1000)")
-    test.add_argument("--seed", type=int, default=BOOTSTRAP_SEED, metavar="N", help="of resampling (default: 12345)")
+    add_options(test, "--seed", default=BOOTSTRAP_SEED, help="of resampling (default: %(default)s)")
     return parser
 
 

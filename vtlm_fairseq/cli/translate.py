@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.ranges import positive, within
-from vtlm_fairseq.regions.store import ORDERS
+from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line, write_out
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
@@ -71,22 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--path", required=True, metavar="CKPT", help="checkpoint or folder, or a.pt:b.pt for an ensemble"
     )
-    parser.add_argument("--regions", default="none", metavar="STORE", help="store file, folder of stores, or none")
-    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
-    parser.add_argument("--any-detector", action="store_true", help="regions may be of another detector")
-    parser.add_argument("--max-regions", type=positive, metavar="N", help="regions an image (default: as in training)")
-    parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
-    parser.add_argument("--preprocessed", action="store_true", help="input and output are sub-words already")
+    add_options(parser, "--regions", "--region-order", "--any-detector", "--max-regions", "--data", "--preprocessed")
     parser.add_argument("--detokenize", action="store_true", help="write running text instead of tokens")
-    parser.add_argument("--beam", type=within("beam"), default=8, help="beam size (default: 8)")
-    parser.add_argument("--lenpen", type=within("lenpen"), default=1.0, help="length penalty (default: 1)")
-    parser.add_argument(
-        "--max-len-a", type=within("max_len_a"), default=0.0, help="at most ax+b tokens for x source tokens"
-    )
-    parser.add_argument("--max-len-b", type=within("max_len_b"), default=200, help="see --max-len-a (default: 200)")
-    parser.add_argument("--batch-size", type=positive, default=32, help="sentences decoded at once (default: 32)")
-    parser.add_argument("--buffer-size", type=positive, default=1024, help="lines read ahead (default: 1024)")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    add_options(parser, "--beam", "--lenpen", "--max-len-a", "--max-len-b", "--batch-size", "--cpu")
+    parser.add_argument("--buffer-size", type=reader(COUNT), default=1024, help="lines read ahead (default: 1024)")
     add_user_dir_option(parser)
     return parser
 

@@ -3,8 +3,7 @@
 import argparse
 from dataclasses import dataclass
 
-from vtlm_fairseq.ranges import positive, within
-from vtlm_fairseq.regions.store import ORDERS
+from vtlm_fairseq.options import add_options
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,8 @@ def add_model_options(
         metavar="NAME=CKPT,CKPT",
         help=what,
     )
-    parser.add_argument("--regions", default="none", metavar="STORE", help="for models with regions: as in training")
-    parser.add_argument("--any-detector", action="store_true", help="regions may be of another detector")
-    parser.add_argument("--batch-size", type=positive, default=batch_size, help="at once (default: %(default)s)")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
-
-
-def add_decoding_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--gen-subset``, ``--beam`` and ``--lenpen``, named as fairseq-generate's."""
-    parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="the test set (default: test)")
-    parser.add_argument("--beam", type=positive, default=8, help="beam size (default: 8)")
-    parser.add_argument("--lenpen", type=within("lenpen"), default=1.0, help="length penalty (default: 1)")
+    add_options(parser, "--regions", "--any-detector", "--cpu")
+    add_options(parser, "--batch-size", default=batch_size)
 
 
 def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") -> None:
@@ -64,8 +54,6 @@ def add_system_options(parser: argparse.ArgumentParser, *, split: str = "test") 
     Args:
         split: default of ``--gen-subset``.
     """
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_options(parser, "data", "--beam", "--lenpen", "--region-order")
+    add_options(parser, "--gen-subset", default=split)
     add_model_options(parser, what="a system and the checkpoints of its seeds; repeat for more systems", required=False)
-    add_decoding_options(parser)
-    parser.set_defaults(gen_subset=split)
-    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")

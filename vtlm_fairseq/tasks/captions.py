@@ -38,6 +38,7 @@ from vtlm_fairseq.health import LoaderWatch, LossWatch
 from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.models.embeddings import check_region_positions
+from vtlm_fairseq.options import OPTIONS
 from vtlm_fairseq.regions.file_identity import WatchedFiles
 from vtlm_fairseq.regions.store import ORDERS, say_beyond
 from vtlm_fairseq.tasks.described import DescribedTask
@@ -69,24 +70,12 @@ class CaptionsConfig(FairseqDataclass):
             "checkpoint or the pre-trained model, else source and target, sorted)"
         },
     )
-    regions: str = field(
-        default="none",
-        metadata={"help": "region store: a file, a folder of {split}.h5 or {split}.*.h5, or none"},
-    )
-    any_detector: bool = field(
-        default=False, metadata={"help": "take regions of another detector than the model's, or of several, on purpose"}
-    )
+    regions: str = field(default="none", metadata={"help": OPTIONS["--regions"]["help"]})
+    any_detector: bool = field(default=False, metadata={"help": OPTIONS["--any-detector"]["help"]})
     # None: not given. Then it is that of the checkpoint, else the default that models/description.py has for it
-    max_regions: Optional[int] = field(
-        default=None,
-        metadata={"help": "at most so many regions an image, the most confident (default: the checkpoint's, else 36)"},
-    )
+    max_regions: Optional[int] = field(default=None, metadata={"help": OPTIONS["--max-regions"]["help"]})
     region_order: Optional[ChoiceEnum(list(ORDERS))] = field(
-        default=None,
-        metadata={
-            "help": "given: each line its own image's regions; shuffle: another image's; none: hide all regions "
-            "(default: the checkpoint's, else given)"
-        },
+        default=None, metadata={"help": OPTIONS["--region-order"]["help"]}
     )
     max_source_positions: Optional[int] = field(
         default=None,

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.names import check_languages
+from vtlm_fairseq.options import add_options
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 
 
 def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None, workers: int) -> None:
     """Add the options; without a default `vocab_size`, it or `--bpe-model` must be given."""
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--source-lang", "-s", default="en", help="source language (default: %(default)s)")
-    parser.add_argument("--target-lang", "-t", default="de", help="target language (default: %(default)s)")
+    add_options(parser, "--source-lang", "--target-lang")
+    add_options(parser, "--workers", default=workers)
     vocabulary = parser.add_mutually_exclusive_group(required=vocab_size is None)
     vocabulary.add_argument(
         "--vocab-size",
@@ -31,7 +32,6 @@ def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None,
         action="store_true",
         help="leave quotes, & and brackets as they are, as the authors did (Multi30k's own files hold &apos;)",
     )
-    parser.add_argument("--workers", type=int, default=workers, help="processes (default: %(default)s)")
 
 
 def check_vocabulary(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

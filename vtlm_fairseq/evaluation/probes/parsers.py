@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from vtlm_fairseq.evaluation.options import add_decoding_options, add_model_options, add_system_options
+from vtlm_fairseq.evaluation.options import add_model_options, add_system_options
 from vtlm_fairseq.evaluation.tables import add_format_option
-from vtlm_fairseq.ranges import SCRIPTS, positive, within
-from vtlm_fairseq.regions.store import ORDERS
+from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, reader
 
 TEXTS = ("given", "hidden", "shuffle")
 WHAT = ("noun", "colour")
@@ -20,19 +20,18 @@ def last_word(commands) -> None:
         "their languages are, and print how often a pre-trained model predicts it. A word is right when all its "
         "sub-words are, predicted at once. BOTH pools the words of the two languages.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_options(parser, "data", "--subsets")
     add_model_options(parser, what="pre-trained checkpoint, TLM or VTLM; repeat for more", batch_size=64)
-    parser.add_argument(
+    add_options(
+        parser,
         "--region-order",
-        choices=ORDERS,
         action="append",
         metavar="ORDER",
         help="given, shuffle (other images' regions) or none (hidden); repeat for more (default: given). "
         "Regions are never masked",
     )
-    parser.add_argument("--repeats", type=positive, default=5, help="shufflings that are averaged (default: 5)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
-    parser.add_argument("--subsets", default="valid,test", help="splits, comma-separated (default: valid,test)")
+    add_options(parser, "--repeats", help="shufflings that are averaged (default: %(default)s)")
+    add_options(parser, "--seed", help="of the first shuffling (default: %(default)s)")
     parser.add_argument("--lines", metavar="FILE", help="only these lines: numbers from 1, one a line; one subset")
     parser.add_argument("--last-token", action="store_true", help="mask the last sub-word only, as the authors did")
     parser.add_argument(
@@ -54,10 +53,10 @@ def mrc(commands) -> None:
         "two rows without a model: the commonest class of the training split, and the nearest class mean of the "
         "training split's features to the region's own.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_options(parser, "data", "--subsets")
+    add_options(parser, "--seed", help="of the shuffling (default: %(default)s)")
     add_model_options(parser, what="VTLM checkpoint, commas between those of several seeds; repeat for more",
                       batch_size=64)  # fmt: skip
-    parser.add_argument("--subsets", default="valid,test", help="splits, comma-separated (default: valid,test)")
     parser.add_argument(
         "--text",
         choices=TEXTS,
@@ -65,7 +64,6 @@ def mrc(commands) -> None:
         help="given, hidden (every word is <mask>) or shuffle (captions of another image); repeat for more (default: "
         "given and hidden)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the shuffling (default: 1)")
     parser.add_argument(
         "--no-references", action="store_true", help="leave out the rows without a model, which read the training split"
     )
@@ -87,7 +85,7 @@ def entity(commands) -> None:
     parser.add_argument("--what", choices=WHAT, default="noun", help="what is masked (default: noun)")
     parser.add_argument("--whole-phrase", action="store_true", help="one <mask> for each phrase, not for its noun")
     parser.add_argument("--boxed-only", action="store_true", help="only phrases that a box belongs to")
-    parser.add_argument("--count", type=positive, metavar="N", help="only the first N of each sentence (default: all)")
+    parser.add_argument("--count", type=reader(COUNT), metavar="N", help="the first N of each sentence (default: all)")
     parser.add_argument("--write", type=Path, metavar="DIR", help="keep the variants: text and binarised folders")
     add_format_option(parser)
 
@@ -126,12 +124,7 @@ def contrastive(commands) -> None:
     parser.add_argument("--correct", required=True, metavar="FILE", help="right translations (CoMMuTE: correct.de)")
     parser.add_argument("--incorrect", required=True, metavar="FILE", help="wrong ones (CoMMuTE: incorrect.de)")
     parser.add_argument("--images", metavar="FILE", help="image ids, one a line (CoMMuTE: img.order)")
-    parser.add_argument("--region-order", choices=ORDERS, help="whose regions (default: as in training)")
-    parser.add_argument("--data", metavar="DIR", help="folder of dictionaries and text.json (default: CKPT's folder)")
-    parser.add_argument("--preprocessed", action="store_true", help="the text is sub-words already")
-    parser.add_argument(
-        "--lenpen", type=within("lenpen"), default=1.0, help="length penalty of the log-probability (default: 1)"
-    )
+    add_options(parser, "--region-order", "--data", "--preprocessed", "--lenpen")
     parser.add_argument("--sentences", metavar="TSV", help="write the scores of each line")
     add_format_option(parser)
 
@@ -144,15 +137,9 @@ def incongruent(commands) -> None:
         description="Translate a test set with its own regions, with those of other images and without any, and "
         "print what BLEU on tokenised text loses, with its significance.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_options(parser, "data", "--gen-subset", "--beam", "--lenpen", "--max-len-a", "--max-len-b", "--repeats")
+    add_options(parser, "--seed", help="of the first shuffling (default: %(default)s)")
     add_model_options(parser, what="translation checkpoint; repeat for more")
-    add_decoding_options(parser)
-    parser.add_argument("--repeats", type=positive, default=5, help="shufflings (default: 5)")
-    parser.add_argument("--seed", type=within("seed", SCRIPTS), default=1, help="of the first shuffling (default: 1)")
-    parser.add_argument(
-        "--max-len-a", type=within("max_len_a"), default=0.0, help="at most ax+b tokens for x source tokens"
-    )
-    parser.add_argument("--max-len-b", type=within("max_len_b"), default=200, help="see --max-len-a (default: 200)")
     add_format_option(parser)
 
 

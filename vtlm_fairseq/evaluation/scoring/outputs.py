@@ -11,7 +11,7 @@ from pathlib import Path
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines
 from vtlm_fairseq.text.pipeline import FILE_NAME, STEPS, TextPipeline
-from vtlm_fairseq.text.subwords import BPE_KINDS, join_words, subword_kind
+from vtlm_fairseq.text.subwords import join_words, subword_kind
 
 
 @dataclass(frozen=True)
@@ -140,19 +140,16 @@ def join_subwords(texts: Sequence[str], *, path: str, kind: str | None, post_pro
         texts: of one file.
         path: the file, for messages.
         kind: of BPE, as ``text.json`` says; None if nothing says.
-        post_process: the kind that the user names, as fairseq does (``@@ `` is ``subword_nmt``).
+        post_process: the kind that the user names; ``none``: the texts are words.
 
     Raises:
         VTLMError: sub-words that are not of this kind or of a kind that nobody named, or none where the
             user named one.
     """
     shown = subword_kind(texts)
-    named = "subword_nmt" if post_process and post_process.strip() == "@@" else post_process
-    if named is not None and named not in BPE_KINDS[:2]:
-        raise VTLMError(f"--post-process {post_process}: not one of sentencepiece, subword_nmt, '@@ '")
-    if named and shown is None:
-        raise VTLMError(f"{path}: no mark of {named} sub-words in it; leave out --post-process")
-    expected = named or kind
+    if post_process not in (None, "none") and shown is None:
+        raise VTLMError(f"{path}: no mark of {post_process} sub-words in it; leave out --post-process")
+    expected = post_process or kind
     if shown is None:
         return list(texts)
     if shown != expected:
