@@ -1,6 +1,7 @@
 """Options that several commands have: name, default, range and help of each, written once."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from vtlm_fairseq.ranges import COUNT, FROM_ZERO, GENERATION, SEED, reader
@@ -73,6 +74,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--class-names": {"metavar": "FILE", "help": "names of the classes, one a line, without background"},
     "--strip-extension": {"action": "store_true", "help": "image ids without .jpg, .png, ..."},
+    "--image-splits": {"type": Path, "required": True, "help": "folder of {split}.txt, an image a line"},
     "--overwrite": {"action": "store_true", "help": "replace --out if it exists"},
     "--source-lang": {"default": "en", "help": "source language (default: %(default)s)"},
     "--target-lang": {"default": "de", "help": "target language (default: %(default)s)"},

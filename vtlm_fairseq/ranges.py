@@ -78,12 +78,6 @@ MODEL = {
 }  # fmt: skip
 """Of both models."""
 
-SCRIPTS = {
-    "seed": SEED, "block": COUNT, "bpe_sample": COUNT, "max_regions": COUNT, "num_shards": COUNT, "part_size": COUNT,
-    "workers": FROM_ZERO,
-}  # fmt: skip
-"""Of commands of this package alone."""
-
 CRITERION = {"label_smoothing": SHARE, "mrc_weight": NOT_NEGATIVE, "rdrop_alpha": NOT_NEGATIVE}
 
 
@@ -161,11 +155,6 @@ def reader(allowed: Range) -> Callable[[str], float]:
         return value
 
     return number
-
-
-def within(name: str, ranges: Mapping[str, Range] = GENERATION) -> Callable[[str], float]:
-    """A reader of an option, for argparse, by its name in one of the tables above, such as ``max_len_b``."""
-    return reader(ranges[name])
 
 
 def option(name: str) -> str:

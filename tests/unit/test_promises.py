@@ -18,7 +18,7 @@ from vtlm_fairseq.models.description import DECISIONS, MODEL_OPTIONS, TASK_OPTIO
 from vtlm_fairseq.regions.store import RegionStore, validate
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
-COMMANDS = ("convert", "probe", "regions", "report", "score", "translate")
+COMMANDS = ("convert", "extract", "oracle", "prepare", "probe", "regions", "report", "score", "translate")
 PARTS = {
     "task": (TASK_DATACLASS_REGISTRY, ("visual_translation_lm", "multimodal_translation")),
     "arch": (MODEL_DATACLASS_REGISTRY, tuple(f"{model}{size}" for model in ("vtlm", "multimodal_transformer")

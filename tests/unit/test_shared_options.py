@@ -5,10 +5,9 @@ import importlib
 
 import pytest
 
-from vtlm_fairseq.cli import extract
 from vtlm_fairseq.options import OPTIONS
 
-COMMANDS = ("convert", "probe", "regions", "report", "score", "translate")
+COMMANDS = ("convert", "extract", "oracle", "prepare", "probe", "regions", "report", "score", "translate")
 OTHERS = {
     "--images": "ids, pictures to show, pictures to read",
     "--lines": "a file of numbers, or numbers",
@@ -17,6 +16,8 @@ OTHERS = {
     "--model": "file of a detector, folder of a translation model",
     "--detector": "what ran, or what is to run",
     "--out": "whatever is made",
+    "--format": "how results are printed, or what caption files are",
+    "--max-tokens": "a batch, or a sentence",
 }
 """Of one name, and yet of another kind."""
 WRONG = ("0", "-1", "1.5", "nan", "inf", "x", "@@ ", "9999999999999")
@@ -44,10 +45,10 @@ def taken(action: argparse.Action) -> list:
 
 
 def test_one_name_one_option():
-    """Ranges and choices; of the table's options also what the help says of them, but for those that say more."""
+    """Ranges and choices; of the table's options also what the help says, but for that of prepare."""
     found: dict[str, dict[str, argparse.Action]] = {}
     modules = {command: importlib.import_module(f"vtlm_fairseq.cli.{command}") for command in COMMANDS}
-    for command, module in {**modules, "extract": extract}.items():
+    for command, module in modules.items():
         parser = module.build_parser()
         for where, action in actions(parser):
             for name in action.option_strings:
@@ -57,7 +58,11 @@ def test_one_name_one_option():
     for name, uses in shared.items():
         kinds = {where: taken(action) for where, action in uses.items()}
         assert len(set(map(tuple, kinds.values()))) == 1, (name, kinds)
-    said = {name: {action.help for action in uses.values()} for name, uses in shared.items() if name in OPTIONS}
+    said = {
+        name: {action.help for where, action in uses.items() if not where.startswith("prepare")}
+        for name, uses in shared.items()
+        if name in OPTIONS
+    }
     assert all(len(said[name]) == 1 for name in ("--regions", "--any-detector", "--beam", "--lenpen", "--max-len-b"))
 
 

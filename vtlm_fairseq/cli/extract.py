@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from vtlm_fairseq.extract.detectors import list_detectors
-from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
+from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line
 
 
@@ -41,28 +42,27 @@ def build_parser() -> argparse.ArgumentParser:
     add("--detector", required=True, help="one of " + ", ".join(list_detectors()) + ", or one of --detector-file")
     add("--detector-file", metavar="FILE.py", help="Python file with a detector of your own")
     add("--out", required=True, metavar="STORE", help="region store to make, e.g. regions/train.h5")
-    add("--overwrite", action="store_true", help="replace --out, and parts of an earlier extraction to it")
-    _add_number(parser, "--max-regions", 36, "keep the N most confident")
-    add("--dtype", choices=("float16", "float32"), default="float16", help="of the features; default: %(default)s")
-    add = parser.add_argument_group("detector (those that it has no use for are refused)").add_argument
+    add_options(parser, "--overwrite", help="replace --out, and parts of an earlier extraction to it")
+    add_options(parser, "--max-regions", default=36, help="keep the N most confident (default: %(default)s)")
+    add_options(parser, "--dtype")
+    detector = parser.add_argument_group("detector (those that it has no use for are refused)")
+    add = detector.add_argument
     add("--model", help="file, folder or name of its model")
     add("--weights", metavar="FILE", help="weights of your own")
-    add("--class-names", metavar="FILE", help="names of its classes, one a line, without background")
+    add_options(detector, "--class-names")
     add("--min-score", type=float, metavar="S", help="drop regions below this confidence (default: 0)")
     add("--device", help="cpu, cuda or cuda:N (default: cpu)")
     add("--threads", type=int, metavar="N", help="threads of the detector on the CPU (default: 1)")
     work = parser.add_argument_group("work")
-    _add_number(work, "--batch-size", 8, "images a batch")
-    _add_number(work, "--workers", 2, "processes that read images")
-    _add_number(work, "--num-shards", 1, "share the images among N runs, each with its own --out")
-    work.add_argument("--shard-id", type=int, default=0, metavar="I", help="which of them this is, from 0")
-    _add_number(work, "--part-size", 500, "images between two savings; a killed run loses at most so many")
+    add_options(work, "--batch-size", default=8, help="images a batch (default: %(default)s)")
+    add_options(work, "--workers", default=2, help="processes that read images (default: %(default)s)")
+    add = work.add_argument
+    text = "share the images among N runs, each with its own --out (default: %(default)s)"
+    add("--num-shards", type=reader(COUNT), default=1, metavar="N", help=text)
+    add("--shard-id", type=int, default=0, metavar="I", help="which of them this is, from 0")
+    text = "images between two savings; a killed run loses at most so many (default: %(default)s)"
+    add("--part-size", type=reader(COUNT), default=500, metavar="N", help=text)
     return parser
-
-
-def _add_number(group, option: str, default: int, text: str) -> None:
-    read = within(option.removeprefix("--").replace("-", "_"), DATASET | SCRIPTS)
-    group.add_argument(option, type=read, default=default, metavar="N", help=f"{text} (default: %(default)s)")
 
 
 if __name__ == "__main__":

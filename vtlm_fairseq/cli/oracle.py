@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vtlm_fairseq.corpora.oracle_features import NOISE
+from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line
 
 
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--entities", type=Path, required=True, help="Flickr30k Entities: its folder or the .tgz")
     add("--raw", type=Path, help="folder of Multi30k's raw text ({split}.en, plain or .gz)")
-    add("--image-splits", type=Path, required=True, help="folder of {split}.txt, an image a line")
+    add_options(parser, "--image-splits")
     add("--splits", default="train,val,test_2016_flickr", help="splits to write, of these three")
     add("--out", type=Path, required=True, help="folder for train.h5, valid.h5, ...")
     add(
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="lines `image id<TAB>number from 0` that name the caption to put aside, instead of looking it up in --raw",
     )
     add("--feature-dim", type=int, default=1536, help="width of the features")
-    add("--seed", type=int, default=1, help="seed of prototypes and noise")
+    add_options(parser, "--seed", help="seed of prototypes and noise (default: %(default)s)")
     add("--noise", type=float, default=NOISE, help="standard deviation of the noise; prototypes have 1")
     add("--signal", type=float, default=1.0, help="factor of the prototypes; 0: noise only (control)")
     add("--no-boxes", action="store_true", help="store 0,0,1,1 for every box (control)")

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vtlm_fairseq.ranges import DATASET, SCRIPTS, within
+from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
 from vtlm_fairseq.text.options import add_text_options, check_vocabulary
@@ -31,13 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of ``vtlm-prepare``; ``module`` is the one of `vtlm_fairseq.corpora` whose ``run`` does the work."""
     parser = argparse.ArgumentParser(prog="vtlm-prepare", description="Prepare captions for training.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module, add_options, description in (
+    for name, module, fill, description in (
         ("captions", "captions", _add_captions, "parallel captions: words, BPE, binarised data, image ids"),
         ("multi30k", "multi30k", _add_multi30k, "Multi30k task 1: words, BPE, binarised data, image ids"),
         ("translate", "translate_captions", _add_translate, "captions of one language: a translation for each line"),
     ):
         command = commands.add_parser(name, help=description, description=f"Prepare {description}.")
-        add_options(command)
+        fill(command)
         command.set_defaults(module=module)
     return parser
 
@@ -70,13 +71,14 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="lines of: what the captions call the image (its URL, say) TAB image id; pairs without a line are dropped",
     )
-    add("--strip-extension", action="store_true", help="image ids without .jpg, .png, ...")
-    add("--regions", metavar="STORE", help="store file, or folder of {split}.h5: drop pairs whose image has no regions")
+    add_options(parser, "--strip-extension")
+    text = "store file, or folder of {split}.h5: drop pairs whose image has no regions"
+    add_options(parser, "--regions", default=None, help=text)
     add("--max-tokens", type=int, default=100, help="BPE pieces a side in train and valid (default: %(default)s)")
     add("--min-tokens", type=int, default=1, help="as --max-tokens, at least (default: %(default)s)")
     add(
         "--bpe-sample",
-        type=within("bpe_sample", SCRIPTS),
+        type=reader(COUNT),
         default=2_000_000,
         metavar="N",
         help="learn BPE from N sentences at most, both sides together (default: %(default)s)",
@@ -86,7 +88,7 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
 
 def _add_multi30k(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw", type=Path, required=True, help="folder of {split}.{lang}, plain or .gz")
-    parser.add_argument("--image-splits", type=Path, required=True, help="folder of {split}.txt, an image a line")
+    add_options(parser, "--image-splits")
     parser.add_argument("--any-counts", action="store_true", help="accept other line counts than Multi30k's")
     add_text_options(parser, vocab_size=None, workers=1)
 
@@ -100,18 +102,16 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
         default="model.pt",
         help="file in that folder, or a.pt:b.pt for an ensemble (default: %(default)s)",
     )
-    add("--source-lang", "-s", default="en", help="default: %(default)s")
-    add("--target-lang", "-t", default="de", help="default: %(default)s")
+    add_options(parser, "--source-lang", "--target-lang", "--cpu")
     add("--bpe-model", type=Path, help="default: the BPE file in the folder; none there: words")
     add("--tokenizer", choices=("moses", "space"), default="moses", help="of the model's training data (%(default)s)")
     add("--input", required=True, help="text, a sentence a line, or with --column TSV; plain or .gz")
     add("--column", type=int, metavar="N", help="the sentence is column N, from 1, between tabs")
     add("--append", action="store_true", help="write the input line, a tab, and the translation")
     add("--out", type=Path, required=True, help="file to make")
-    add("--beam", type=within("beam"), default=5, help="default: %(default)s")
-    add("--max-tokens", type=within("max_tokens", DATASET), default=8000, help="source tokens at once (%(default)s)")
-    add("--block", type=within("block", SCRIPTS), default=4096, help="lines between two writes (default: %(default)s)")
-    add("--cpu", action="store_true", help="do not use a GPU")
+    add_options(parser, "--beam", default=5)
+    add("--max-tokens", type=reader(COUNT), default=8000, help="source tokens at once (%(default)s)")
+    add("--block", type=reader(COUNT), default=4096, help="lines between two writes (default: %(default)s)")
 
 
 if __name__ == "__main__":
