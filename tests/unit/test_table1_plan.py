@@ -42,11 +42,18 @@ def plain(name: str) -> dict:
     return OmegaConf.to_container(OmegaConf.load(RECIPES[name]))
 
 
+def linked(folder: str) -> set[str]:
+    """Names of the recipes that a folder of ``examples/`` links to, which must be those of the package."""
+    found = {path.stem: path.resolve() for path in (EXAMPLES / folder).glob("*.yaml")}
+    assert found == {name: RECIPES[name].resolve() for name in found}
+    return set(found)
+
+
 def test_there_is_a_recipe_for_every_row_and_pretraining():
-    """Nine rows, four pre-trainings; each where its corpus belongs."""
+    """Nine rows, four pre-trainings; each is linked to from where its corpus belongs."""
     assert set(RECIPES) == set(TABLE_1) | PRETRAINING
-    cc = {name for name, path in RECIPES.items() if path.parent.name == "conceptual_captions"}
-    assert cc == {"tlm", "vtlm", "vtlm0", "nmt_cc"}
+    assert linked("conceptual_captions") == {"tlm", "vtlm", "vtlm0", "nmt_cc"}
+    assert linked("multi30k") == set(RECIPES) - linked("conceptual_captions")
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -102,11 +109,12 @@ def readme_commands() -> dict[str, list[str]]:
 
 
 def test_readme_commands_are_the_recipes():
-    """Value for value, paths included; each in the folder of its recipe."""
+    """Value for value, paths included; each in the folder that links to its recipe."""
     assert readme_commands().keys() == RECIPES.keys()
     for name, argv in readme_commands().items():
         assert differences(recipe(name), parsed(argv)) == {}, name
-        assert name in commands(RECIPES[name].parent / "README.md")
+    for corpus in ("multi30k", "conceptual_captions"):
+        assert commands(EXAMPLES / corpus / "README.md").keys() == linked(corpus)
 
 
 def test_runner_at_the_papers_size_is_the_recipes():
