@@ -232,7 +232,7 @@ def test_meteor(run, text, tmp_path):
     result = run(
         MODULE, generated(tmp_path / "out.txt", WORDS), "--ref", text["ref"], "--lang", "de", "--meteor-jar", jar
     )
-    assert re.search(r"^METEOR 1\.5 exact\+stem +1\.0000  meteor-1\.5-wo-de-lc_only-", result.output, re.M)
+    assert re.search(r"^METEOR 1\.5 exact\+stem +1\.0000 +meteor-1\.5-wo-de-lc_only-", result.output, re.M)
 
 
 @pytest.fixture

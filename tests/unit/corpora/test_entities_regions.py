@@ -335,9 +335,10 @@ def test_files_that_are_not_of_entities(tmp_path):
         (("--splits", "train,test_2017_flickr"), "test_2017_flickr.txt"),
     ],
 )
-def test_bad_options(tiny, more, message):
-    with pytest.raises(SystemExit, match=message):
+def test_bad_options(tiny, more, message, capsys):
+    with pytest.raises(SystemExit) as ended:
         oracle_cli.main(options(tiny, "out", *more))
+    assert message in f"{ended.value} {capsys.readouterr().err}"
 
 
 # ---- real data
