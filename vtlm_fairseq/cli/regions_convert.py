@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.regions.formats.arrays import (
     NpyImages,
     NpzImages,
-    read_lines,
     read_sizes,
     to_relative_boxes,
 )
@@ -185,7 +185,7 @@ def _add(
 
 def _class_names(args: argparse.Namespace, images: Any) -> list[str]:
     if args.class_names is not None:
-        return read_lines(args.class_names, "--class-names")
+        return read_lines(args.class_names, label=f"--class-names {args.class_names}", filled=True)
     if args.num_classes is not None:
         return [f"class {c}" for c in range(args.num_classes)]
     if getattr(images, "class_names", None):

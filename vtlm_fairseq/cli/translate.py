@@ -4,11 +4,12 @@ import argparse
 import itertools
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import standard_input_lines, stream_lines
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line, write_out
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         any_detector=args.any_detector,
         cpu=args.cpu,
     )
-    lines = enumerate(read_lines(args.input), 1)
+    lines = enumerate(standard_input_lines() if args.input == "-" else stream_lines(args.input), 1)
     progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
     while buffer := list(itertools.islice(lines, args.buffer_size)):
         pairs = [split_line(line, number, translator.needs_images) for number, line in buffer]
@@ -77,35 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--buffer-size", type=reader(COUNT), default=1024, help="lines read ahead (default: 1024)")
     add_user_dir_option(parser)
     return parser
-
-
-def read_lines(path: str) -> Iterator[str]:
-    """Lines of a file or of standard input, without their ends.
-
-    Raises:
-        VTLMError: no such file, or not UTF-8 (names the line).
-    """
-    name = "standard input" if path == "-" else path
-    if path == "-" and sys.stdin is None:
-        raise VTLMError("standard input is closed; give a file of lines")
-    try:
-        file = sys.stdin.buffer if path == "-" else open(path, "rb")
-    except OSError as error:
-        raise VTLMError(f"{path}: cannot be read ({error.strerror})") from None
-    with file:
-        try:
-            yield from decode_lines(file, path)
-        except OSError as error:
-            raise VTLMError(f"{name}: reading ends with an error ({error.strerror}); give a file of lines") from None
-
-
-def decode_lines(file: Iterable[bytes], path: str) -> Iterator[str]:
-    """Decode lines, naming the one that is not UTF-8."""
-    for number, line in enumerate(file, 1):
-        try:
-            yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise VTLMError(f"{path}, line {number}: not UTF-8 text; convert it") from None
 
 
 def split_line(line: str, number: int, needs_image: bool) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.files.tar import tar_members
 
@@ -214,18 +216,18 @@ def read_entities(source: Path, image_ids: list[str]) -> Iterator[ImageEntities]
     for image_id in image_ids:
         sentences_name, annotation_name = _names(image_id)
         try:
-            sentences = files.read(sentences_name).decode("utf-8")
+            sentences = files.read(sentences_name)
             annotation = files.read(annotation_name)
         except KeyError as error:
             raise VTLMError(
                 f"{source}: no {error.args[0]}; Flickr30k Entities covers train, val and test_2016_flickr only, "
                 "see --entities and --splits"
             ) from None
-        except UnicodeDecodeError:
-            raise VTLMError(f"{source}: {sentences_name} is not UTF-8 text; unpack it again") from None
-        lines = [line for line in sentences.split("\n") if line.strip()]
+        lines = split_lines(io.BytesIO(sentences), f"{source}: {sentences_name}", hint="unpack it again")
         captions = tuple(
-            parse_caption(line, where=f"{sentences_name} line {number}") for number, line in enumerate(lines, 1)
+            parse_caption(line, where=f"{sentences_name} line {number}")
+            for number, line in enumerate(lines, 1)
+            if line.strip()
         )
         width, height, boxes = parse_annotation(annotation, where=annotation_name)
         yield ImageEntities(image_id, width, height, captions, boxes)

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files import new_folder
+from vtlm_fairseq.files import lines, new_folder
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.terminal import say
-from vtlm_fairseq.text.caption_files import Pair, stream_lines
+from vtlm_fairseq.text.caption_files import Pair
 from vtlm_fairseq.text.options import make_pipeline
 from vtlm_fairseq.text.prepare import prepare_folder, zip_pairs
 
@@ -35,7 +35,7 @@ def fairseq_name(split: str) -> str:
 
 
 def read_lines(path: Path, *, option: str) -> list[str]:
-    r"""Lines of a UTF-8 text file or of its `.gz`, split at `\n` alone; a stray `\r` becomes a space.
+    """Lines of a text file, or of its `.gz`.
 
     Args:
         path: the plain file; `path.gz` is read where it does not exist.
@@ -49,7 +49,7 @@ def read_lines(path: Path, *, option: str) -> list[str]:
         if not packed.is_file():
             raise VTLMError(f"{path}: no such file, nor {packed.name}; see {option}")
         path = packed
-    return [line.replace("\r", " ") for line in stream_lines(path)]
+    return lines.read_lines(path)
 
 
 def read_image_ids(image_splits: Path, split: str) -> list[str]:

@@ -23,9 +23,9 @@ from vtlm_fairseq import register
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import cannot_be_written, check_writable, is_stream, locked, whole_file, write_text
 from vtlm_fairseq.files.json_objects import parse_object
+from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.files.names import check_language
 from vtlm_fairseq.terminal import say
-from vtlm_fairseq.text.caption_files import stream_lines
 from vtlm_fairseq.text.pipeline import load_bpe
 
 BPE_FILES = ("bpecodes", "code", "bpe.codes", "bpe.model", "sentencepiece.bpe.model")

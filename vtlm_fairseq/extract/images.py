@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.files.tar import tar_members
 
 
@@ -127,19 +128,9 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _list(path: str) -> Iterator[ImageFile]:
-    try:
-        lines = Path(path).read_bytes().decode("utf-8").split("\n")
-    except OSError as error:
-        raise VTLMError(f"--images {path}: neither a folder nor a readable list ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise VTLMError(
-            f"--images {path}: not a list, which is UTF-8 text with a line path or id TAB path an image; "
-            "name a folder, a list or tar files"
-        ) from None
-    for number, line in enumerate(lines, start=1):
-        fields = line.removesuffix("\r").split("\t")
-        if fields == [""] and number == len(lines):
-            return
+    hint = "name a folder, a list with a line path or id TAB path an image, or tar files"
+    for number, line in enumerate(stream_lines(path, label=f"--images {path}", hint=hint), start=1):
+        fields = line.split("\t")
         if len(fields) > 2 or not all(fields):
             raise VTLMError(f"--images {path}: line {number} is {line!r}, not path or id TAB path")
         yield ImageFile(fields[0] if len(fields) == 2 else _stem(fields[0]), fields[-1])

@@ -19,8 +19,18 @@ from typing import Any
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.extract.images import ImageFile
-from vtlm_fairseq.files import MARKER, cannot_be_written, check_writable, locked, mark_folder, remove_folder, write_text
+from vtlm_fairseq.files import (
+    MARKER,
+    cannot_be_written,
+    check_writable,
+    locked,
+    mark_folder,
+    remove_folder,
+    write_lines,
+    write_text,
+)
 from vtlm_fairseq.files.json_objects import parse_object
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.merge import copy_regions
 from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
@@ -143,9 +153,9 @@ class Extraction:
             return False
         try:
             done = [decode(i) for i in read_header(str(store)).ids]
+            failed = {line.split("\t")[0] for line in read_lines(failures)}
         except VTLMError:
             return False
-        failed = {line.split("\t")[0] for line in failures.read_text(encoding="utf-8").splitlines()}
         return done == [file.image_id for file in self.part_files(part) if file.image_id not in failed]
 
     def writer(self, part: int, **options: Any) -> RegionStoreWriter:
@@ -154,7 +164,7 @@ class Extraction:
 
     def write_failures(self, part: int, failures: Iterable[Failure]) -> None:
         """Write the list of a part's images that could not be read."""
-        write_text(self._failures(part), "".join(_line(failure) for failure in failures))
+        write_lines(self._failures(part), map(_line, failures))
 
     def join(self, on_progress: Callable[[int], object] | None = None) -> tuple[int, int, int]:
         """Make the store of all parts, and the list of errors if there are any, and remove the parts.
@@ -162,9 +172,8 @@ class Extraction:
         Returns:
             Numbers of images and regions of the store, and of errors.
         """
-        lists = [self._failures(part).read_text(encoding="utf-8") for part in range(self.num_parts)]
+        failed = [line for part in range(self.num_parts) for line in read_lines(self._failures(part))]
         store = RegionStore([str(self._store(part)) for part in range(self.num_parts)], max_regions=None)
-        failed = "".join(lists)
         with RegionStoreWriter(
             self.out,
             feature_dim=store.feature_dim,
@@ -176,12 +185,12 @@ class Extraction:
         ) as writer:
             copy_regions(store, writer, on_progress)
             if failed:
-                write_text(self.errors, failed)
+                write_lines(self.errors, failed)
             else:
                 self.errors.unlink(missing_ok=True)
         store.close()
         remove_folder(self.folder)
-        return len(store), store.num_regions, failed.count("\n")
+        return len(store), store.num_regions, len(failed)
 
 
 def _digest(files: Iterable[ImageFile]) -> str:
@@ -194,4 +203,4 @@ def _digest(files: Iterable[ImageFile]) -> str:
 def _line(failure: Failure) -> str:
     """A line of the list of errors; file names may hold anything."""
     fields = (" ".join(field.encode("utf-8", "backslashreplace").decode().split()) for field in failure[1:])
-    return "\t".join((failure[0], *fields)) + "\n"
+    return "\t".join((failure[0], *fields))

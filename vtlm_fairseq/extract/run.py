@@ -16,6 +16,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.extract.detectors import Detection, Detector, DetectorOptions, get_detector
 from vtlm_fairseq.extract.images import ImageFile, list_images
 from vtlm_fairseq.extract.parts import Extraction, Failure
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 from vtlm_fairseq.regions.store import RegionStoreWriter
 from vtlm_fairseq.terminal import say
@@ -72,7 +73,8 @@ def make_detector(args: argparse.Namespace) -> Detector:
         if name not in cls.uses:
             raise VTLMError(f"--{name.replace('_', '-')} has no effect on --detector {args.detector}; leave it out")
     if "class_names" in given:
-        given["class_names"] = _read_names(given["class_names"])
+        path = given["class_names"]
+        given["class_names"] = tuple(read_lines(path, label=f"--class-names {path}", filled=True))
     return cls(DetectorOptions(**given, max_regions=args.max_regions))
 
 
@@ -91,15 +93,6 @@ def _import_file(path: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-
-
-def _read_names(path: str) -> tuple[str, ...]:
-    try:
-        return tuple(Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-    except OSError as error:
-        raise VTLMError(f"--class-names {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise VTLMError(f"--class-names {path}: not UTF-8 text (byte {error.start}); convert it") from None
 
 
 class _Inputs:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.regions.file_identity import identify
 from vtlm_fairseq.regions.rows import StoreFile
 from vtlm_fairseq.regions.schema import (
@@ -109,17 +110,10 @@ def find_missing(paths: Iterable[str], images: str) -> list[str]:
     known = region_counts(paths)
     missing: dict[str, int] = {}
     lines = 0
-    try:
-        with open(images, encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                image = line.rstrip("\r\n")
-                if known.get(image) is None:
-                    missing.setdefault(image, number)
-                    lines += 1
-    except OSError as error:
-        raise VTLMError(f"--images {images}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise VTLMError(f"--images {images}: not UTF-8 text (byte {error.start}); convert it") from None
+    for number, image in enumerate(stream_lines(images, label=f"--images {images}"), start=1):
+        if known.get(image) is None:
+            missing.setdefault(image, number)
+            lines += 1
     if not missing:
         return []
     first = ", ".join(f"{image!r} (line {number})" for image, number in islice(missing.items(), 5))

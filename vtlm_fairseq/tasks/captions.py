@@ -33,6 +33,7 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.split_files import check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_distinct, check_languages, check_name
 from vtlm_fairseq.health import LoaderWatch, LossWatch
 from vtlm_fairseq.loading import check_beside, check_files, check_path_option
@@ -508,18 +509,14 @@ def read_image_names(folder: str, split: str) -> list[str]:
     """Image ids of ``{split}.images``, one a line.
 
     Raises:
-        VTLMError: no such file, or not UTF-8.
+        VTLMError: no such file, or no lines of text.
     """
     path = os.path.join(folder, f"{split}.images")
     if not os.path.isfile(path):
         raise VTLMError(
             f"{path}: no such file; it holds the image id of each sentence pair, one a line (or --regions none)"
         )
-    try:
-        with open(path, encoding="utf-8", newline="\n") as file:
-            return [line.rstrip("\r\n") for line in file]
-    except UnicodeDecodeError as error:
-        raise VTLMError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it") from None
+    return read_lines(path)
 
 
 def part_sizes(pair: LanguagePairDataset, parts: int) -> list[int]:

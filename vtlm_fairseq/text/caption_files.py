@@ -1,22 +1,19 @@
 """Parallel captions as users have them: TSV, JSON lines, or line files beside each other; read as a stream."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.files.names import is_text
 
 FORMATS = ("auto", "tsv", "jsonl", "lines")
 COLUMNS = "image=1,en=3,de=4"
 """The paper's Conceptual Captions: image, URL, English, German."""
 IMAGE = "image"
-MAX_LINE_BYTES = 1 << 24
-"""Of a line: a small compressed file may hold one that fills the memory."""
 _SUFFIXES = {".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -27,29 +24,6 @@ class Pair(NamedTuple):
     source: str
     target: str
     place: str = ""
-
-
-def stream_lines(path: str | Path) -> Iterator[str]:
-    r"""Lines of a UTF-8 text file or of a `.gz` of one, split at `\n` alone, without their ends.
-
-    A `\r` before the line end and a byte order mark are dropped.
-
-    Raises:
-        VTLMError: no such file, damaged, or not UTF-8 (names the line).
-    """
-    path = Path(path)
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
-                if len(line) > MAX_LINE_BYTES:
-                    raise VTLMError(f"{path} line {number}: more than {MAX_LINE_BYTES:,} bytes, no caption has them")
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield text.removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise VTLMError(f"{path} line {number}: not UTF-8 text; convert it") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise VTLMError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 class CaptionFile:

@@ -11,8 +11,8 @@ from itertools import islice
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.regions.schema import decode, read_header
-from vtlm_fairseq.text.caption_files import stream_lines
 
 _EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _BLOCK = 1 << 16

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vtlm_fairseq.files.lines import stream_lines
+
 _BLOCK = 1 << 17  # lines of training that are looked at together
 _MOST = 200_000  # lines that are compared token by token
 _MIXERS = (1, 1_000_003, 999_979, 998_244_353, 67_867_967, 7_368_787)
@@ -92,21 +94,20 @@ def shared_images(train: Sequence[str], held: Sequence[str]) -> list[str]:
         held: the same of other splits.
     """
     images = {path: _ids(path) for path in held}
-    every: set[bytes] = set().union(*images.values())
+    every: set[str] = set().union(*images.values())
     both = set().union(*(_ids(path, every) for path in train))
     name = _split(train[0])
     return [
         f"{len(shared):,} of {len(images[path]):,} images of {_split(path)} are in {name} too, such as "
-        f"{min(shared).decode('utf-8', 'replace')!r}: figures on {_split(path)} will be too good"
+        f"{min(shared)!r}: figures on {_split(path)} will be too good"
         for path, shared in ((path, ids & both) for path, ids in images.items())
         if shared
     ]
 
 
-def _ids(path: str, among: set[bytes] | None = None) -> set[bytes]:
-    with open(path, "rb") as file:
-        ids = map(bytes.rstrip, file)
-        return set(ids) if among is None else among.intersection(ids)
+def _ids(path: str, among: set[str] | None = None) -> set[str]:
+    ids = stream_lines(path)
+    return set(ids) if among is None else among.intersection(ids)
 
 
 def _split(images: str) -> str:

@@ -29,6 +29,7 @@ from typing import Any
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files import write_text
+from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_languages, check_name
 from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words
 
@@ -254,11 +255,11 @@ def _load_sentencepiece(path: Path, data: bytes) -> Callable[[str], str]:
 def _subword_nmt_codes(data: bytes) -> str | None:
     """The text of a codes file for subword-nmt, or None. fastBPE adds a count to each line; it is dropped."""
     try:
-        lines = data.decode("utf-8").rstrip("\n").split("\n")
-    except UnicodeDecodeError:
+        lines = list(split_lines(io.BytesIO(data.rstrip(b"\n")), "codes")) or [""]
+    except VTLMError:
         return None
     header, rules = ([lines[0]], lines[1:]) if lines[0].startswith("#version:") else ([], lines)
-    fields = [rule.strip("\r ").split(" ") for rule in rules]
+    fields = [rule.strip(" ").split(" ") for rule in rules]
     if not header and all(len(rule) == 3 and rule[2].isdecimal() for rule in fields):
         return "\n".join(["#version: 0.2", *(" ".join(rule[:2]) for rule in fields)]) + "\n"
     if all(len(rule) == 2 for rule in fields):

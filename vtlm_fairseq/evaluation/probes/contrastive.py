@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.scoring.hypotheses import read_lines
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_sentences
 from vtlm_fairseq.evaluation.systems import named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
 from vtlm_fairseq.files import check_writable, write_lines
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import MultimodalTransformer
 from vtlm_fairseq.terminal import write_out
 
@@ -72,8 +73,10 @@ class ContrastiveSet:
         Raises:
             VTLMError: unreadable, empty, or of different lengths.
         """
-        files = {"--src": src, "--correct": correct, "--incorrect": incorrect, "--images": images}
-        texts = {option: read_lines(path) for option, path in files.items() if path is not None}
+        files = {"--src": src, "--correct": correct, "--incorrect": incorrect}
+        texts = {option: read_sentences(path) for option, path in files.items()}
+        if images is not None:
+            texts["--images"] = read_lines(images)
         if len({len(text) for text in texts.values()}) > 1 or not texts["--src"]:
             counts = ", ".join(f"{option} {len(text)}" for option, text in texts.items())
             raise VTLMError(f"the files must have the same number of lines, line i belonging together: {counts}")

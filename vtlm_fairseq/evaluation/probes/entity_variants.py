@@ -22,11 +22,13 @@ from vtlm_fairseq.corpora.flickr30k_entities import (
 )
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder, write_lines
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.tasks.captions import read_image_names
 from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.text.subwords import MASK
 
+_WHERE_FROM = "this probe needs a data folder that a preparation script made, with text.json and references/"
 UNTOUCHED, MASKED, REMOVED = "untouched", "MASK", "REMOVE"
 
 Span = tuple[int, int]
@@ -242,7 +244,8 @@ def make_variants(data: Path, split: str, *, entities: Path, choice: Choice) -> 
     check_name(split, "split", nested=True, hint="see --gen-subset")
     pipeline = TextPipeline.load(data)
     source, references = (
-        _read(data / "references" / f"{split}.{lang}") for lang in (pipeline.source_lang, pipeline.target_lang)
+        read_lines(data / "references" / f"{split}.{lang}", hint=_WHERE_FROM)
+        for lang in (pipeline.source_lang, pipeline.target_lang)
     )
     images = read_image_names(os.fspath(data), split)
     if not len(source) == len(references) == len(images):
@@ -366,16 +369,3 @@ def write_binary(prefix: str, pieces: Iterable[str], dictionary: Dictionary) -> 
     for line in pieces:
         builder.add_item(dictionary.encode_line(line, add_if_not_exist=False, append_eos=True))
     builder.finalize(f"{prefix}.idx")
-
-
-def _read(path: Path) -> list[str]:
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except OSError as error:
-        raise VTLMError(
-            f"{path}: cannot be read ({error.strerror}); this probe needs a data folder that a preparation script "
-            "made, with text.json and references/"
-        ) from None
-    except UnicodeDecodeError:
-        raise VTLMError(f"{path}: not UTF-8 text; prepare the data again") from None
-    return lines[:-1] if lines[-1] == "" else lines

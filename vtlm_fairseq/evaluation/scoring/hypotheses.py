@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import PathLike, read_lines, stream_lines
 
 _OUTPUT_LINE = re.compile(r"([STH])-([0-9]{1,12})\t(.*)", re.DOTALL)
 
@@ -57,24 +56,16 @@ class Hypotheses:
         return missing
 
 
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """Lines of a UTF-8 text file, without line ends and trailing blanks; only a newline ends a line.
+def read_sentences(path: PathLike) -> list[str]:
+    """Lines of a text, without trailing blanks, which mean nothing to a metric.
 
     Raises:
         VTLMError: unreadable.
     """
-    try:
-        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise VTLMError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise VTLMError(f"{path}: not UTF-8 text (byte {error.start}); convert it") from None
-    if lines[-1] == "":
-        lines.pop()
-    return [line.rstrip() for line in lines]
+    return [line.rstrip() for line in read_lines(path)]
 
 
-def read_hypotheses(path: str | os.PathLike[str], *, allow_missing: bool = False) -> Hypotheses:
+def read_hypotheses(path: PathLike, *, allow_missing: bool = False) -> Hypotheses:
     """Read raw output of fairseq-generate (``H-`` lines in any order, log lines around them) or plain lines.
 
     Of the output, ``S-``, ``T-`` and ``H-`` lines are looked at: a sentence that has any of them needs exactly one
@@ -88,17 +79,17 @@ def read_hypotheses(path: str | os.PathLike[str], *, allow_missing: bool = False
     Raises:
         VTLMError: unreadable; a sentence has two hypotheses or none.
     """
-    lines = read_lines(path)
     found: dict[str, dict[int, str]] = {"S": {}, "T": {}, "H": {}}
     twice: set[int] = set()
-    for line in lines:
+    for line in stream_lines(path, returns=True):
         if match := _OUTPUT_LINE.match(line):
-            kind, number, rest = match[1], int(match[2]), match[3]
+            kind, number, rest = match[1], int(match[2]), match[3].rstrip()
             if kind == "H" and number in found[kind]:
                 twice.add(number)
             found[kind][number] = rest
     known = set().union(*found.values())
     if not known:
+        lines = read_sentences(path)
         return Hypotheses(lines, list(range(len(lines))), None, None, str(path))
     if twice:
         raise VTLMError(

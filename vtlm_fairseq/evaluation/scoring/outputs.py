@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_sentences
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.text.pipeline import FILE_NAME, STEPS, TextPipeline
 from vtlm_fairseq.text.subwords import join_words, subword_kind
 
@@ -74,7 +75,7 @@ def read_reference(
     Raises:
         VTLMError: unreadable, of different lengths, in sub-words, or a subset of lines that are not there.
     """
-    files = {path: read_lines(path) for path in (words, raw, source) if path}
+    files = {path: read_sentences(path) for path in (words, raw, source) if path}
     lengths = {path: len(lines) for path, lines in files.items()}
     if len(set(lengths.values())) > 1:
         raise VTLMError(f"different numbers of lines: {', '.join(f'{path} {n}' for path, n in lengths.items())}")

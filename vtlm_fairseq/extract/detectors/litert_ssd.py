@@ -13,6 +13,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.extract.detectors.base import Detection, Detector, import_package, need_model, register_detector
 from vtlm_fairseq.extract.detectors.ssd_boxes import decode_boxes, make_anchors, pool_cells, suppress
 from vtlm_fairseq.extract.images import ImageFile
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.image_reading import UnreadableImageError, decode_image
 
 MODEL_FILE, LABELS_FILE = "ssd_mobilenetv2_oidv4_fp16.tflite", "labels.txt"  # as fetch_ssd.sh names them
@@ -80,7 +81,7 @@ class LiteRTSSD(Detector):
             labels = os.path.join(os.path.dirname(path), LABELS_FILE)
             if not os.path.isfile(labels):
                 raise VTLMError(f"{labels}: no such file; give --class-names FILE, or {_GET_IT}")
-            names = tuple(Path(labels).read_text(encoding="utf-8").split("\n")[:-1])
+            names = tuple(read_lines(labels, filled=True))
         if len(names) != shape[2] - 1:
             raise VTLMError(f"--model {path}: {shape[2] - 1} classes but {len(names)} names; mend --class-names")
         self.class_names = names

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.formats.input_image import InputImage
 
 _PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
@@ -66,7 +67,7 @@ class NpyImages:
         if self._features.ndim != 3:
             raise VTLMError(f"--npy {features}: shape {self._features.shape}, must be [N, R, D]")
         images, regions, self.feature_dim = self._features.shape
-        self._ids = read_lines(ids, "--ids")
+        self._ids = read_lines(ids, label=f"--ids {ids}", filled=True)
         if len(self._ids) != images:
             raise VTLMError(f"--ids {ids}: {len(self._ids)} lines, but {features} holds {images} images")
         self._boxes = _load_beside("--boxes", boxes, (images, regions, 4))
@@ -106,25 +107,6 @@ def _load_beside(option: str, path: str | None, shape: tuple[int, ...]) -> np.nd
     return array
 
 
-def read_lines(path: str, option: str) -> list[str]:
-    """Lines of a UTF-8 text file, split at newlines only, a carriage return at the end dropped.
-
-    Raises:
-        VTLMError: unreadable, empty, or with an empty line (named).
-    """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise VTLMError(f"{option} {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise VTLMError(f"{option} {path}: not UTF-8 text (byte {error.start}); convert it") from None
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            raise VTLMError(f"{option} {path}: line {number} is empty")
-    return lines
-
-
 def read_sizes(path: str) -> dict[str, tuple[float, float]]:
     """Width and height in pixels of each image id, from lines of id, width, height between tabs.
 
@@ -132,7 +114,7 @@ def read_sizes(path: str) -> dict[str, tuple[float, float]]:
         VTLMError: a line that is not so (named), or a size that is not positive.
     """
     sizes: dict[str, tuple[float, float]] = {}
-    for number, line in enumerate(read_lines(path, "--image-sizes"), start=1):
+    for number, line in enumerate(read_lines(path, label=f"--image-sizes {path}"), start=1):
         fields = line.split("\t")
         try:
             image_id, width, height = fields[0], *map(float, fields[1:])

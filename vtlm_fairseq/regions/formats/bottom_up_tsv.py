@@ -4,13 +4,13 @@ Three layouts are told apart by their number of columns; they differ in the orde
 """
 
 import base64
-import binascii
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.regions.formats.input_image import InputImage
 
 _START = ("image_id", "image_h", "image_w", "objects_id", "objects_conf")
@@ -53,11 +53,10 @@ class BottomUpImages:
         self.has_labels = first.labels is not None
 
     def __iter__(self) -> Iterator[InputImage]:
-        with open(self._path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield self._read(line.rstrip(b"\r\n").split(b"\t"), f"{self._path}, line {number}")
+        for number, line in enumerate(stream_lines(self._path), start=1):
+            yield self._read(line.split("\t"), f"{self._path}, line {number}")
 
-    def _read(self, fields: list[bytes], where: str) -> InputImage:
+    def _read(self, fields: list[str], where: str) -> InputImage:
         columns = self._columns or LAYOUTS.get(len(fields))
         if columns is None or len(columns) != len(fields):
             raise VTLMError(
@@ -66,10 +65,9 @@ class BottomUpImages:
             )
         row = dict(zip(columns, fields, strict=True))
         try:
-            image_id = row["image_id"].decode("utf-8")
-            width, height = float(row["image_w"]), float(row["image_h"])
+            image_id, width, height = row["image_id"], float(row["image_w"]), float(row["image_h"])
         except ValueError:
-            raise VTLMError(f"{where}: image id, width or height is unreadable; {_CUT}") from None
+            raise VTLMError(f"{where}: width or height is unreadable; {_CUT}") from None
         if not (0 < width < np.inf and 0 < height < np.inf):
             raise VTLMError(
                 f"{where}: image {image_id!r} is {width:g} x {height:g} pixels, must be above 0; the columns may stand "
@@ -88,10 +86,10 @@ class BottomUpImages:
         return InputImage(image_id, where, features.reshape(regions, -1), boxes, labels, scores, (width, height))
 
 
-def _decode(field: bytes, dtype: str, where: str) -> np.ndarray:
+def _decode(field: str, dtype: str, where: str) -> np.ndarray:
     try:
         data = base64.b64decode(field, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise VTLMError(f"{where}: not base64; {_CUT}") from None
     step = 16 if where.endswith("boxes") else np.dtype(dtype).itemsize
     if len(data) % step:
@@ -99,17 +97,17 @@ def _decode(field: bytes, dtype: str, where: str) -> np.ndarray:
     return np.frombuffer(data, dtype)
 
 
-def _number_of_boxes(field: bytes | None, found: int, where: str) -> int:
-    if field is not None and field.strip() != str(found).encode():
-        raise VTLMError(f"{where}: num_boxes is {field.decode('utf-8', 'replace')}, but {found} boxes are there")
+def _number_of_boxes(field: str | None, found: int, where: str) -> int:
+    if field is not None and field.strip() != str(found):
+        raise VTLMError(f"{where}: num_boxes is {field}, but {found} boxes are there")
     return found
 
 
-def _column(row: dict[str, bytes], name: str, dtype: str, regions: int, where: str) -> np.ndarray | None:
+def _column(row: dict[str, str], name: str, dtype: str, regions: int, where: str) -> np.ndarray | None:
     """Values of a column, one a region; whole numbers of 4 bytes are taken too."""
     if name not in row:
         return None
-    size = len(row[name]) // 4 * 3 - row[name][-2:].count(b"=")
+    size = len(row[name]) // 4 * 3 - row[name][-2:].count("=")
     values = _decode(row[name], "<i4" if dtype == "<i8" and size == 4 * regions else dtype, f"{where}, {name}")
     if len(values) != regions:
         raise VTLMError(f"{where}: {len(values)} values in {name} for {regions} boxes; {_CUT}")
