@@ -10,7 +10,6 @@ in turn; a figure is the median of --repeats, a speed-up the median of the ratio
 import argparse
 import json
 import logging
-import os
 import sys
 import tempfile
 import warnings
@@ -27,6 +26,7 @@ from fairseq.logging import metrics
 from generated import SIZES
 from machine import DTYPES, cores, describe
 
+from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.precision import is_fast
 
 SECTIONS = ("pretrain", "finetune", "decode", "loading", "corpus")
@@ -35,6 +35,8 @@ SECTIONS = ("pretrain", "finetune", "decode", "loading", "corpus")
 def main(argv: list[str] | None = None) -> int:
     """Run the sections asked for."""
     args = parse(argv)
+    if args.json:
+        check_writable(args.json)
     torch.set_num_threads(args.threads)
     size = SIZES[args.size]
     report = {
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             tables = [json.loads(table.render("json")) for table in section["tables"]]
             report["sections"][name] = {**section, "tables": tables}
             if args.json:
-                write_json(args.json, report)
+                write_text(args.json, json.dumps(report, indent=2) + "\n")
         if args.profile:
             print(f"\n{pretraining.profile(folder, size, precisions=args.precisions, device=args.device)}")
     return 0
@@ -124,13 +126,6 @@ def run_section(name: str, folder: Path, size, args: argparse.Namespace) -> dict
     if name == "loading":
         return loading.measure(folder, size, gigabytes=args.store_gb, updates=args.updates, **timing)
     return corpora.measure(folder, size, repeats=args.repeats, updates=args.updates)
-
-
-def write_json(path: Path, report: dict) -> None:
-    """Write under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

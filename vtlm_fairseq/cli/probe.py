@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vtlm_fairseq.evaluation.probes.parsers import PROBES
+from vtlm_fairseq.evaluation.tables import check_out
 from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     import_user_dir(args.user_dir)
+    check_out(args)
     importlib.import_module(f"vtlm_fairseq.evaluation.probes.{args.probe.replace('-', '_')}").run(args)
     return 0
 

@@ -28,10 +28,10 @@ from vtlm_fairseq.evaluation.scoring.scores import (
     paired_bootstrap,
     seed_statistics,
 )
-from vtlm_fairseq.evaluation.tables import Table, add_format_option
+from vtlm_fairseq.evaluation.tables import Table, add_table_options, check_out, publish
 from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.options import add_options
-from vtlm_fairseq.terminal import command_line, write_out
+from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 
 
@@ -86,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         table = _wide_table(results) if args.set else _tall_table(results)
     table.notes = [*_missing_notes(results), *table.notes]
-    write_out(table.render(args.format))
+    try:
+        publish(table, args)
+    finally:
+        if args.sentences:
+            _write_sentences(args, references[0])
     return 0
 
 
@@ -97,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Score translations. HYP is raw output of fairseq-generate or plain lines; several are the seeds "
         "of one system. Or score systems on several test sets: --system NAME PATTERN and --set NAME REF [RAW-REF].",
     )
-    add_format_option(parser)
+    add_table_options(parser)
     parser.add_argument("hyp", nargs="*", metavar="HYP", help="translations, one file a seed")
     _add_options(
         parser.add_argument_group("files"),
@@ -173,6 +177,7 @@ def _check(args: argparse.Namespace) -> None:
         raise VTLMError("--subset holds line numbers of one test set; give one --set")
     if args.sentences and (args.set or len(args.hyp) > 1):
         raise VTLMError("--sentences takes one file of translations")
+    check_out(args)
     if args.sentences:
         check_writable(args.sentences, label=f"--sentences {args.sentences}")
 
@@ -255,8 +260,6 @@ def _score(args: argparse.Namespace, system: str, patterns: list[str], reference
         add([Figure(score.label, score.value, score.signature) for score in scores])
     if args.comet:
         add([_comet(args, output, reference, lowercase) for output in outputs])
-    if args.sentences:
-        _write_sentences(args.sentences, outputs[0], reference, lowercase=lowercase)
     return results
 
 
@@ -310,11 +313,12 @@ def _comet(args: argparse.Namespace, output: Output, reference: Reference, lower
     return comet_score(sources, texts, references, model=args.comet)
 
 
-def _write_sentences(path: str, output: Output, reference: Reference, *, lowercase: bool) -> None:
+def _write_sentences(args: argparse.Namespace, reference: Reference) -> None:
     """Scores of single sentences: of tokenised text where there is a prepared reference, else of running text."""
+    output, pipeline = _read(args, args.hyp[0], reference)
     tokenised = reference.words is not None
     texts, references = _texts(output, reference, tokenised)
-    bleu, chrf, _ = detokenised_measures(lowercase=lowercase)
+    bleu, chrf, _ = detokenised_measures(lowercase=pipeline is not None and "lowercase" in pipeline.steps)
     bleu = TOKENISED if tokenised else bleu
     out = io.StringIO()
     writer = csv.writer(out, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
@@ -329,7 +333,7 @@ def _write_sentences(path: str, output: Output, reference: Reference, *, lowerca
     for number, text, wanted, *values in zip(*columns, strict=True):
         words = [" ".join(line.split()) for line in (text, wanted)]
         writer.writerow([number, *words, *(f"{value:.2f}" for value in values)])
-    write_text(path, out.getvalue(), label=f"--sentences {path}")
+    write_text(args.sentences, out.getvalue(), label=f"--sentences {args.sentences}")
 
 
 def _tall_table(results: list[Scored]) -> Table:

@@ -186,7 +186,8 @@ def run(arguments: argparse.Namespace) -> None:
     for path in paths.values():
         if path.exists() and not arguments.calibrate:
             raise VTLMError(f"{path}: exists already; remove it or choose another --out")
-        if not arguments.calibrate:
+    if not arguments.calibrate:
+        for path in (*paths.values(), arguments.out / TRANSLATED):
             check_writable(path, parents=True)
     corpus = Corpus(
         entities=arguments.entities,

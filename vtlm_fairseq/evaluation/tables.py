@@ -8,12 +8,15 @@ import io
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
 from vtlm_fairseq.errors import UNPRINTABLE, VTLMError, printable
+from vtlm_fairseq.files import check_writable, write_text
+from vtlm_fairseq.terminal import say, write_out
 
 Cell = str | int | float | None
 FORMATS = ("text", "markdown", "latex", "csv", "json")
@@ -118,12 +121,48 @@ class Table:
         return "\n".join(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in text.split("\n"))
 
 
-def add_format_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--format``."""
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format`` and ``--out``; for `check_out` and `publish`."""
     parser.add_argument(
         "--format", choices=FORMATS, default="text", help="how the table is printed (default: text); csv and json hold "
         "unrounded values"
     )  # fmt: skip
+    parser.add_argument("--out", metavar="FILE", help="write the table to a file (default: standard output)")
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """Find out before the work that ``--out`` cannot be written.
+
+    Raises:
+        VTLMError: it cannot.
+    """
+    if args.out is not None:
+        check_writable(args.out, label=f"--out {args.out}")
+
+
+def publish(table: Table, args: argparse.Namespace) -> None:
+    """Print a table, or write it to ``--out``. What it took hours to compute is not lost with its target.
+
+    Raises:
+        VTLMError: ``--out`` cannot be written; the table is printed instead.
+        OSError: standard output cannot be written; the table is on standard error instead.
+    """
+    text = table.render(args.format)
+    if args.out is not None:
+        try:
+            write_text(args.out, f"{text}\n", label=f"--out {args.out}")
+        except VTLMError:
+            write_out(text)
+            raise
+        return
+    try:
+        write_out(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has seen enough
+        raise
+    except OSError:
+        say(text, file=sys.stderr)
+        raise
 
 
 def _format(cell: Cell, precision: int) -> str:

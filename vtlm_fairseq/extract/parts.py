@@ -73,6 +73,7 @@ class Extraction:
     def __enter__(self) -> Extraction:
         label = f"--out {self.out}"
         check_writable(self.out, label=label, streams=False)
+        check_writable(self.errors)
         with ExitStack() as stack:
             stack.enter_context(locked(self.out, label=label))
             self._take_folder()

@@ -23,9 +23,8 @@ from vtlm_fairseq.evaluation.systems import (
     load_model,
     system_regions,
 )
-from vtlm_fairseq.evaluation.tables import Cell, Table
+from vtlm_fairseq.evaluation.tables import Cell, Table, publish
 from vtlm_fairseq.files import check_writable, whole_file
-from vtlm_fairseq.terminal import write_out
 
 PLOT_SUFFIXES = (".png", ".pdf")
 
@@ -49,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
             if regions == "none":
                 raise VTLMError(f"{path}: has no regions to attend to; give a multimodal model, and --regions")
     results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
-    if args.plot is not None:
-        plot(results, args.plot)
-    write_out(table(results, args).render(args.format))
+    try:
+        publish(table(results, args), args)
+    finally:
+        if args.plot is not None:
+            plot(results, args.plot)
     return 0
 
 

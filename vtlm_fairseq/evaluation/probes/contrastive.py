@@ -10,12 +10,11 @@ from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_sentences
 from vtlm_fairseq.evaluation.systems import named_checkpoints
-from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
 from vtlm_fairseq.files import check_writable, write_lines
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import MultimodalTransformer
-from vtlm_fairseq.terminal import write_out
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,12 +48,18 @@ def run(args: argparse.Namespace) -> int:
             "\t".join([name, str(line), *(f"{value:.8g}" for score in pair for value in _values(score, args.lenpen))])
             for line, pair in enumerate(scores, 1)
         ]
-    if args.sentences:
-        columns = ["perplexity", "log-probability", "tokens"]
-        head = ["system", "line", *(f"{side} {column}" for side in ("correct", "incorrect") for column in columns)]
-        write_lines(args.sentences, ["\t".join(head), *written], label=f"--sentences {args.sentences}")
-    write_out(made.render(args.format))
+    try:
+        publish(made, args)
+    finally:
+        if args.sentences:
+            _write_sentences(args.sentences, written)
     return 0
+
+
+def _write_sentences(path: str, lines: Sequence[str]) -> None:
+    columns = ["perplexity", "log-probability", "tokens"]
+    head = ["system", "line", *(f"{side} {column}" for side in ("correct", "incorrect") for column in columns)]
+    write_lines(path, ["\t".join(head), *lines], label=f"--sentences {path}")
 
 
 @dataclass(frozen=True)

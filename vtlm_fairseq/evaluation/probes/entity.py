@@ -24,10 +24,9 @@ from vtlm_fairseq.evaluation.systems import (
     describe_regions,
     system_regions,
 )
-from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.inference import Translator
-from vtlm_fairseq.terminal import write_out
 from vtlm_fairseq.text.subwords import MASK
 
 NEVER_SAW_MASK = " *"
@@ -52,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     if args.write is not None:
         write_variants(args.write, variants, data=Path(args.data))
     if not systems:
-        write_out(variant_table(variants, choice).render(args.format))
+        publish(variant_table(variants, choice), args)
         return 0
     scores = {system: score_system(system, variants, args) for system in systems}
     made = table(scores, variants, choice)
     regions = dict.fromkeys(one for scored in scores.values() for one in scored.regions)
     made.notes += regions or ["no regions"]
-    write_out(made.render(args.format))
+    publish(made, args)
     return 0
 
 

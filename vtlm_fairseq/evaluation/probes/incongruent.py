@@ -16,8 +16,7 @@ from vtlm_fairseq.evaluation.systems import (
     load_model,
     named_checkpoints,
 )
-from vtlm_fairseq.evaluation.tables import Cell, Table
-from vtlm_fairseq.terminal import write_out
+from vtlm_fairseq.evaluation.tables import Cell, Table, publish
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if any(row[1] == "shuffle" for row in made.rows):
         made.notes.append(f"shuffle: mean of {args.repeats} shufflings, p is the greatest of theirs")
     made.notes += about
-    write_out(made.render(args.format))
+    publish(made, args)
     return 0
 
 

@@ -18,9 +18,8 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
 from vtlm_fairseq.evaluation.splits import in_order, load_split
 from vtlm_fairseq.evaluation.systems import named_checkpoints
-from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.hub import VTLM
-from vtlm_fairseq.terminal import write_out
 from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
 from vtlm_fairseq.text.subwords import MASK, spell, split_words, subword_kind
 
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             for order in orders if probe.regions is not None else ["none"]:
                 for masked, accuracy in probe.accuracies(order, args).items():
                     rows.setdefault((name, order, masked), {})[subset] = accuracy
-    write_out(table(rows, subsets, notes=list(dict.fromkeys(notes)), args=args).render(args.format))
+    publish(table(rows, subsets, notes=list(dict.fromkeys(notes)), args=args), args)
     return 0
 
 

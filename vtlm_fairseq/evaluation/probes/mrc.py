@@ -23,8 +23,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes.last_word import Accuracy
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel, load_model, named_checkpoints
-from vtlm_fairseq.evaluation.tables import Table
-from vtlm_fairseq.terminal import write_out
+from vtlm_fairseq.evaluation.tables import Table, publish
 
 COMMONEST, NEAREST = "commonest class", "nearest prototype, own features"
 _NOTHING = MaskingRates(select=0.0, keep=0.0, random=0.0)
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             for subset, probe in first.items():
                 for name, result in classes.results(probe.regions).items():
                     rows.setdefault((name, None), {})[subset] = result
-    write_out(table(rows, subsets, notes=list(dict.fromkeys(notes))).render(args.format))
+    publish(table(rows, subsets, notes=list(dict.fromkeys(notes))), args)
     return 0
 
 

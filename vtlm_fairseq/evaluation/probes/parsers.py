@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vtlm_fairseq.evaluation.options import add_model_options, add_system_options
-from vtlm_fairseq.evaluation.tables import add_format_option
+from vtlm_fairseq.evaluation.tables import add_table_options
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
 
@@ -40,7 +40,7 @@ def last_word(commands) -> None:
         help="leave final punctuation in the sentence and mask the word before it (for models of text that ends in a "
         "mark); else it is cut off",
     )
-    add_format_option(parser)
+    add_table_options(parser)
 
 
 def mrc(commands) -> None:
@@ -67,7 +67,7 @@ def mrc(commands) -> None:
     parser.add_argument(
         "--no-references", action="store_true", help="leave out the rows without a model, which read the training split"
     )
-    add_format_option(parser)
+    add_table_options(parser)
 
 
 def entity(commands) -> None:
@@ -87,7 +87,7 @@ def entity(commands) -> None:
     parser.add_argument("--boxed-only", action="store_true", help="only phrases that a box belongs to")
     parser.add_argument("--count", type=reader(COUNT), metavar="N", help="the first N of each sentence (default: all)")
     parser.add_argument("--write", type=Path, metavar="DIR", help="keep the variants: text and binarised folders")
-    add_format_option(parser)
+    add_table_options(parser)
 
 
 def attention(commands) -> None:
@@ -108,7 +108,7 @@ def attention(commands) -> None:
     )
     parser.add_argument("--per-head", action="store_true", help="a row for each head")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers, .png or .pdf (extra [plots])")
-    add_format_option(parser)
+    add_table_options(parser)
 
 
 def contrastive(commands) -> None:
@@ -126,7 +126,7 @@ def contrastive(commands) -> None:
     parser.add_argument("--images", metavar="FILE", help="image ids, one a line (CoMMuTE: img.order)")
     add_options(parser, "--region-order", "--data", "--preprocessed", "--lenpen")
     parser.add_argument("--sentences", metavar="TSV", help="write the scores of each line")
-    add_format_option(parser)
+    add_table_options(parser)
 
 
 def incongruent(commands) -> None:
@@ -140,7 +140,7 @@ def incongruent(commands) -> None:
     add_options(parser, "data", "--gen-subset", "--beam", "--lenpen", "--max-len-a", "--max-len-b", "--repeats")
     add_options(parser, "--seed", help="of the first shuffling (default: %(default)s)")
     add_model_options(parser, what="translation checkpoint; repeat for more")
-    add_format_option(parser)
+    add_table_options(parser)
 
 
 PROBES = (last_word, mrc, entity, attention, contrastive, incongruent)
