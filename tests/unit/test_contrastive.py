@@ -35,7 +35,7 @@ def test_score_by_hand():
 
 
 def test_files(tmp_path):
-    """A last line without a newline counts; files of different lengths are refused."""
+    """Files of different lengths are refused."""
 
     def write(name: str, text: str) -> str:
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -22,7 +22,7 @@ from tiny import folder as data_folder
 from tiny import translation_config
 from vtlm_fairseq.corpora.flickr30k_entities import parse_annotation, read_entities
 from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
-from vtlm_fairseq.text.caption_files import CaptionFile, stream_lines
+from vtlm_fairseq.text.caption_files import CaptionFile
 from vtlm_fairseq.text.pipeline import TextPipeline
 
 HUGE = 10**400
@@ -154,16 +154,6 @@ def test_a_member_that_is_damaged(tmp_path):
     packed[-6] ^= 1  # of the checksum
     (tmp_path / "x.tgz").write_bytes(packed)
     assert "x.tgz" in fault(lambda: list(read_entities(tmp_path / "x.tgz", ["1"])))
-
-
-def test_a_line_without_end(tmp_path, monkeypatch):
-    """From a small file a line that fills the memory."""
-    monkeypatch.setattr("vtlm_fairseq.text.caption_files.MAX_LINE_BYTES", 1000)
-    with gzip.open(tmp_path / "x.gz", "wb") as file:
-        file.write(b"a\n" + bytes(10**7))
-    lines = stream_lines(tmp_path / "x.gz")
-    assert next(lines) == "a"
-    assert "x.gz line 2: more than 1,000 bytes" in fault(next, lines)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,7 @@ def test_lines(tmp_path):
         (BOM, []),
         (b"\n", [""]),
         (b"a\n\n", ["a", ""]),
+        (b"a\n\r", ["a", ""]),
         (b"\r\n\xef\xbb\xbfa", ["", "\ufeffa"]),
     ):
         path.write_bytes(content)

@@ -64,7 +64,7 @@ def test_counts_of_the_real_files():
 
 # ---- tiny data
 
-EN = ["A man's dog.", "Two men <mask> .", "", "The dog\ris red.", "A\u2028man"]
+EN = ["A man's dog.", "Two men <mask> .", "", "The dog is red.", "A\u2028man"]
 DE = ["Der Hund eines Mannes.", "Zwei Männer.", "Leer.", "Der Hund ist rot.", "Ein\u00a0Mann  "]
 
 

@@ -240,17 +240,9 @@ def test_binarised_text_that_is_cut_off(tmp_path, build, keep):
 # ---- .images
 
 
-def test_image_names_are_lines(tmp_path):
-    (tmp_path / "train.images").write_bytes("a.jpg\r\nb\u2028c.jpg\n\u00e4 d\n".encode())
-    assert read_image_names(str(tmp_path), "train") == ["a.jpg", "b\u2028c.jpg", "\u00e4 d"]
-
-
 def test_image_name_faults(tmp_path):
     message = fault(read_image_names, str(tmp_path), "valid")
     assert "valid.images" in message and "--regions none" in message
-    (tmp_path / "valid.images").write_bytes(b"ok.jpg\n\xff.jpg\n")
-    message = fault(read_image_names, str(tmp_path), "valid")
-    assert "valid.images" in message and "not UTF-8" in message and "byte 7" in message
 
 
 @pytest.mark.parametrize("build", BUILDERS)

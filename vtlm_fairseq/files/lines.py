@@ -22,7 +22,7 @@ from vtlm_fairseq.errors import VTLMError, reason
 MAX_LINE_BYTES = 1 << 24
 """Of a line: a small compressed file may hold one that fills the memory."""
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 16
 _RETURN = re.compile(rb"\r(?!\n)")
 
 PathLike = str | os.PathLike[str]
@@ -97,7 +97,7 @@ def split_lines(file: BinaryIO, label: str, *, hint: str = "", returns: bool = F
         end = block.rfind(b"\n") + 1
         part, rest = (rest + block[:end], block[end:]) if end else (b"", rest + block)
         if not block:
-            part, rest = rest.removesuffix(b"\r"), b""
+            part = rest[:-1] + b"\n" if rest.endswith(b"\r") else rest  # cut within the last end
         if begins and part.startswith(codecs.BOM_UTF8):
             offset = len(codecs.BOM_UTF8)
             part = part[offset:]

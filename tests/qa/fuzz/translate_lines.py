@@ -1,5 +1,6 @@
 """Fuzz the lines that vtlm-translate reads, up to the ids of the model's words."""
 
+import codecs
 import io
 import random
 from pathlib import Path
@@ -10,7 +11,8 @@ from fuzzing import Case
 from mutations import ODD_CHARACTERS, encoded, sentence
 
 from tiny import dictionary
-from vtlm_fairseq.cli.translate import decode_lines, split_line
+from vtlm_fairseq.cli.translate import split_line
+from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.text.pipeline import TextPipeline, learn_sentencepiece
 
@@ -38,7 +40,8 @@ def setup(folder: Path) -> Case:
                 rng.choice((sentence(rng) + "\t" + image, sentence(rng), sentence(rng).replace("\n", " ") + "\t"))
             )
         data = encoded(rng, rng.choice(("\n", "\r\n")).join(lines) + rng.choice(("", "\n")))
-        found = list(decode_lines(io.BytesIO(data), "stdin"))
+        found = list(split_lines(io.BytesIO(data), "stdin"))
+        data = data.removeprefix(codecs.BOM_UTF8)
         assert len(found) == data.count(b"\n") + (not data.endswith(b"\n") and bool(data)), "lines are lost or made"
         for number, line in enumerate(found, 1):
             text, image = split_line(line, number, needs_image)
