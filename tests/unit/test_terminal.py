@@ -17,6 +17,7 @@ import pytest
 
 from harness import environment, write_lines
 from stores import fault, make_store
+from vtlm_fairseq.cli import probe, score
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.files.lines import standard_input_lines
@@ -145,11 +146,23 @@ def test_streams_of_a_command_that_fails(tmp_path, kinds, status, said):
     assert (found, errors.count("\n")) == (status, bool(said)) and errors.startswith(said)
 
 
-def test_streams_of_a_table(tmp_path):
+def test_a_table_is_not_lost(tmp_path, capsys):
+    """`--out` is looked at before the work; where a target fails at its end, the table goes to the other stream."""
     ref = write_lines(tmp_path / "ref", ["a b c d e"] * 3)
-    argv = [ref, "--ref", ref, "--steps", "none", "--lang", "en"]
+    argv = [str(part) for part in (ref, "--ref", ref, "--steps", "none", "--lang", "en", "--format", "json")]
     assert forked(tmp_path, "vtlm_fairseq.cli.score", argv) == (0, "")
     assert forked(tmp_path, "vtlm_fairseq.cli.score", argv, stdout="broken") == (BROKEN_PIPE, "")
+    status, said = forked(tmp_path, "vtlm_fairseq.cli.score", argv, stdout="full")
+    assert status == 1 and '"score": 100.0' in said and "No space left on device" in said.splitlines()[-1]
+    score.main([*argv, "--out", str(tmp_path / "table")])
+    assert json.loads((tmp_path / "table").read_text())["rows"] and capsys.readouterr().out == ""
+    with pytest.raises(SystemExit, match="--out /dev/full: cannot be written"):
+        score.main([*argv, "--out", "/dev/full", "--sentences", str(tmp_path / "sentences")])
+    assert json.loads(capsys.readouterr().out)["rows"] and (tmp_path / "sentences").is_file()
+    probes = ["contrastive", "--system", "a=no.pt", "--src", "no", "--correct", "no", "--incorrect", "no"]
+    for main, words in ((score.main, ["no", "--ref", "no"]), (probe.main, probes)):
+        with pytest.raises(SystemExit, match=f"--out {tmp_path}: is a folder"):
+            main([*words, "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("kind", ["closed", "broken"])

@@ -1,4 +1,4 @@
-"""The one place that writes files and folders whole, and judges names that become paths."""
+"""The one place that reads lines, writes files and folders whole, and judges names that become paths."""
 
 from vtlm_fairseq.files.writing import (
     MARKER,
