@@ -30,10 +30,10 @@ from stages import write_atomically  # noqa: E402
 from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402
 
 from vtlm_fairseq.errors import VTLMError  # noqa: E402
-from vtlm_fairseq.evaluation.scoring.hypotheses import read_lines  # noqa: E402
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, paired_bootstrap, seed_statistics  # noqa: E402
 from vtlm_fairseq.evaluation.tables import Table  # noqa: E402
 from vtlm_fairseq.files import copy_file  # noqa: E402
+from vtlm_fairseq.files.lines import read_lines  # noqa: E402
 from vtlm_fairseq.terminal import command_line  # noqa: E402
 
 RESULTS = HERE / "results"

@@ -9,8 +9,9 @@ from table1_data import CONTROLS, FOLDERS, Data
 from table1_rows import GIVEN, PRETRAININGS, ROWS, Decoding, Phase, Pretraining, Row, Size, decodings_of
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_lines
+from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
 from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.text.pipeline import TextPipeline
 
 BEST = "checkpoint_best.pt"

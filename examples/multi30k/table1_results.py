@@ -17,9 +17,9 @@ from table1_data import FOLDERS, ROOT, Checksums
 from table1_plan import BEST, Decoded, Plan, Planner, Training
 from table1_rows import GIVEN, ORDERS, PRETRAININGS, ROWS, Row
 
-from vtlm_fairseq.evaluation.scoring.hypotheses import read_lines
 from vtlm_fairseq.evaluation.scoring.scores import STRIPPED, TOKENISED, seed_statistics
 from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.version import __version__
 

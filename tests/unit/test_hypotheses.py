@@ -2,7 +2,6 @@
 
 import pytest
 
-
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
 
@@ -90,5 +89,3 @@ def test_empty_hypotheses_count(tmp_path):
     read = read_hypotheses(path)
     assert read.texts == ["", "b c"]
     assert read.references is None
-
-

@@ -173,7 +173,7 @@ def test_counts_are_checked_unless_told_not_to(raw):
 
 def test_unreadable_text(raw):
     (raw / "raw/val.de").write_bytes(b"gut\nschl\xe4cht\n")
-    with pytest.raises(SystemExit, match=r"val.de line 2: not UTF-8"):
+    with pytest.raises(SystemExit, match=r"val.de line 2, byte 8 of the file: not UTF-8"):
         prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
     (raw / "raw/train.de.gz").write_bytes(b"\x1f\x8bno")
     with pytest.raises(SystemExit, match=r"train.de.gz: cannot be read"):
