@@ -22,7 +22,7 @@ from vtlm_fairseq.errors import VTLMError, reason
 MAX_LINE_BYTES = 1 << 24
 """Of a line: a small compressed file may hold one that fills the memory."""
 
-_BLOCK_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 13  # few: a corpus has many streams
 _RETURN = re.compile(rb"\r(?!\n)")
 
 PathLike = str | os.PathLike[str]
@@ -91,13 +91,18 @@ def split_lines(file: BinaryIO, label: str, *, hint: str = "", returns: bool = F
     Raises:
         VTLMError: as `read_lines`, where the file can be read.
     """
-    number, offset, rest, begins = 1, 0, b"", True  # of the first line and byte of the next part
+    number, offset, begins = 1, 0, True  # of the first line and byte of the next part
+    rest: list[bytes] = []
     while True:
         block = file.read1(_BLOCK_BYTES)
         end = block.rfind(b"\n") + 1
-        part, rest = (rest + block[:end], block[end:]) if end else (b"", rest + block)
-        if not block:
-            part = rest[:-1] + b"\n" if rest.endswith(b"\r") else rest  # cut within the last end
+        part = b""
+        if end or not block:
+            part, rest = b"".join([*rest, block[:end]]), [block[end:]]
+        else:
+            rest.append(block)
+        if part.endswith(b"\r"):
+            part = part[:-1] + b"\n"  # cut within the last end
         if begins and part.startswith(codecs.BOM_UTF8):
             offset = len(codecs.BOM_UTF8)
             part = part[offset:]
@@ -106,7 +111,7 @@ def split_lines(file: BinaryIO, label: str, *, hint: str = "", returns: bool = F
             number, offset, begins = number + part.count(b"\n"), offset + len(part), False
         if not block:
             return
-        if len(rest) > MAX_LINE_BYTES:
+        if sum(map(len, rest)) > MAX_LINE_BYTES:
             raise VTLMError(f"{label} line {number}: more than {MAX_LINE_BYTES:,} bytes, no line of text has them")
 
 
