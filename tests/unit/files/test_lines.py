@@ -12,23 +12,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from extraction import images
-from preparation import annotation, entities_regions, multi30k
-
-import translate_captions  # isort: skip  (its folder is known by now)
+from preparation import annotation
 
 from stores import fault
 from vtlm_fairseq.cli import regions, score, translate
+from vtlm_fairseq.corpora import entities_regions, multi30k, translate_captions
 from vtlm_fairseq.corpora.flickr30k_entities import read_entities
-from vtlm_fairseq.data.overlap import shared_images
 from vtlm_fairseq.evaluation.probes.contrastive import ContrastiveSet
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
+from vtlm_fairseq.extract import images
 from vtlm_fairseq.files.lines import read_lines, stream_lines
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.tasks.captions import read_image_names
 from vtlm_fairseq.text.caption_files import CaptionFile
 from vtlm_fairseq.text.image_ids import ImageMap
+from vtlm_fairseq.text.overlap import shared_images
 from vtlm_fairseq.text.pipeline import load_bpe
 
 ODD = "a\xa0\u2028\u2029\x85\x0b\x0c\x1cb"
