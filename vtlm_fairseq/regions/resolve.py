@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Sequence
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.regions.guard import check_openable
 
@@ -33,6 +33,8 @@ def store_files(
         raise VTLMError(
             f"{where}: no such file or folder; name a region store, or a folder of {{split}}.h5 or {{split}}.*.h5 files"
         )
+    elif (fault := _cannot_list(regions)) is not None:
+        raise VTLMError(f"{where}: cannot be read ({reason(fault)})")
     elif split is None:
         files = sorted(glob.glob(os.path.join(glob.escape(regions), "*.h5")))
         if not files:
@@ -50,6 +52,15 @@ def store_files(
     files = list(dict.fromkeys(files))
     check_openable(files)
     return files
+
+
+def _cannot_list(folder: str) -> OSError | None:
+    """What glob keeps to itself: no rights, too many open files."""
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        return error
+    return None
 
 
 def _of_split(folder: str, split: str, where: str) -> list[str]:

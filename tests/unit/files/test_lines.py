@@ -15,6 +15,7 @@ import pytest
 from preparation import annotation
 
 from stores import fault
+from vtlm_fairseq import hub, inference
 from vtlm_fairseq.cli import regions, score, translate
 from vtlm_fairseq.corpora import entities_regions, multi30k, translate_captions
 from vtlm_fairseq.corpora.flickr30k_entities import read_entities
@@ -94,8 +95,8 @@ def translated(write: Write, *, stdin: bool) -> list[str]:
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(translate, "find_checkpoint", str)
-        patch.setattr(translate, "Translator", lambda *_, **__: SimpleNamespace(needs_images=True, translate=model))
+        patch.setattr(hub, "find_checkpoint", str)
+        patch.setattr(inference, "Translator", lambda *_, **__: SimpleNamespace(needs_images=True, translate=model))
         if stdin:
             patch.setattr(sys, "stdin", io.TextIOWrapper(open(path, "rb")))
         translate.main(["--path", "x.pt", *([] if stdin else [str(path)])])
