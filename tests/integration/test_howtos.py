@@ -1,4 +1,4 @@
-"""The how-tos of CONTRIBUTING.md, followed to the letter in a copy of the checkout."""
+"""The how-tos of docs/dev/howtos.md, followed to the letter in a copy of the checkout."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from harness import ROOT
 
-PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "dev" / "howtos.md").read_text(encoding="utf-8")
 HOWTOS = ("detector", "probe", "arch")
 STEP = re.compile(r"(?:<!-- (?P<what>new file|change): (?P<path>\S+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.S)
 
