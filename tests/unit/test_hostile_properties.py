@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
 from vtlm_fairseq.regions.validate import find_missing
-from vtlm_fairseq.tasks.captions import read_image_names
+from vtlm_fairseq.tasks.splits import read_image_names
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 from vtlm_fairseq.text.subwords import MASK
 

@@ -27,8 +27,8 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.split_files import language_pair
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
-from vtlm_fairseq.tasks.captions import read_image_names
 from vtlm_fairseq.tasks.multimodal_translation import MultimodalTranslationTask
+from vtlm_fairseq.tasks.splits import read_image_names
 from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMTask
 
 TASKS = [VisualTranslationLMTask, MultimodalTranslationTask]

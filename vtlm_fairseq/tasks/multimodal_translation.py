@@ -29,7 +29,8 @@ from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.models.alignment import align_words
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
 from vtlm_fairseq.ranges import check_generation
-from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
+from vtlm_fairseq.tasks.captions import CaptionsTask
+from vtlm_fairseq.tasks.options import CaptionsConfig
 from vtlm_fairseq.tasks.validation_bleu import Spelling, choose_spelling, count_anew
 from vtlm_fairseq.tasks.warm_start import WarmStart
 from vtlm_fairseq.terminal import get_logger

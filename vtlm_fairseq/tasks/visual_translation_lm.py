@@ -14,7 +14,8 @@ from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.description import option_name
 from vtlm_fairseq.models.vtlm import VTLMModel
-from vtlm_fairseq.tasks.captions import CaptionsConfig, CaptionsTask
+from vtlm_fairseq.tasks.captions import CaptionsTask
+from vtlm_fairseq.tasks.options import CaptionsConfig
 from vtlm_fairseq.tasks.warm_start import WarmStart
 
 WORD_SHARES = ("mask_prob", "leave_unmasked_prob", "random_token_prob")

@@ -10,7 +10,7 @@ from stores import make_store
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.regions.validate import find_missing
-from vtlm_fairseq.tasks.captions import read_image_names
+from vtlm_fairseq.tasks.splits import read_image_names
 
 IDS = ["img0.jpg", "img1.jpg", "a b", "\u00e4\u2028x", "\U0001f469\u200d\U0001f4bb", "img0", " img0.jpg", "1", "01"]
 

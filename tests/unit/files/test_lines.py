@@ -25,7 +25,7 @@ from vtlm_fairseq.extract import images
 from vtlm_fairseq.files.lines import read_lines, stream_lines
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
 from vtlm_fairseq.regions.store import RegionStore
-from vtlm_fairseq.tasks.captions import read_image_names
+from vtlm_fairseq.tasks.splits import read_image_names
 from vtlm_fairseq.text.caption_files import CaptionFile
 from vtlm_fairseq.text.image_ids import ImageMap
 from vtlm_fairseq.text.overlap import shared_images

@@ -24,7 +24,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder, write_lines
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
-from vtlm_fairseq.tasks.captions import read_image_names
+from vtlm_fairseq.tasks.splits import read_image_names
 from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.text.subwords import MASK
 
