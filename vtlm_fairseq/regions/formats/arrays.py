@@ -8,34 +8,22 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import read_lines
-from vtlm_fairseq.regions.formats.input_image import InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageFiles, InputImage
 
 _PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
 
 
-class NpzImages:
-    """Images from a folder of `ID.npz` files, in the order of their names.
+class NpzImages(ImageFiles):
+    """Images from a folder of `ID.npz` files.
 
     Raises:
-        VTLMError: no folder, no file in it, or a file that is no .npz or lacks an array.
+        VTLMError: as `ImageFiles`: a file is no .npz or lacks an array.
     """
 
-    def __init__(self, folder: str) -> None:
-        if not Path(folder).is_dir():
-            raise VTLMError(f"--npz {folder}: no such folder")
-        self._files = sorted(Path(folder).glob("*.npz"))
-        if not self._files:
-            raise VTLMError(f"--npz {folder}: no .npz file in that folder")
-        self.feature_dim, self.has_labels = self._read(self._files[0]).features.shape[1], True
+    option, ending, has_labels = "--npz", ".npz", True
 
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __iter__(self) -> Iterator[InputImage]:
-        return map(self._read, self._files)
-
-    @staticmethod
-    def _read(path: Path) -> InputImage:
+    def read(self, path: Path) -> InputImage:
+        """Arrays ``features``, ``boxes``, ``labels``, and perhaps ``scores``."""
         arrays = _load(path)
         if isinstance(arrays, np.ndarray):
             raise VTLMError(f"{path}: not a .npz file; stacked arrays are read with --npy")
@@ -51,7 +39,7 @@ class NpzImages:
                 raise VTLMError(f"{path}: unreadable ({error}); save plain numbers with numpy.savez") from None
         if found["features"].ndim != 2:
             raise VTLMError(f"{path}: features have shape {found['features'].shape}, must be [R, D]")
-        return InputImage(path.name.removesuffix(".npz"), str(path), **found)
+        return InputImage(path.name.removesuffix(self.ending), str(path), **found)
 
 
 class NpyImages:

@@ -8,14 +8,13 @@ import codecs
 import math
 import pickle
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.regions.formats.input_image import InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageFiles, InputImage
 
 NUM_CLASSES = 601
 """Classes of the authors' detector (Open Images V4)."""
@@ -171,31 +170,18 @@ def _finished(value: Any, depth: int = 0) -> Any:
     raise pickle.UnpicklingError("an array that is never filled" if isinstance(value, _Array) else "a function")
 
 
-class PickleImages:
-    """Images from a folder of the authors' pickles, in the order of their names; ids are the names without `.pkl`.
+class PickleImages(ImageFiles):
+    """Images from a folder of the authors' pickles; ids are the names without `.pkl`.
 
     Raises:
-        VTLMError: no folder, no file in it, or a file that is not of this form.
+        VTLMError: as `ImageFiles`.
     """
 
+    option, ending = "--vtlm-pickles", ".pkl"
     class_names: list[str] | None = [f"class {c}" for c in range(NUM_CLASSES)]
 
-    def __init__(self, folder: str) -> None:
-        if not Path(folder).is_dir():
-            raise VTLMError(f"--vtlm-pickles {folder}: no such folder")
-        self._files = sorted(Path(folder).glob("*.pkl"))
-        if not self._files:
-            raise VTLMError(f"--vtlm-pickles {folder}: no .pkl file in that folder")
-        self.feature_dim = self._read(self._files[0]).features.shape[1]
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __iter__(self) -> Iterator[InputImage]:
-        return map(self._read, self._files)
-
-    @staticmethod
-    def _read(path: Path) -> InputImage:
+    def read(self, path: Path) -> InputImage:
+        """A dictionary of ``detection_features``, ...; boxes are turned from y, x to x, y."""
         content = load_plain_pickle(path)
         if not isinstance(content, dict):
             raise VTLMError(f"{path}: holds a {type(content).__name__}, must be a dict of detection_features, ...")
@@ -210,4 +196,6 @@ class PickleImages:
                 f"{path}: detection_features {features.shape} and detection_boxes {boxes.shape} must be "
                 "[R, D] and [R, 4]"
             )
-        return InputImage(path.name.removesuffix(".pkl"), str(path), features, boxes[:, [1, 0, 3, 2]], labels, scores)
+        return InputImage(
+            path.name.removesuffix(self.ending), str(path), features, boxes[:, [1, 0, 3, 2]], labels, scores
+        )
