@@ -1,6 +1,5 @@
 """What ``--regions`` names: the store files of a split, or of all. Every command asks here."""
 
-import glob
 import os
 from collections.abc import Sequence
 
@@ -33,17 +32,14 @@ def store_files(
         raise VTLMError(
             f"{where}: no such file or folder; name a region store, or a folder of {{split}}.h5 or {{split}}.*.h5 files"
         )
-    elif (fault := _cannot_list(regions)) is not None:
-        raise VTLMError(f"{where}: cannot be read ({reason(fault)})")
     elif split is None:
-        files = sorted(glob.glob(os.path.join(glob.escape(regions), "*.h5")))
+        files = [os.path.join(regions, name) for name in _stores(regions, where)]
         if not files:
             raise VTLMError(f"{where}: no .h5 file in that folder; name a region store, or a folder of stores")
     else:
         files = _of_split(regions, split, where)
         if not files:
-            names = (os.path.basename(path) for path in glob.glob(os.path.join(glob.escape(regions), "*.h5")))
-            splits = ", ".join(sorted({name.split(".")[0] for name in names})) or "none"
+            splits = ", ".join(sorted({name.split(".")[0] for name in _stores(regions, where)})) or "none"
             raise VTLMError(
                 f"{where}: neither {split}.h5 nor {split}.*.h5 is there (splits there: {splits}); "
                 "make it with vtlm-regions convert, or name another file or folder"
@@ -54,19 +50,20 @@ def store_files(
     return files
 
 
-def _cannot_list(folder: str) -> OSError | None:
-    """What glob keeps to itself: no rights, too many open files."""
-    try:
-        os.listdir(folder)
-    except OSError as error:
-        return error
-    return None
-
-
-def _of_split(folder: str, split: str, where: str) -> list[str]:
+def _of_split(regions: str, split: str, where: str) -> list[str]:
     check_name(split, f"{where}: split", nested=True)
-    stem = os.path.join(glob.escape(folder), glob.escape(split))
-    whole, shards = glob.glob(f"{stem}.h5"), sorted(glob.glob(f"{stem}.*.h5"))
-    if whole and shards:
+    folder, stem = os.path.split(os.path.join(regions, split))
+    names = [name for name in _stores(folder, where) if name.startswith(f"{stem}.")]
+    if f"{stem}.h5" in names and len(names) > 1:
         raise VTLMError(f"{where}: holds both {split}.h5 and shards {split}.*.h5; remove one of them, or name one file")
-    return whole or shards
+    return [os.path.join(folder, name) for name in names]
+
+
+def _stores(folder: str, where: str) -> list[str]:
+    """Names of the ``.h5`` files of a folder, sorted; those that begin with a dot are hidden."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".h5") and not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):  # of a split that has a folder of its own
+        return []
+    except OSError as error:
+        raise VTLMError(f"{where}: cannot be read ({reason(error)})") from None
