@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from vtlm_fairseq.ranges import COUNT, FROM_ZERO, GENERATION, SEED, reader
-from vtlm_fairseq.regions.store import ORDERS
 from vtlm_fairseq.text.subwords import BPE_KINDS, JOINT
+
+ORDERS = ("given", "shuffle", "none")
+"""Of ``--region-order``."""
 
 
 def _kind(text: str) -> str:

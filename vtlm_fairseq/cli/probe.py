@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
-    import_user_dir(args.user_dir)
     check_out(args)
+    import_user_dir(args.user_dir)
     importlib.import_module(f"vtlm_fairseq.evaluation.probes.{args.probe.replace('-', '_')}").run(args)
     return 0
 

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
-    import_user_dir(args.user_dir)
     check_writable(args.out, label=f"--out {args.out}")
+    import_user_dir(args.user_dir)
     page = make_page(args)
     write_text(args.out, page, label=f"--out {args.out}")
     say(f"{args.out}: {len(args.lines)} sentences, {len(page.encode()) / 1e6:.2f} MB")
@@ -79,19 +79,11 @@ def make_page(args: argparse.Namespace) -> str:
     from vtlm_fairseq.evaluation.report.data import Spelling, collect
     from vtlm_fairseq.evaluation.report.page import render_page
     from vtlm_fairseq.evaluation.report.pictures import load_pictures
-    from vtlm_fairseq.evaluation.systems import describe_regions, load_model
+    from vtlm_fairseq.evaluation.systems import describe_regions, load_asked
     from vtlm_fairseq.hub import find_checkpoint
 
     path = find_checkpoint(args.path)
-    loaded = load_model(
-        path,
-        data=args.data,
-        split=args.gen_subset,
-        regions=args.regions,
-        region_order=args.region_order,
-        any_detector=args.any_detector,
-        cpu=args.cpu,
-    )
+    loaded = load_asked(path, args)
     spelling = Spelling.of_data(args.data, loaded.task.source_dictionary, args.post_process)
     sentences = collect(loaded, [line - 1 for line in args.lines], spelling=spelling, beam=args.beam)
     pictures = {}

@@ -33,7 +33,7 @@ def load_split(task: CaptionsTask, split: str, *, regions: str) -> tuple[Languag
 def in_order(
     regions: LineRegions | None, order: str, *, seed: int, lines: Sequence[int] | None = None
 ) -> LineRegions | None:
-    """Regions of a split in one of the orders of :data:`vtlm_fairseq.regions.store.ORDERS`.
+    """Regions of a split in one of the orders of :data:`vtlm_fairseq.options.ORDERS`.
 
     Args:
         regions: the split's own, as :func:`load_split` returns them.

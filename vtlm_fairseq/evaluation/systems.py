@@ -1,5 +1,6 @@
 """Systems as probes name them, ``NAME=CKPT,CKPT,...``, and their models over a binarised test set."""
 
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -124,3 +125,13 @@ def load_model(
     cuda = torch.cuda.is_available() and not cpu
     model = models[0].cuda() if cuda else models[0]
     return LoadedModel(model.eval(), task, task.datasets[split], cuda)
+
+
+def load_asked(path: str, args: Namespace, **changes: Any) -> LoadedModel:
+    """`load_model` with what the options of a command say: DATA, ``--gen-subset``, ``--regions``, ...
+
+    Args:
+        changes: other keyword arguments of `load_model`, or in place of these.
+    """
+    asked = {name: getattr(args, name) for name in ("data", "regions", "region_order", "any_detector", "cpu")}
+    return load_model(path, **{"split": args.gen_subset, **asked, **changes})

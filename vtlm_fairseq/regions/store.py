@@ -32,7 +32,6 @@ __all__ = ["MAX_REGIONS", "RegionStore", "RegionStoreWriter", "Regions", "say_be
 
 MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
 MAX_REGIONS = 36  # of --max-regions, where it is not given
-ORDERS = ("given", "shuffle", "none")  # of --region-order
 _CHECK_SECONDS = 30.0  # between looks at the open files
 _opening = threading.Lock()
 """Held while files are opened and closed."""

@@ -6,8 +6,7 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from vtlm_fairseq.options import OPTIONS
-from vtlm_fairseq.regions.store import ORDERS
+from vtlm_fairseq.options import OPTIONS, ORDERS
 
 
 @dataclass

@@ -20,7 +20,7 @@ from vtlm_fairseq.evaluation.systems import (
     System,
     check_systems,
     describe_regions,
-    load_model,
+    load_asked,
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, publish
@@ -81,16 +81,7 @@ def measure(path: str, args: Namespace, *, label: str) -> Masses:
     Raises:
         VTLMError: no sentence has a region, or the split has no references.
     """
-    loaded = load_model(
-        path,
-        data=args.data,
-        split=args.gen_subset,
-        regions=args.regions,
-        region_order=args.region_order,
-        any_detector=args.any_detector,
-        cpu=args.cpu,
-        translates=True,
-    )
+    loaded = load_asked(path, args, translates=True)
     generator = None
     if args.on == "hypotheses":
         generator = loaded.task.build_generator([loaded.model], Namespace(beam=args.beam, lenpen=args.lenpen))
