@@ -1,6 +1,5 @@
 """Region extraction as modules, and images to extract from, for the tests."""
 
-import importlib
 import importlib.util
 import io
 import os
@@ -10,19 +9,17 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from vtlm_fairseq.cli import extract as extract_regions  # noqa: F401
+from vtlm_fairseq.extract import detectors, images  # noqa: F401
+from vtlm_fairseq.extract import parts as extraction_parts  # noqa: F401
+from vtlm_fairseq.extract import run as extraction_run  # noqa: F401
+from vtlm_fairseq.extract.detectors import ssd_boxes  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "preprocess" / "extract_regions.py"
 # A folder with TensorFlow and torchvision (pip install --target). In the environment itself TensorFlow would be
 # imported by every start of fairseq, through tensorboard.
 FRAMEWORKS = os.environ.get("VTLM_TEST_FRAMEWORKS", "")
-
-detectors = importlib.import_module("vtlm_fairseq.extract.detectors")
-extract_regions = importlib.import_module("vtlm_fairseq.cli.extract")
-extraction_run = importlib.import_module("vtlm_fairseq.extract.run")
-extraction_parts = importlib.import_module("vtlm_fairseq.extract.parts")
-images = importlib.import_module("vtlm_fairseq.extract.images")
-grid = importlib.import_module("vtlm_fairseq.extract.detectors.grid")
-ssd_boxes = importlib.import_module("vtlm_fairseq.extract.detectors.ssd_boxes")
 
 
 def without(package: str) -> bool:

@@ -1,21 +1,22 @@
 """The preparation scripts as modules, real data where it is given, and tiny data in the same layouts."""
 
-import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from vtlm_fairseq.cli import oracle as oracle_cli  # noqa: F401
+from vtlm_fairseq.cli import prepare as prepare_cli  # noqa: F401
+from vtlm_fairseq.corpora import (  # noqa: F401
+    entities_regions,
+    flickr30k_entities,
+    multi30k,
+    oracle_features,
+    oracle_labels,
+)
 
-entities_regions = importlib.import_module("vtlm_fairseq.corpora.entities_regions")
-flickr30k_entities = importlib.import_module("vtlm_fairseq.corpora.flickr30k_entities")
-multi30k = importlib.import_module("vtlm_fairseq.corpora.multi30k")
-oracle_features = importlib.import_module("vtlm_fairseq.corpora.oracle_features")
-oracle_labels = importlib.import_module("vtlm_fairseq.corpora.oracle_labels")
-oracle_cli = importlib.import_module("vtlm_fairseq.cli.oracle")
-prepare_cli = importlib.import_module("vtlm_fairseq.cli.prepare")
+ROOT = Path(__file__).resolve().parents[1]
 
 DATA = Path(os.environ.get("VTLM_TEST_DATA") or "no-test-data")
 

@@ -90,11 +90,11 @@ def read_text(arguments: argparse.Namespace) -> dict[str, Iterable[Pair]]:
     langs = (arguments.source_lang, arguments.target_lang)
     text = {}
     for split in ("train", "val", *_test_sets(arguments)):
-        lines = {lang: read_lines(arguments.raw / f"{split}.{lang}", option="--raw") for lang in langs}
-        for lang, side in lines.items():
+        sides = {lang: read_lines(arguments.raw / f"{split}.{lang}", option="--raw") for lang in langs}
+        for lang, side in sides.items():
             check_count(split, len(side), where=arguments.raw / f"{split}.{lang}", check=not arguments.any_counts)
         images = read_image_ids(arguments.image_splits, split)
-        text[fairseq_name(split)] = zip_pairs(lines, images, split=fairseq_name(split))
+        text[fairseq_name(split)] = zip_pairs(sides, images, split=fairseq_name(split))
     return text
 
 

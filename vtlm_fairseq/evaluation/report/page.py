@@ -67,7 +67,7 @@ def render_page(
         sentences=sentences,
         title=title,
         facts=facts,
-        pictures={None: None, **{sentence.image: pictures.get(sentence.image or "") for sentence in sentences}},
+        pictures=pictures,
         pretrained=pretrained,
         policy=policy,
         style=Markup(style),
