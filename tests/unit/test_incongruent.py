@@ -57,7 +57,7 @@ def test_a_split_without_references(tmp_path, monkeypatch):
         (incongruent, incongruent.translate_orders),
         (attention, partial(attention.measure, label="x")),
     ):
-        monkeypatch.setattr(module, "load_model", lambda *a, **k: loaded)
+        monkeypatch.setattr(module, "load_asked", lambda *a, **k: loaded)
         assert "test has no references" in fault(call, "x.pt", args)
 
 

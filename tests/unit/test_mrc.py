@@ -254,7 +254,7 @@ def test_nothing_to_predict(monkeypatch, capsys):
     assert "--regions is none" in fault(mrc.run, parser.parse_args(["mrc", "d", "--system", "V=x.pt"]))
     made = probe(regions=line_regions(COUNTS, num_classes=1))
     made.regions.store.class_names = ["cell"]
-    monkeypatch.setattr(mrc, "load_model", lambda *args, **kwargs: made.loaded)
+    monkeypatch.setattr(mrc, "load_asked", lambda *args, **kwargs: made.loaded)
     args = SimpleNamespace(data="d", regions="grid.h5", any_detector=False, cpu=True)
     message = fault(SplitProbe.load, "x.pt", "valid", args)
     assert "--regions grid.h5 (valid)" in message and "'cell'" in message
@@ -269,7 +269,7 @@ def test_no_word_of_a_loaded_split_is_masked(monkeypatch):
         filter_indices_by_size=lambda indices, data, limits: checked.append((indices.tolist(), limits)),
     )
     model = SimpleNamespace(max_positions=lambda: (512, 512))
-    monkeypatch.setattr(mrc, "load_model", lambda *args, **kwargs: LoadedModel(model, task, dataset, cuda=False))
+    monkeypatch.setattr(mrc, "load_asked", lambda *args, **kwargs: LoadedModel(model, task, dataset, cuda=False))
     made = SplitProbe.load("x.pt", "valid", SimpleNamespace(data="d", regions="r", any_detector=False, cpu=True))
     assert checked == [([0, 1, 2], (99, 9))]
     assert next(masked_items(made.loaded.dataset, hide_text=False))["tokens"].tolist()[1:4] == [10, 11, 12]

@@ -133,5 +133,6 @@ def load_asked(path: str, args: Namespace, **changes: Any) -> LoadedModel:
     Args:
         changes: other keyword arguments of `load_model`, or in place of these.
     """
-    asked = {name: getattr(args, name) for name in ("data", "regions", "region_order", "any_detector", "cpu")}
-    return load_model(path, **{"split": args.gen_subset, **asked, **changes})
+    names = {"gen_subset": "split", **{n: n for n in ("data", "regions", "region_order", "any_detector", "cpu")}}
+    asked = {names[name]: value for name, value in vars(args).items() if name in names}
+    return load_model(path, **{**asked, **changes})

@@ -13,7 +13,7 @@ from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, paired_bootstrap
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import (
     LoadedModel,
-    load_model,
+    load_asked,
     named_checkpoints,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, publish
@@ -90,9 +90,7 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
     Raises:
         VTLMError: a fault of input or options.
     """
-    where = {"data": args.data, "split": args.gen_subset, "regions": args.regions}
-    given = {"region_order": "given", "any_detector": args.any_detector}
-    loaded = load_model(path, cpu=args.cpu, translates=True, **where, **given)
+    loaded = load_asked(path, args, region_order="given", translates=True)
     dataset, dictionary = loaded.dataset, loaded.task.target_dictionary
     if dataset.tgt is None:
         raise VTLMError(

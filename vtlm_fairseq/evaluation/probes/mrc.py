@@ -22,7 +22,7 @@ from vtlm_fairseq.data.translation_lm_dataset import IGNORE, TranslationLMDatase
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes.last_word import Accuracy
 from vtlm_fairseq.evaluation.splits import in_order
-from vtlm_fairseq.evaluation.systems import LoadedModel, load_model, named_checkpoints
+from vtlm_fairseq.evaluation.systems import LoadedModel, load_asked, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, publish
 
 COMMONEST, NEAREST = "commonest class", "nearest prototype, own features"
@@ -115,15 +115,7 @@ class SplitProbe:
             VTLMError: no such split or regions, or regions of a single class.
             SystemExit: data or regions do not fit the checkpoint, or a sentence is too long.
         """
-        loaded = load_model(
-            path,
-            data=args.data,
-            split=subset,
-            regions=args.regions,
-            region_order="given",
-            any_detector=args.any_detector,
-            cpu=args.cpu,
-        )
+        loaded = load_asked(path, args, split=subset, region_order="given")
         dataset, store = loaded.dataset, loaded.dataset.regions.store
         if store.num_classes < 2:
             raise VTLMError(
