@@ -3,8 +3,8 @@
 Loaded with ``--user-dir vtlm_fairseq`` (from a checkout) or ``--user-dir "$(python -m vtlm_fairseq)"`` (installed).
 
 The package registers its tasks, models, criterion and optimizer with fairseq (:func:`register`) where fairseq is there
-already, as when it loads a user-dir, with the first module that needs them, and before a command of fairseq's is
-imported. So what needs no model starts without PyTorch and fairseq.
+already, as when it loads a user-dir, as soon as it is imported, and with the first module that needs them. So what
+needs no model starts without PyTorch and fairseq.
 """
 
 # ruff: noqa: E402, I001
@@ -13,8 +13,11 @@ from vtlm_fairseq.stack import check_stack
 
 check_stack()  # before anything that an unsupported version breaks
 
-import importlib
+import importlib.util
+import logging
 import sys
+import warnings
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 
 from vtlm_fairseq.version import __version__
@@ -44,16 +47,24 @@ def register() -> None:
     _registered = True
 
     import argparse
-    import logging
-    import warnings
 
     import torch
 
     # fairseq checkpoints of components configured the old way hold one argparse.Namespace. Allowing that class lets
     # torch.load keep its restricted (weights_only) mode, which fairseq itself does not ask for or provide.
     torch.serialization.add_safe_globals([argparse.Namespace])
+    try:
+        with _quietly():
+            *_, compatibility = [importlib.import_module(f"{__name__}.{part}") for part in PARTS]
+    except BaseException:
+        _registered = False
+        raise
+    compatibility.check_command_line(sys.argv)
 
-    # Importing fairseq sets the root logger to DEBUG, gives it a handler and advertises optional packages at INFO.
+
+@contextmanager
+def _quietly():
+    """Importing fairseq sets the root logger to DEBUG, gives it a handler and advertises optional packages at INFO."""
     root = logging.root
     level, disabled, handlers = root.level, root.manager.disable, list(root.handlers)
     logging.disable(logging.INFO)
@@ -61,15 +72,11 @@ def register() -> None:
         with warnings.catch_warnings():
             # fairseq still uses it; from torch 2.14 on every command of this package would begin with the warning
             warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-            *_, compatibility = [importlib.import_module(f"{__name__}.{part}") for part in PARTS]
-    except BaseException:
-        _registered = False
-        raise
+            yield
     finally:
         logging.disable(disabled)
         root.setLevel(level)
         root.handlers[:] = handlers
-    compatibility.check_command_line(sys.argv)
 
 
 def __getattr__(name: str):
@@ -80,17 +87,28 @@ def __getattr__(name: str):
     return sys.modules[f"{__name__}.{name}"]
 
 
-class _BeforeCommands(MetaPathFinder):
-    """Registers before a command of fairseq's is imported; fairseq does not load a user-dir that is imported."""
+class _AfterFairseq(MetaPathFinder):
+    """Registers as soon as fairseq is imported: it does not load a user-dir whose module is there already."""
 
     def find_spec(self, fullname, path=None, target=None):
-        """Finds nothing itself."""
-        if fullname == "fairseq_cli":
-            register()
-        return None
+        """fairseq, with a registration at the end of its import; nothing else."""
+        if fullname != "fairseq":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                with _quietly():
+                    execute(module)
+                register()
+
+            spec.loader.exec_module = execute_and_register
+        return spec
 
 
 if "fairseq" in sys.modules:
     register()
 else:
-    sys.meta_path.insert(0, _BeforeCommands())
+    sys.meta_path.insert(0, _AfterFairseq())

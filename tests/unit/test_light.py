@@ -74,3 +74,18 @@ def test_region_stores(tmp_path):
         "convert --npz b --class-names names --detector d --out c.h5", "validate c.h5",
     )  # fmt: skip
     runs(REGIONS, *lines, cwd=tmp_path)
+
+
+def test_fairseq_imported_later_knows_the_tasks():
+    """Its own functions then find them, with the package as --user-dir or without; its logging stays as it was."""
+    code = """
+import argparse, logging, os, vtlm_fairseq
+from fairseq import utils
+utils.import_user_module(argparse.Namespace(user_dir=os.path.dirname(vtlm_fairseq.__file__)))
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
+assert "multimodal_translation" in TASK_REGISTRY and "vtlm_tiny" in ARCH_MODEL_REGISTRY
+assert logging.root.level == logging.WARNING and not logging.root.handlers
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
