@@ -15,6 +15,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import BinaryIO
 
 from vtlm_fairseq.errors import VTLMError, reason
@@ -60,8 +61,22 @@ def stream_lines(path: PathLike, *, label: str | None = None, hint: str = "", re
         VTLMError: as `read_lines`.
     """
     label = label or os.fspath(path)
-    with _faults(label, hint), gzip.open(path) if os.fspath(path).endswith(".gz") else open(path, "rb") as file:
+    with _faults(label, hint), _opened(path) as file:
         yield from split_lines(file, label, hint=hint, returns=returns)
+
+
+def read_content(path: PathLike) -> BytesIO:
+    """All that a file or a pipe gives, for `split_lines`, which may then look at it more than once.
+
+    Raises:
+        VTLMError: it cannot be read.
+    """
+    with _faults(os.fspath(path), ""), _opened(path) as file:
+        return BytesIO(file.read())
+
+
+def _opened(path: PathLike) -> BinaryIO:
+    return gzip.open(path) if os.fspath(path).endswith(".gz") else open(path, "rb")
 
 
 def standard_input_lines() -> Iterator[str]:
@@ -101,7 +116,7 @@ def split_lines(file: BinaryIO, label: str, *, hint: str = "", returns: bool = F
             part, rest = b"".join([*rest, block[:end]]), [block[end:]]
         else:
             rest.append(block)
-        if part.endswith(b"\r"):
+        if part.endswith(b"\r") and not part.endswith(b"\r\r"):
             part = part[:-1] + b"\n"  # cut within the last end
         if begins and part.startswith(codecs.BOM_UTF8):
             offset = len(codecs.BOM_UTF8)

@@ -228,6 +228,8 @@ def test_lines(tmp_path):
     assert f"{path} line 3, byte 5 of the file: not UTF-8 text; convert it" == fault(read_lines, path)
     path.write_bytes(b"ok\r\nold\rMac\r")
     assert f"{path} line 2, byte 7 of the file: a carriage return" in fault(read_lines, path)
+    path.write_bytes(b"a\r\r")
+    assert f"{path} line 1, byte 1 of the file: a carriage return" in fault(read_lines, path)
     path.write_text("a\n\n")
     assert "--ids X: line 2 is empty" in fault(read_lines, path, label="--ids X", filled=True)
     path.write_text("")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files.lines import PathLike, read_lines, stream_lines
+from vtlm_fairseq.files.lines import PathLike, read_content, read_lines, split_lines
 
 _OUTPUT_LINE = re.compile(r"([STH])-([0-9]{1,12})\t(.*)", re.DOTALL)
 
@@ -81,7 +81,8 @@ def read_hypotheses(path: PathLike, *, allow_missing: bool = False) -> Hypothese
     """
     found: dict[str, dict[int, str]] = {"S": {}, "T": {}, "H": {}}
     twice: set[int] = set()
-    for line in stream_lines(path, returns=True):
+    content = read_content(path)
+    for line in split_lines(content, str(path), returns=True):
         if match := _OUTPUT_LINE.match(line):
             kind, number, rest = match[1], int(match[2]), match[3].rstrip()
             if kind == "H" and number in found[kind]:
@@ -89,7 +90,8 @@ def read_hypotheses(path: PathLike, *, allow_missing: bool = False) -> Hypothese
             found[kind][number] = rest
     known = set().union(*found.values())
     if not known:
-        lines = read_sentences(path)
+        content.seek(0)
+        lines = [line.rstrip() for line in split_lines(content, str(path))]
         return Hypotheses(lines, list(range(len(lines))), None, None, str(path))
     if twice:
         raise VTLMError(
