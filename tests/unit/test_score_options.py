@@ -1,6 +1,9 @@
 """vtlm-score: options and files that do not fit each other end in one line that names them."""
 
+import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,11 @@ def here(tmp_path, monkeypatch):
         ("hyp --raw-ref raw --src raw --comet hyp --steps none", "--comet vtlm-fairseq[comet]"),
         ("gap --ref two --subset second --allow-missing", "gap"),
         ("a/hyp b/hyp --ref ref", "text.json a/hyp"),
+        ("hyp --ref ref --out ./hyp", "--out ./hyp"),
+        ("hyp --ref ref --out ref", "--out ref"),
+        ("hyp --ref ref --sentences ref", "--sentences ref"),
+        ("hyp --ref ref --out new --sentences ./new", "--out new ./new"),
+        ("hyp --ref ref --out=", "--out name"),
     ],
 )
 def test_what_does_not_fit(argv, named, monkeypatch):
@@ -59,3 +67,13 @@ def test_what_does_not_fit(argv, named, monkeypatch):
     message = str(end.value)
     assert message.startswith("error: ") and "\n" not in message
     assert all(part in message for part in named.split()), message
+
+
+def test_hypotheses_from_a_pipe(capsys):
+    """What comes through a pipe can be read once."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_text, args=("ein hund\n",))
+    writer.start()
+    assert score.main(["pipe", "--ref", "ref", "--lang", "de", "--steps", "none", "--format", "json"]) == 0
+    writer.join()
+    assert json.loads(capsys.readouterr().out)["rows"]

@@ -7,9 +7,10 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tabulate import tabulate
@@ -131,13 +132,41 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_out(args: argparse.Namespace) -> None:
-    """Find out before the work that ``--out`` cannot be written.
+    """Find out before the work that ``--out`` cannot be written, or that it or another output would replace a file of
+    the same command.
 
     Raises:
-        VTLMError: it cannot.
+        VTLMError: so it is.
     """
     if args.out is not None:
         check_writable(args.out, label=f"--out {args.out}")
+    given = {name: value for name, value in vars(args).items() if name in (*_OUTPUTS, *_INPUTS)}
+    for name in _OUTPUTS:
+        for other, values in given.items():
+            if other == name or given.get(name) is None:
+                continue
+            for path in _flat(values):
+                if _are_one_file(given[name], path):
+                    raise VTLMError(f"--{name} {given[name]}: is a file of this command already ({path}); name another")
+
+
+_OUTPUTS = ("out", "sentences", "plot")
+_INPUTS = ("hyp", "ref", "raw_ref", "src", "baseline", "set", "system", "subset", "text_json", "correct", "incorrect",
+           "images", "lines")  # fmt: skip
+
+
+def _flat(values: object) -> Iterator[str]:
+    if isinstance(values, str | os.PathLike):
+        yield os.fspath(values)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _flat(value)
+
+
+def _are_one_file(target: str | os.PathLike[str], path: str) -> bool:
+    if os.path.isfile(target) and os.path.isfile(path):
+        return os.path.samefile(target, path)
+    return not os.path.exists(target) and os.path.realpath(target) == os.path.realpath(path)
 
 
 def publish(table: Table, args: argparse.Namespace) -> None:

@@ -56,6 +56,8 @@ def check_writable(path: PathLike, *, label: str | None = None, parents: bool = 
         VTLMError: it is a folder, its folder is missing or cannot be written, or it may not be replaced itself.
     """
     label = label or os.fspath(path)
+    if not os.fspath(path):
+        raise VTLMError(f"{label}: the name is empty; name a file")
     if os.path.isdir(path):
         raise VTLMError(f"{label}: is a folder; name a file in it")
     if os.path.exists(path):
