@@ -1,6 +1,6 @@
 """fairseq's own options with this package, as ``fairseq_options.yaml`` lists them; it becomes docs/fairseq-options.md.
 
-After a change of the table: ``PYTHONPATH=.:tests python tests/integration/test_fairseq_options.py``
+After a change of the table: ``PYTHONPATH=.:tests/support python tests/integration/test_fairseq_options.py``
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ HEAD = """\
 Options of fairseq-train, fairseq-generate and fairseq-interactive, and what was found when they were tried with the
 tasks of this package on a CPU. Those of this package are in [options.md](options.md).
 
-Written by `PYTHONPATH=.:tests python tests/integration/test_fairseq_options.py` from a table beside that test, which
-tries every row but those with a dash.
+Written by `PYTHONPATH=.:tests/support python tests/integration/test_fairseq_options.py` from a table beside that test,
+which tries every row but those with a dash.
 
 * **same**: it works, and the figures (losses and gradient norms of 8 updates and the validation, or hypotheses and
   their scores) are those of the run without it. **other**: it works, and they are not.

@@ -141,7 +141,7 @@ def test_tf_saved_model(run, folder):
 def test_torchvision(run, folder):
     """Features belong to the boxes that are kept: here the mean colour in each box; labels without background."""
     (folder / "rcnn.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nimport torchvision_ops\n{RCNN}"
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests/support')!r})\nimport torchvision_ops\n{RCNN}"
     )
     run(folder / "rcnn.py", folder / "own.pt", env={"PYTHONPATH": FRAMEWORKS})
     base = ["--detector-file", folder / "rcnn.py", "--model", "tiny_rcnn", "--weights", folder / "own.pt"]

@@ -7,7 +7,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.token_generation_constraints import pack_constraints
 
-from tests.tiny import dictionary, translation_model
+from tiny import dictionary, translation_model
 from vtlm_fairseq.models.cross_attention import CrossAttention
 from vtlm_fairseq.models.encoder import share_states
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.tiny import PAPER_RATES, line_regions, lm_dataset, sentences, vtlm_model
+from tiny import PAPER_RATES, line_regions, lm_dataset, sentences, vtlm_model
 
 
 def batch(*, regions=True):

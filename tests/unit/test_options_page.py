@@ -1,6 +1,6 @@
 """docs/options.md is what the dataclasses of tasks, archs, criterion and optimizer say.
 
-``PYTHONPATH=.:tests python tests/unit/test_options_page.py`` writes it.
+``PYTHONPATH=.:tests/support python tests/unit/test_options_page.py`` writes it.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ adds them. For hydra, `-` is `_`: `task.mask_prob=0.3`. Options of the `vtlm-*` 
 \\* A model that is loaded, resumed or fine-tuned keeps what it was trained with; this is the value where neither the
 command nor a checkpoint says another ([design](dev/design.md#checkpoints-describe-themselves)).
 
-Written by `PYTHONPATH=.:tests python tests/unit/test_options_page.py`; a test compares it.
+Written by `PYTHONPATH=.:tests/support python tests/unit/test_options_page.py`; a test compares it.
 """
 
 

@@ -30,7 +30,7 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(folder) for folder in (ROOT / "tests", ROOT) if str(folder) not in sys.path]
+sys.path[:0] = [str(folder) for folder in (ROOT / "tests/support", ROOT) if str(folder) not in sys.path]
 
 from vtlm_fairseq.errors import VTLMError  # noqa: E402
 

@@ -16,7 +16,7 @@ from vtlm_fairseq.corpora import (  # noqa: F401
     oracle_labels,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 DATA = Path(os.environ.get("VTLM_TEST_DATA") or "no-test-data")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = str(ROOT / "vtlm_fairseq")
 
 
@@ -91,7 +91,7 @@ class CommandLines:
         self.folder = folder
         self.count = 0
         self.server = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "cli_server.py")],
+            [sys.executable, str(Path(__file__).with_name("cli_server.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

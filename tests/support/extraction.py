@@ -15,7 +15,7 @@ from vtlm_fairseq.extract import parts as extraction_parts  # noqa: F401
 from vtlm_fairseq.extract import run as extraction_run  # noqa: F401
 from vtlm_fairseq.extract.detectors import ssd_boxes  # noqa: F401
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "preprocess" / "extract_regions.py"
 # A folder with TensorFlow and torchvision (pip install --target). In the environment itself TensorFlow would be
 # imported by every start of fairseq, through tensorboard.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtlm_fairseq.cli import convert as command
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 PAIRS = {"pretrained": "pretrain_forward", "mmt": "mmt_forward"}
 EOS, PAD, MASK = 1, 2, 5
 
