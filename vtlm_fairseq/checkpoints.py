@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import struct
+import sys
 import zipfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,8 @@ from vtlm_fairseq import register
 from vtlm_fairseq.checkpoint_guard import USER_DIR, check_parts, check_plain, derives, names
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import copy_file
-from vtlm_fairseq.files.names import check_languages
+from vtlm_fairseq.files.names import check_languages, check_name
+from vtlm_fairseq.terminal import say
 
 _UNREADABLE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, AssertionError,
@@ -118,6 +120,29 @@ def advise_latest(path: str) -> Iterator[None]:
             raise
         folder = os.path.dirname(path) or "."
         raise VTLMError(f"{error}; if it is cut off, vtlm-convert latest {folder} names the newest whole one") from None
+
+
+def find_latest(folder: str) -> str:
+    """The newest whole checkpoint of a folder, by number of updates, then by time; says which are not whole.
+
+    Raises:
+        VTLMError: there is none.
+    """
+    if not os.path.isdir(folder):
+        raise VTLMError(f"{folder}: no such folder")
+    found = []
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".pt") and entry.name.startswith("checkpoint"):
+            try:
+                check_name(entry.name, f"{folder}: file", hint="rename it")
+                updates = num_updates(load_checkpoint(entry.path))
+            except VTLMError as error:
+                say(f"skipped: {error}", file=sys.stderr)
+                continue
+            found.append((updates, entry.stat().st_mtime, entry.path))
+    if not found:
+        raise VTLMError(f"{folder}: no whole checkpoint*.pt in that folder")
+    return max(found)[2]
 
 
 def num_updates(state: Mapping) -> int:

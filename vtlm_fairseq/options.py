@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vtlm_fairseq.ranges import COUNT, FROM_ZERO, GENERATION, SEED, reader
+from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.text.subwords import BPE_KINDS, JOINT
 
 ORDERS = ("given", "shuffle", "none")
@@ -33,7 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--max-regions": {
         "type": reader(COUNT),
         "metavar": "N",
-        "help": "at most so many regions an image, the most confident (default: the checkpoint's, else 36)",
+        "help": f"at most so many regions an image, the most confident (default: the checkpoint's, else {MAX_REGIONS})",
     },
     "--region-order": {
         "choices": ORDERS,

@@ -6,6 +6,7 @@ import torch
 from stores import fault
 from vtlm_fairseq.checkpoints import check_room
 from vtlm_fairseq.cli import convert as command
+from vtlm_fairseq.interop import averaging
 
 
 def state(*, scale: float, symbols=("<s>", "a"), **parts) -> dict:
@@ -86,8 +87,7 @@ def test_models_of_other_data_are_refused(tmp_path, other):
     """Equal shapes do not make equal meaning: rows of other words or languages."""
     torch.save(state(scale=1), tmp_path / "a.pt")
     torch.save(state(scale=1, **other), tmp_path / "b.pt")
-    args = command.build_parser().parse_args(["average", *(str(tmp_path / f"{n}.pt") for n in "ab"), "--out", "x.pt"])
-    message = fault(args.run, args)
+    message = fault(averaging.average, [str(tmp_path / f"{n}.pt") for n in "ab"], half=False)
     assert message.startswith(f"{tmp_path}/b.pt: ") and f"{tmp_path}/a.pt" in message
 
 

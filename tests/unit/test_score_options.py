@@ -74,6 +74,7 @@ def test_hypotheses_from_a_pipe(capsys):
     os.mkfifo("pipe")
     writer = threading.Thread(target=Path("pipe").write_text, args=("ein hund\n",))
     writer.start()
-    assert score.main(["pipe", "--ref", "ref", "--lang", "de", "--steps", "none", "--format", "json"]) == 0
+    assert score.main("pipe --ref ref --lang de --steps none --format json --sentences each".split()) == 0
     writer.join()
     assert json.loads(capsys.readouterr().out)["rows"]
+    assert Path("each").read_text().splitlines()[1].startswith("0\tein hund\t")

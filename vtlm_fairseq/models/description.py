@@ -14,8 +14,8 @@ from vtlm_fairseq.checkpoints import model_config
 from vtlm_fairseq.data.masking import MASKS_VERSION
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.options import ORDERS
+from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.detector import Detector
-from vtlm_fairseq.regions.store import MAX_REGIONS
 from vtlm_fairseq.terminal import get_logger
 
 logger = get_logger(__name__)

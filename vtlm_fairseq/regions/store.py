@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.detector import Detector, check_detector
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.rows import StoreFile
@@ -28,10 +29,9 @@ from vtlm_fairseq.regions.schema import (
 from vtlm_fairseq.regions.validate import validate
 from vtlm_fairseq.regions.writer import RegionStoreWriter
 
-__all__ = ["MAX_REGIONS", "RegionStore", "RegionStoreWriter", "Regions", "say_beyond", "validate"]
+__all__ = ["RegionStore", "RegionStoreWriter", "Regions", "say_beyond", "validate"]
 
 MAX_OPEN_FILES = 64  # a shard takes two descriptors; systems allow a process 256 or more
-MAX_REGIONS = 36  # of --max-regions, where it is not given
 _CHECK_SECONDS = 30.0  # between looks at the open files
 _opening = threading.Lock()
 """Held while files are opened and closed."""

@@ -23,7 +23,7 @@ from text_json import _change
 from checkpoints import hostile_pickle, never_executed
 from vtlm_fairseq.cli.regions import build_parser
 from vtlm_fairseq.cli.regions import main as regions_command
-from vtlm_fairseq.cli.regions_convert import _open
+from vtlm_fairseq.regions.conversion import open_source
 from vtlm_fairseq.regions.formats.arrays import to_relative_boxes
 from vtlm_fairseq.regions.store import RegionStore, validate
 
@@ -59,7 +59,7 @@ def setup(folder: Path, formats: tuple[str, ...] = FORMATS) -> Case:
 
 def _read(argv: list[str]) -> None:
     args = build_parser().parse_args(argv)
-    images = _open(args)
+    images = open_source(args)
     for image in images:
         assert isinstance(image.image_id, str) and isinstance(image.features, np.ndarray), "no image"
         if image.boxes is not None:

@@ -46,6 +46,7 @@ class Output:
         words: sub-words joined.
         running: detokenised and without escapes; None where raw references are not compared.
         missing: line numbers that should be scored and have no translation.
+        pipeline: how the text was prepared; None if nothing says.
     """
 
     path: str
@@ -53,6 +54,12 @@ class Output:
     words: list[str]
     running: list[str] | None
     missing: list[int]
+    pipeline: TextPipeline | None
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether the text is lower-cased."""
+        return self.pipeline is not None and "lowercase" in self.pipeline.steps
 
 
 def read_reference(
@@ -196,7 +203,7 @@ def read_output(
         _check_reference(path, reference, pipeline)
     ids, texts = [number for number, _ in chosen], [text for _, text in chosen]
     running = None if reference.raw is None else _running_text(path, texts, pipeline, lang)
-    return Output(path, ids, texts, running, sorted(absent & wanted))
+    return Output(path, ids, texts, running, sorted(absent & wanted), pipeline)
 
 
 def _check_reference(path: str, reference: Reference, pipeline: TextPipeline | None) -> None:

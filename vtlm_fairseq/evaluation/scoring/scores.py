@@ -13,11 +13,8 @@ from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import PairedTest
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
 from vtlm_fairseq.text.pipeline import TextPipeline
-
-BOOTSTRAP_SAMPLES = 1000
-BOOTSTRAP_SEED = 12345
-"""sacreBLEU's own defaults."""
 
 _ACCENTS = TextPipeline(source_lang="", target_lang="", steps=("strip_accents",))
 

@@ -1,0 +1,149 @@
+"""What the commands of ``vtlm-regions`` do."""
+
+import argparse
+import os
+import re
+
+import numpy as np
+from tqdm import tqdm
+
+from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.regions import MAX_REGIONS
+from vtlm_fairseq.regions.conversion import refuse_existing, run_convert
+from vtlm_fairseq.regions.drawing import draw_regions, save_drawing
+from vtlm_fairseq.regions.image_reading import open_image
+from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.resolve import store_files
+from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, open_file
+from vtlm_fairseq.regions.store import RegionStore, say_beyond, validate
+from vtlm_fairseq.regions.suspicions import suspicions, take_sample
+from vtlm_fairseq.regions.validate import find_missing
+from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.overlap import shared_images
+
+_SHOWN_FAULTS = 20
+_SHOWN_CLASSES = 10
+_SAMPLE_IMAGES, _SAMPLE_SECONDS = 2000, 5.0  # of each file, for warnings
+_LABEL_BLOCK = 1 << 24
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print a summary of each file of a store."""
+    for number, path in enumerate(store_files(args.store, option="")):
+        if number:
+            say()
+        for name, value in summarise(path).items():
+            say(f"{name:<20}{printable(value)}")
+    return 0
+
+
+def summarise(path: str) -> dict[str, str]:
+    """Name and value of each line that `vtlm-regions info` prints of a store file.
+
+    Raises:
+        VTLMError: the file is not as the schema says.
+    """
+    store = RegionStore([path], max_regions=None)
+    counts = store.counts(np.arange(len(store)))
+    per_class = np.zeros(store.num_classes, dtype=np.int64)
+    with open_file(path) as file:
+        elsewhere = len(file["features"].virtual_sources()) if file["features"].is_virtual else 0
+        for start in range(0, store.num_regions, _LABEL_BLOCK):
+            per_class += np.bincount(file["labels"][start : start + _LABEL_BLOCK], minlength=store.num_classes)
+    commonest = [c for c in np.argsort(-per_class, kind="stable")[:_SHOWN_CLASSES] if per_class[c]]
+    lines = {
+        "store": path,
+        "size": f"{os.path.getsize(path) / 2**20:,.1f} MiB",
+        "images": f"{store.num_images:,}",
+        "regions": f"{store.num_regions:,}",
+        "regions per image": f"min {counts.min()}, median {np.median(counts):g}, max {counts.max()}"
+        if len(counts)
+        else "none",
+        "left out": say_beyond(store.beyond(np.arange(len(counts)), MAX_REGIONS), MAX_REGIONS) + ", the default",
+        "images without any": f"{int((counts == 0).sum()):,}",
+        "features": f"{store.feature_dim} x {store.dtype}" + (f", in {elsewhere} other files" if elsewhere else ""),
+        "classes": f"{store.num_classes}, {int((per_class > 0).sum())} in use",
+        "commonest": ", ".join(f"{store.class_names[c]} {per_class[c]:,}" for c in commonest) or "none",
+        "detector": store.detector,
+        "created by": str(store.attributes["created_by"]),
+    }
+    lines.update({name: str(value) for name, value in store.attributes.items() if name not in ROOT_ATTRIBUTES})
+    return lines
+
+
+def run_validate(args: argparse.Namespace) -> int:
+    """List the faults of each file of a store; 1 if there are any."""
+    faults: list[str] = []
+    files = store_files(args.store, option="")
+    for path in files:
+        with tqdm(desc=printable(os.path.basename(path)), unit=" regions", unit_scale=True, disable=None) as bar:
+
+            def show(done: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            faults += validate(path, show)
+    if not faults:
+        faults += _faults_of_splits(args.store, files)
+    if not faults:
+        faults += [fault for images in args.images for fault in find_missing(files, images)]
+    for warning in [] if faults else _doubts(files, args.images):
+        say(f"warning: {warning}")
+    for fault in faults[:_SHOWN_FAULTS]:
+        say(fault)
+    if len(faults) > _SHOWN_FAULTS:
+        say(f"... and {len(faults) - _SHOWN_FAULTS} more")
+    say(f"{args.store}: {len(faults)} faults" if faults else f"{args.store}: ok")
+    return 1 if faults else 0
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    """Join stores."""
+    refuse_existing(args)
+    shards = [path for shard in args.shards for path in store_files(shard, option="")]
+    with tqdm(unit=" images", disable=None if args.copy else True) as bar:
+        store = merge_stores(shards, args.out, copy=args.copy, on_progress=lambda done: bar.update(done - bar.n))
+    say(f"{args.out}: {len(store):,} images, {store.num_regions:,} regions from {len(shards)} files")
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Draw the regions of an image."""
+    refuse_existing(args)
+    store = RegionStore(store_files(args.store, option=""), args.max_regions, repeats=True)
+    regions = store[int(store.rows([args.image_id])[0])]
+    save_drawing(draw_regions(open_image(args.image), regions, store.class_names), args.out)
+    say(f"{args.out}: {len(regions.labels)} regions")
+    return 0
+
+
+def _doubts(files: list[str], images: list[str]) -> list[str]:
+    """What is valid and probably useless."""
+    found = []
+    for path in files:
+        store = RegionStore([path], max_regions=None)
+        sample = take_sample(store, np.arange(len(store)), images=_SAMPLE_IMAGES, seconds=_SAMPLE_SECONDS)
+        found += [f"{path}: {line}" for line in suspicions(store, sample, labels=True)]
+    train = [path for path in images if re.fullmatch(r"train\d*\.images", os.path.basename(path))]
+    return found + (shared_images(train, [path for path in images if path not in train]) if train else [])
+
+
+def _faults_of_splits(store: str, files: list[str]) -> list[str]:
+    """In a folder: whether the files of each split (train.h5, or train.0.h5, train.1.h5) fit together."""
+    faults = []
+    for split in sorted({os.path.basename(path).split(".")[0] for path in files}) if os.path.isdir(store) else ():
+        try:
+            RegionStore(store_files(store, split, option=""))
+        except VTLMError as error:
+            faults.append(str(error))
+    return faults
+
+
+COMMANDS = {
+    "info": run_info,
+    "validate": run_validate,
+    "convert": run_convert,
+    "merge": run_merge,
+    "show": run_show,
+}
+"""Each returns the exit status: 0, or 1 where `validate` found faults."""
