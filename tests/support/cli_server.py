@@ -7,6 +7,7 @@ once, never computes, and forks. A request is a line of JSON, a list of commands
 with the list of their exit statuses.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -77,10 +78,21 @@ def start(request: dict) -> int:
     return pid
 
 
+def warm_up() -> None:
+    """Fill the caches of hydra's parser, which are empty in each new process."""
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    line = ["data", "--task", "multimodal_translation", "--arch", "multimodal_transformer_tiny"]
+    convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), line))
+
+
 def main() -> None:
     """Serve requests until standard input closes."""
     for name in MODULES:
         importlib.import_module(name)
+    warm_up()
+    gc.freeze()  # else each child's collections would copy and look through all that is imported
     for line in sys.stdin:
         pids = [start(request) for request in json.loads(line)]
         statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
