@@ -1,5 +1,6 @@
 """A tiny world for the unit tests: dictionary, pairs, regions in memory; binarised folders; tasks and models."""
 
+from argparse import Namespace
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -168,7 +169,8 @@ def _config(*argv, task: str):
     cfg = deepcopy(cfg)
     changed = {name: value for name, value in args.items() if value != plain.get(name)}
     for group in filter(None, cfg.values()):
-        group.update({name: value for name, value in changed.items() if name in group})
+        values = vars(group) if isinstance(group, Namespace) else group
+        values.update({name: value for name, value in changed.items() if name in values})
     return cfg
 
 
