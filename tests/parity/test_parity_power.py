@@ -6,36 +6,17 @@ import torch
 
 from originals import FIXTURES, PAIRS, check, convert, recorded, reference
 
-ENCODER = [
-    "embeddings.weight",
-    "position_embeddings.weight",
-    "lang_embeddings.weight",
-    "layer_norm_emb.weight",
-    "projector.linear.weight",
-    "projector.linear.bias",
-    "regional_encodings.linear.weight",
-    "regional_encodings.linear.bias",
-    "attentions.0.q_lin.weight",
-    "attentions.1.k_lin.weight",
-    "attentions.0.v_lin.bias",
-    "attentions.1.out_lin.weight",
-    "layer_norm1.0.weight",
-    "ffns.1.lin1.weight",
-    "layer_norm2.1.bias",
-]
-DECODER = [
-    "embeddings.weight",
-    "lang_embeddings.weight",
-    "position_embeddings.weight",
-    "attentions.1.q_lin.weight",
-    "encoder_attn.0.q_lin.weight",
-    "encoder_attn.0.k_lin.weight",
-    "encoder_attn.1.v_lin.weight",
-    "encoder_attn.1.out_lin.bias",
-    "layer_norm15.0.weight",
-    "ffns.0.lin2.weight",
-    "pred_layer.proj.bias",
-]
+ENCODER = """
+    embeddings.weight position_embeddings.weight lang_embeddings.weight layer_norm_emb.weight
+    projector.linear.weight projector.linear.bias regional_encodings.linear.weight regional_encodings.linear.bias
+    attentions.0.q_lin.weight attentions.1.k_lin.weight attentions.0.v_lin.bias attentions.1.out_lin.weight
+    layer_norm1.0.weight ffns.1.lin1.weight layer_norm2.1.bias
+""".split()
+DECODER = """
+    embeddings.weight lang_embeddings.weight position_embeddings.weight attentions.1.q_lin.weight
+    encoder_attn.0.q_lin.weight encoder_attn.0.k_lin.weight encoder_attn.1.v_lin.weight encoder_attn.1.out_lin.bias
+    layer_norm15.0.weight ffns.0.lin2.weight pred_layer.proj.bias
+""".split()
 HEADS = ["pred_layer.proj.bias", "img_pred_layer.proj.weight", "img_pred_layer.proj.bias"]
 CASES = [("pretrained", "model", name) for name in ENCODER + HEADS]
 CASES += [("mmt", "encoder", "regional_encodings.linear.weight")]

@@ -87,4 +87,5 @@ def ends_with(function: Callable, *args: Any, **kwargs: Any) -> str:
     with pytest.raises(SystemExit) as caught:
         function(*args, **kwargs)
     assert isinstance(caught.value.code, str) and not set("\n\x1b") & set(caught.value.code)
+    assert caught.value.code.startswith("error: ")
     return caught.value.code

@@ -33,10 +33,6 @@ LAUGHS = "<!DOCTYPE a [" + "".join(f'<!ENTITY l{i + 1} "{f"&l{i};" * 10}">' for 
 # ---- XML
 
 
-def encoded_xml(text: str, encoding: str) -> bytes:
-    return f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding)
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "iso-8859-1", "cp1252"])
 def test_document_types_are_refused_in_every_encoding(tmp_path, encoding):
     """Looked for as ASCII bytes, one in UTF-16 was read."""

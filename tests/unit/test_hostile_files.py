@@ -1,6 +1,5 @@
 """Text files and checkpoints made to mislead: one line each, and nothing in them runs."""
 
-import json
 import os
 import pickle
 from collections import OrderedDict
@@ -18,7 +17,7 @@ from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
 from vtlm_fairseq.loading import load_models
 from vtlm_fairseq.tasks.captions import CaptionsTask
-from vtlm_fairseq.text.pipeline import TextPipeline, load_bpe
+from vtlm_fairseq.text.pipeline import load_bpe
 
 # ---- text
 
@@ -34,18 +33,6 @@ def test_dictionaries_that_fairseq_cannot_read(tmp_path, content, expected):
     path.write_bytes(content)
     message = ends_with(CaptionsTask.load_dictionary, str(path))
     assert expected in message and str(path) in message and "prepare the data again" in message
-
-
-def test_text_json_without_a_checksum_or_nested_without_end(tmp_path):
-    for lang in ("en", "de"):
-        (tmp_path / f"dict.{lang}.txt").write_text("x 1\n")
-    TextPipeline("en", "de").save(tmp_path)
-    content = json.loads((tmp_path / "text.json").read_text())
-    del content["sha256"]["dict.de.txt"]
-    (tmp_path / "text.json").write_text(json.dumps(content))
-    assert "'sha256'" in fault(TextPipeline.load, tmp_path)
-    (tmp_path / "text.json").write_text("[" * 100_000)
-    assert "unreadable" in fault(TextPipeline.load, tmp_path)
 
 
 @pytest.mark.parametrize("version", [": x", ":\0\0", ": 0.2\na b\n ", ": 0.7"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stores import make_store
-from tiny import PAPER_RATES, folder, line_regions, lm_dataset, pretraining_task, sentences
-from vtlm_fairseq.data.masking import REGIONS, WORDS, MaskingRates, generator, mask_words
+from tiny import PAPER_RATES, folder, line_regions, lm_dataset, pretraining_task
+from vtlm_fairseq.data.masking import REGIONS, WORDS, generator, mask_words
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 
 MASK, PAD, EOS, UNK = 45, 1, 2, 3
@@ -157,23 +157,6 @@ def test_region_shares_of_10000_examples(corpus):
     assert_share(other_image, replaced, np.mean(expected_other))
     assert other_image / replaced > 0.9
     assert abs(np.mean(places) - 0.5) < 3 * np.sqrt(1 / 12 / len(places))  # any region of the batch alike
-
-
-def test_donors_cover_the_batch_evenly():
-    """In one batch, each real region is donor equally often, the last ones too; padding never is."""
-    regions = line_regions([1, 3, 2])
-    dataset = lm_dataset(
-        sentences(3), sentences(3), regions=regions, train=True,
-        region_rates=MaskingRates(select=1, keep=0, random=1),
-    )  # fmt: skip
-    seen = np.zeros(6)
-    for epoch in range(1, 501):
-        dataset.set_epoch(epoch)
-        batch = dataset.collater([dataset[i] for i in range(3)])
-        real = ~batch["net_input"]["region_padding_mask"]
-        seen += np.bincount(batch["net_input"]["features"][real][:, 0].long(), minlength=6)
-    assert seen.sum() == 3000
-    assert ((seen - 500) ** 2 / 500).sum() < 5 + 3 * np.sqrt(10)
 
 
 def test_text_and_regions_are_uncorrelated(corpus):

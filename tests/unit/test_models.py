@@ -119,42 +119,6 @@ def test_gelu_is_exact(build):
 # ---- embeddings
 
 
-def test_text_embedding_is_layernorm_of_token_position_and_language():
-    model = vtlm_model(langs="de,en,fr")
-    items, collater = pretraining_batch()
-    net = collater(items)["net_input"]
-    net = {key: net[key] for key in ("src_tokens", "src_lengths", "positions", "langs")}
-    with torch.no_grad():
-        found = model.encoder(**net, return_all_hiddens=True)["encoder_states"][0].transpose(0, 1)
-        encoder = model.encoder
-        assert encoder.embed_positions.languages.weight.shape == (4, 32)  # three languages and the image
-        for i, (source, target) in enumerate(zip(SOURCE, TARGET, strict=True)):
-            place = 0
-            for sentence, lang in ((source, 1), (target, 0)):
-                for position in range(len(sentence) + 1):  # with the leading </s>; restarts at 0
-                    x = encoder.embed_tokens.weight[net["src_tokens"][i, place]]
-                    x = x + encoder.embed_positions.positions.weight[position]
-                    x = x + encoder.embed_positions.languages.weight[lang]
-                    expected = F.layer_norm(x, (32,), eps=1e-12)
-                    torch.testing.assert_close(found[i, place], expected, rtol=1e-5, atol=1e-5)
-                    place += 1
-
-
-def test_region_embedding_by_hand():
-    """act(W_f f) + act(W_b b) + lang[image]; the <mask> embedding in place of the first term."""
-    model = vtlm_model(**REGIONS)
-    encoder, regions = model.encoder, model.encoder.embed_regions
-    features, boxes = torch.randn(1, 3, 4), torch.rand(1, 3, 4)
-    with torch.no_grad():
-        found = regions(features.half(), boxes, image_row=encoder.embed_positions.image_row(),
-                        mask_row=encoder.embed_tokens.weight[encoder.mask_idx],
-                        region_mask=torch.tensor([[False, True, False]]))  # fmt: skip
-        content = F.relu(features.half().float() @ regions.feature_proj.weight.T + regions.feature_proj.bias)
-        content[0, 1] = encoder.embed_tokens.weight[MASK]
-        place = F.relu(boxes @ regions.box_proj.weight.T + regions.box_proj.bias)
-        torch.testing.assert_close(found, content + place + encoder.embed_positions.languages.weight[2])
-
-
 def test_region_options():
     features, boxes = torch.randn(1, 3, 4), torch.rand(1, 3, 4)
 
@@ -214,41 +178,6 @@ def test_order_of_regions_does_not_matter():
         assert torch.allclose(states[:, width:][:, order], other[:, width:], atol=1e-5) == invariant
 
 
-def test_a_masked_regions_feature_is_hidden_its_box_is_not():
-    items, collater = pretraining_batch((3, 3, 3), select=1)
-    net = collater(items)["net_input"]
-    net["region_mask"][0, 1] = False
-    model = vtlm_model(**REGIONS)
-    states, _ = encode(model, net)
-
-    def moved(name, place):
-        changed = dict(net, **{name: net[name].clone()})
-        changed[name][0, place] = 1 - changed[name][0, place] * 2
-        return not torch.equal(encode(model, changed)[0], states)
-
-    assert not moved("features", 0) and moved("boxes", 0) and moved("features", 1)
-
-
-def test_predictions_are_in_row_major_order_of_the_masks():
-    model = vtlm_model(**REGIONS)
-    items, collater = pretraining_batch((3, 3, 2))
-    batch = collater(items)
-    net = batch["net_input"]
-    masked, selected = batch["target"].ne(1), batch["region_target"].ge(0)
-    assert masked.any() and selected.any()
-    with torch.no_grad():
-        words, regions = model(**net, masked_tokens=masked, selected_regions=selected)
-        states, _ = encode(model, net)
-        width = masked.size(1)
-        weight, bias = model.encoder.embed_tokens.weight, model.lm_head.bias
-        places = [(i, j) for i in range(3) for j in range(width) if masked[i, j]]
-        expected = torch.stack([states[i, j] @ weight.T + bias for i, j in places])
-        torch.testing.assert_close(words, expected, atol=1e-5, rtol=1e-5)
-        places = [(i, j) for i in range(3) for j in range(3) if selected[i, j]]
-        expected = torch.stack([model.region_head(states[i, width + j]) for i, j in places])
-        torch.testing.assert_close(regions, expected, atol=1e-5, rtol=1e-5)
-
-
 # ---- translation
 
 
@@ -280,18 +209,6 @@ def test_the_encoder_knows_its_language_and_positions():
     with torch.no_grad():
         assert not torch.allclose(german(**text, prev_output_tokens=previous)[0],
                                   english(**text, prev_output_tokens=previous)[0], atol=1e-3)  # fmt: skip
-
-
-def test_decoder_input_by_hand():
-    model = translation_model()
-    decoder = model.decoder
-    out = model.encoder(**translation_batch())
-    previous = torch.tensor([[2, 20, 21], [2, 22, 1], [2, 23, 24]])
-    with torch.no_grad():
-        _, extra = decoder(previous, encoder_out=out)
-        x = decoder.embed_tokens.weight[previous] + decoder.embed_positions.positions.weight[:3]
-        x = F.layer_norm(x + decoder.embed_positions.languages.weight[0], (32,), eps=1e-12)
-        torch.testing.assert_close(extra["inner_states"][0].transpose(0, 1), x)
 
 
 def test_reorder_encoder_out_equals_encoding_the_permuted_batch():

@@ -9,7 +9,6 @@ from fairseq.data.data_utils import load_indexed_dataset
 from preparation import DATA, multi30k, needs_data, prepare_cli, read_lines, write
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files import new_folder
 from vtlm_fairseq.text import prepare
 from vtlm_fairseq.text.binarise import binarise
 from vtlm_fairseq.text.pipeline import TextPipeline
@@ -204,19 +203,6 @@ def test_options_and_files_that_do_not_fit(raw, capsys):
     ):
         with pytest.raises(VTLMError, match=named):
             call()
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(VTLMError, match="stop"), new_folder(tmp_path / "out") as folder:
-        write(folder / "x", "half")
-        raise VTLMError("stop")
-    assert list(tmp_path.iterdir()) == []
-    write(tmp_path / "out.tmp/left", "another's")
-    write(tmp_path / ".out.0123456789ab.vtlm-tmp/.vtlm-fairseq", "")
-    write(tmp_path / ".out.0123456789ab.vtlm-tmp/left", "from a killed run")
-    with new_folder(tmp_path / "out") as folder:
-        write(folder / "x", "whole")
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["left", "out", "out.tmp", "x"]
 
 
 def test_lines_in_several_processes_keep_their_order():

@@ -11,16 +11,12 @@ from preparation import DATA, needs_data
 from results_page import COMPARISONS, PAGES, RESULTS, TEST_SET, Pair, Results, collect, compare, verdict
 from table1_rows import ROWS
 
+from harness import write_lines
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.tables import Table
 
 REFERENCE = ["ein mann fährt ein rotes rad .", "zwei hunde rennen am strand .", "eine frau liest ein buch im park ."]
 WRONG = ["ein mann fährt ein blaues rad .", "zwei hunde rennen am strand .", "eine frau liest ein buch im park ."]
-
-
-def write(path, lines) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def record(best: float, updates: int = 9, *, device: str = "CPU: x", torch: str = "2.13") -> dict:
@@ -35,14 +31,14 @@ def record(best: float, updates: int = 9, *, device: str = "CPU: x", torch: str 
 @pytest.fixture
 def small(tmp_path) -> Results:
     """NMT: three seeds, one of them right; VTLM -> MMT: right, wrong by each of five derangements, hidden right."""
-    write(tmp_path / f"references/{TEST_SET}.de", REFERENCE)
+    write_lines(tmp_path / f"references/{TEST_SET}.de", REFERENCE)
     folder = tmp_path / "results"
     for seed, lines in ((1, REFERENCE), (2, WRONG), (3, WRONG)):
-        write(folder / f"hyp/{TEST_SET}/nmt.{seed}.given.de", lines)
-        write(folder / f"runs/nmt.{seed}.json", [json.dumps(record(seed))])
+        write_lines(folder / f"hyp/{TEST_SET}/nmt.{seed}.given.de", lines)
+        write_lines(folder / f"runs/nmt.{seed}.json", [json.dumps(record(seed))])
     for decoding in ("given", "hidden", *(f"shuffled{n}" for n in ("", 2, 3, 4, 5))):
-        write(folder / f"hyp/{TEST_SET}/vtlm_mmt.1.{decoding}.de", WRONG if "shuffled" in decoding else REFERENCE)
-    write(folder / "runs/vtlm_mmt.1.json", [json.dumps(record(2.0))])
+        write_lines(folder / f"hyp/{TEST_SET}/vtlm_mmt.1.{decoding}.de", WRONG if "shuffled" in decoding else REFERENCE)
+    write_lines(folder / "runs/vtlm_mmt.1.json", [json.dumps(record(2.0))])
     return Results(folder, tmp_path / "references")
 
 
@@ -88,10 +84,10 @@ def test_beside_fairseq(small):
     of the 21 words, and has all of them right; of fairseq's the one that was added does."""
     short = [*REFERENCE[:2], "eine frau liest ein buch im"]
     for seed, lines in ((1, REFERENCE), (2, short), (5, REFERENCE)):
-        write(small.folder / f"hyp/valid/nmt.{seed}.given.de", lines)
+        write_lines(small.folder / f"hyp/valid/nmt.{seed}.given.de", lines)
     for seed, lines in ((1, REFERENCE), (4, short)):
-        write(small.folder / f"hyp/valid/stock.{seed}.given.de", lines)
-    write(small.folder.parent / "references/valid.de", REFERENCE)
+        write_lines(small.folder / f"hyp/valid/stock.{seed}.given.de", lines)
+    write_lines(small.folder.parent / "references/valid.de", REFERENCE)
     table = page.fairseq_table(small)
     every, first, added = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     right, x = small.bleu("nmt", test_set="valid")
@@ -115,14 +111,14 @@ def test_added_seeds_are_of_one_comparison(small):
     """They enter the one that asked for them, and no other comparison and no other row."""
     for name in ("nmt", "stock"):
         for seed in page.ADDED_SEEDS:
-            write(small.folder / f"hyp/{TEST_SET}/{name}.{seed}.given.de", WRONG)
+            write_lines(small.folder / f"hyp/{TEST_SET}/{name}.{seed}.given.de", WRONG)
     beside_fairseq = COMPARISONS[0]
     assert (beside_fairseq.system, beside_fairseq.baseline) == ("nmt", "stock")
     assert len(compare(small, beside_fairseq)) == 6 * 3
     assert len(compare(small, Pair("nmt", "vtlm_mmt"))) == 3
     assert cells(page.main_table(small), "NMT from scratch")["seeds"] == 3
     tests = {beside_fairseq.key: compare(small, beside_fairseq)}
-    write(small.folder / "comparisons.json", [json.dumps(tests)])
+    write_lines(small.folder / "comparisons.json", [json.dumps(tests)])
     (row,) = page.comparison_table(small).rows
     right, x, _ = small.bleu("nmt")
     assert row[2] == pytest.approx((right - x) / 6)
@@ -131,9 +127,9 @@ def test_added_seeds_are_of_one_comparison(small):
 
 def test_machines(small):
     """One line for each device with each PyTorch; a pre-training has no seed to be told apart by."""
-    write(small.folder / f"hyp/{TEST_SET}/nmt.4.given.de", REFERENCE)
-    write(small.folder / "runs/nmt.4.json", [json.dumps(record(1, device="H100", torch="2.11"))])
-    write(small.folder / "runs/vtlm.json", [json.dumps(record(1))])
+    write_lines(small.folder / f"hyp/{TEST_SET}/nmt.4.given.de", REFERENCE)
+    write_lines(small.folder / "runs/nmt.4.json", [json.dumps(record(1, device="H100", torch="2.11"))])
+    write_lines(small.folder / "runs/vtlm.json", [json.dumps(record(1))])
     assert page.machines_table(small).rows == [
         ["CPU: x", "2.13", "vtlm; nmt 1, 2, 3; vtlm_mmt 1"],
         ["H100", "2.11", "nmt 4"],
@@ -144,11 +140,11 @@ def test_rerun(small):
     """First and second run of a row, on all test sets, and how many of the three sentences are the same."""
     again = small.folder / "rerun"
     for test_set in page.OTHER_SETS:
-        write(small.folder.parent / f"references/{test_set}.de", REFERENCE)
-        write(small.folder / f"hyp/{test_set}/nmt.1.given.de", REFERENCE)
-        write(again / f"hyp/{test_set}/nmt.1.given.de", WRONG)
-    write(again / f"hyp/{TEST_SET}/nmt.1.given.de", WRONG)
-    write(again / "runs/nmt.1.json", [json.dumps(record(2, device="H100", torch="2.11"))])
+        write_lines(small.folder.parent / f"references/{test_set}.de", REFERENCE)
+        write_lines(small.folder / f"hyp/{test_set}/nmt.1.given.de", REFERENCE)
+        write_lines(again / f"hyp/{test_set}/nmt.1.given.de", WRONG)
+    write_lines(again / f"hyp/{TEST_SET}/nmt.1.given.de", WRONG)
+    write_lines(again / "runs/nmt.1.json", [json.dumps(record(2, device="H100", torch="2.11"))])
     wrong = pytest.approx(small.bleu("nmt")[1])
     first, second = page.rerun_table(small).rows
     assert first == ["NMT from scratch, seed 1", "first", "CPU: x", "2.13", 2, *[pytest.approx(100)] * 3, 2]
@@ -194,11 +190,11 @@ def test_collect_takes_what_is_finished(tmp_path):
     """Hypotheses and records of stages with a stamp; a training in the middle, or a decoding, is left."""
     out, folder = tmp_path / "out", tmp_path / "results"
     for name in ("nmt/1", "nmt/2", "tlm"):
-        write(out / name / "run.json", [name])
+        write_lines(out / name / "run.json", [name])
     for stamp in ("nmt.1", f"decode.nmt.1.{TEST_SET}.given", "tlm"):
-        write(out / f"stamps/{stamp}.json", ["{}"])
+        write_lines(out / f"stamps/{stamp}.json", ["{}"])
     for seed in (1, 2):
-        write(out / f"hyp/{TEST_SET}/nmt.{seed}.given.de", [f"seed {seed}"])
+        write_lines(out / f"hyp/{TEST_SET}/nmt.{seed}.given.de", [f"seed {seed}"])
     assert collect([out], folder) == ["nmt.1", "tlm"]
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert found == [f"hyp/{TEST_SET}/nmt.1.given.de", "runs/nmt.1.json", "runs/tlm.json"]
@@ -217,7 +213,7 @@ def test_tables_of_a_page(small):
 def test_probe_tables(small):
     """What vtlm-probe printed as JSON, rounded, with its notes."""
     made = Table(["system", "accuracy"], [["TLM", 30.126], ["VTLM", None]], notes=["oracle regions"])
-    write(small.folder / "probes/last words.json", [made.render("json")])
+    write_lines(small.folder / "probes/last words.json", [made.render("json")])
     text = page.with_tables("<!-- table: last words -->\n<!-- end -->", small, name="A.md")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[1:5]]
     assert [rows[0], *rows[2:]] == [["system", "accuracy"], ["TLM", "30.13"], ["VTLM", ""]]

@@ -11,7 +11,7 @@ from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
-from stores import fault, make_store
+from stores import ends_with, fault, make_store
 from tiny import (
     arguments,
     dictionary,
@@ -44,15 +44,6 @@ def data(tmp_path_factory):
     return path
 
 
-def ends_with(function, *args, **kwargs) -> str:
-    """The one line that ends a command."""
-    with pytest.raises(SystemExit) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert message.startswith("error: ") and "\n" not in message
-    return message
-
-
 # ---- dictionaries
 
 
@@ -78,13 +69,6 @@ def test_mask_is_appended_where_it_is_missing(tmp_path, task):
     loaded = task.load_dictionary(str(tmp_path / "dict.txt"))
     assert loaded.symbols[4:] == ["cat", "dog", "<mask>"] and loaded.index("dog") == 5
     assert "no such dictionary" in ends_with(task.load_dictionary, str(tmp_path / "absent.txt"))
-
-
-def test_word_mask_knows_words_from_padding():
-    words = dictionary()
-    words.add_symbol("madeupword", n=3)  # a word of the text
-    mask = word_mask(words)
-    assert mask.dtype == bool and np.flatnonzero(~mask).tolist() == [0, 1, 2, 3, 45, 46, 47]
 
 
 @pytest.mark.parametrize("build", BUILDERS)

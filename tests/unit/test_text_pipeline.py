@@ -179,6 +179,7 @@ def test_a_changed_or_missing_file_is_named(folder, name):
         ({"bpe": {"kind": "magic", "file": None}}, "'bpe' is"),
         ({"bpe": {"kind": "sentencepiece", "file": "../bpe.model"}}, "leads out of the folder"),
         ({"sha256": {"../dict.en.txt": "0"}}, "leads out of the folder"),
+        ({"sha256": {}}, "'sha256'"),
         ({"source_lang": None}, "'source_lang'"),
     ],
 )

@@ -75,44 +75,11 @@ def test_every_tensor_has_the_value_the_report_says(cross, regions):
         assert same(state[name], old[source] if cross != "random" else before[name]), name
     layers = [state[f"decoder.layers.{i}.encoder_attn.k_proj.weight"] for i in (0, 1)]
     assert not same(*layers)  # layer by layer
+    tables = [state[f"{name}.weight"].data_ptr() for name in
+              ("encoder.embed_tokens", "decoder.embed_tokens", "decoder.output_projection")]  # fmt: skip
+    assert tables[0] != tables[1] == tables[2]  # the halves stay apart
     assert report.unused == (["region_head.weight", "region_head.bias"] if regions else [])
     assert report.notes == []
-
-
-def test_output_bias_comes_along_and_the_halves_stay_apart():
-    pretrained = pretrained_of()
-    model, cfg = new_model()
-    pretrained.fill(model, cfg, init_cross_attention="random")
-    assert same(model.decoder.output_projection.bias.data, pretrained.state["lm_head.bias"])
-    assert model.decoder.output_projection.weight is model.decoder.embed_tokens.weight
-    assert same(model.encoder.embed_tokens.weight.data, model.decoder.embed_tokens.weight.data)
-    assert model.encoder.embed_tokens.weight.data_ptr() != model.decoder.embed_tokens.weight.data_ptr()
-
-
-def test_filled_decoder_equals_pretrained_encoder_without_a_source():
-    """Self-attention and feed-forward layers sit in the right places: the first token sees only itself in both."""
-    pretrained = pretrained_of(encoder_layers=1)
-    torch.manual_seed(3)
-    encoder = VTLMModel.build_model(
-        model_config(VTLMTinyConfig, encoder_layers=1), as_task(dictionary())
-    ).eval()  # fmt: skip
-    encoder.load_state_dict(pretrained.state)
-    model, cfg = new_model(encoder_layers=1)
-    pretrained.fill(model, cfg, init_cross_attention="random")
-    model.eval()
-    layer = model.decoder.layers[0]
-    for part in (layer.encoder_attn.out_proj.weight, layer.encoder_attn.out_proj.bias):
-        part.data.zero_()
-    tokens = torch.tensor([[2]])
-    source = model.encoder(tokens)
-    captured = {}
-    layer.encoder_attn_layer_norm.register_forward_hook(lambda m, args, out: captured.update(x=args[0]))
-    with torch.no_grad():
-        model.decoder(tokens, encoder_out=source)
-        x = encoder.encoder.embed(tokens, langs=torch.zeros(1, 1, dtype=torch.long))[0].transpose(0, 1)
-        own = encoder.encoder.layers[0]
-        expected = own.self_attn_layer_norm(x + own.self_attn(x, x, x)[0])
-    torch.testing.assert_close(captured["x"], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_language_rows_meet_by_name():
@@ -138,37 +105,6 @@ def test_a_new_language_starts_fresh_and_is_reported():
         assert any(name in note and "'cs'" in note for note in report.notes)
     assert len(report.notes) == 2
     assert_complete(report, state, pretrained)
-
-
-def test_from_text_only_to_regions_they_start_fresh_and_the_report_says_so():
-    pretrained = pretrained_of()
-    state, before, report = transfer(pretrained, **REGIONS)
-    fresh = [name for name in state if "embed_regions" in name]
-    assert len(fresh) == 4 and report.random == fresh
-    assert all(same(state[name], before[name]) for name in fresh)
-    assert len(report.notes) == 1 and "region" in report.notes[0]
-    assert_complete(report, state, pretrained)
-
-
-def test_from_regions_to_text_only_they_are_unused():
-    pretrained = pretrained_of(**REGIONS)
-    state, _, report = transfer(pretrained)
-    assert report.random == [] and report.notes == []
-    assert set(report.unused) == {name for name in pretrained.state if "region" in name}
-    assert len(report.unused) == 6
-    assert_complete(report, state, pretrained)
-
-
-def test_the_report_is_logged(caplog):
-    pretrained = pretrained_of(**REGIONS)
-    _, _, report = transfer(pretrained, cross="random", langs="de,en,fr", **REGIONS)
-    with caplog.at_level("INFO"):
-        report.log()
-    lines = [record.getMessage() for record in caplog.records]
-    assert f"transfer: {len(report.copied)} tensors copied" in lines
-    assert "transfer: 20 tensors left random" in lines
-    assert "transfer: 2 tensors unused of the pre-trained model: region_head.weight, region_head.bias" in lines
-    assert any("'fr'" in line for line in lines)
 
 
 # ---- misfits
@@ -249,39 +185,18 @@ def saved(path, *, name="vtlm_tiny", **changes):
     return str(path), pretrained
 
 
-def test_load_reads_what_was_saved(tmp_path):
+def test_files(tmp_path):
+    """What was saved is read; each file that is no pre-trained model is named, and the option."""
     path, pretrained = saved(tmp_path / "pre.pt")
     loaded = PretrainedEncoder.load(path)
     assert (loaded.path, loaded.symbols, loaded.langs) == (path, pretrained.symbols, "de,en")
     assert loaded.state.keys() == pretrained.state.keys()
     assert all(same(loaded.state[name], tensor) for name, tensor in pretrained.state.items())
-    path, _ = saved(tmp_path / "old.pt", task_state={})
-    assert PretrainedEncoder.load(path).symbols is None
-
-
-def test_files_that_are_no_pretrained_model(tmp_path):
-    message = fault(PretrainedEncoder.load, str(tmp_path / "absent.pt"))
-    assert "--pretrained" in message and "absent.pt" in message and "no such file" in message
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    assert "text.pt" in fault(PretrainedEncoder.load, str(tmp_path / "text.pt"))
-    (tmp_path / "empty.pt").write_bytes(b"")
-    assert "empty.pt" in fault(PretrainedEncoder.load, str(tmp_path / "empty.pt"))
-    path, _ = saved(tmp_path / "whole.pt")
-    content = (tmp_path / "whole.pt").read_bytes()
-    (tmp_path / "cut.pt").write_bytes(content[: len(content) // 2])
-    assert "cut.pt" in fault(PretrainedEncoder.load, str(tmp_path / "cut.pt"))
+    assert PretrainedEncoder.load(saved(tmp_path / "old.pt", task_state={})[0]).symbols is None
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
-    message = fault(PretrainedEncoder.load, str(tmp_path / "other.pt"))
-    assert "other.pt" in message and "fairseq checkpoint" in message
-    path, _ = saved(tmp_path / "stock.pt", name="transformer")
-    message = fault(PretrainedEncoder.load, path)
-    assert "--pretrained" in message and "'transformer'" in message
-
-
-class Foreign:
-    """A class that restricted loading refuses."""
-
-
-def test_a_file_with_foreign_classes_is_refused(tmp_path):
-    path, _ = saved(tmp_path / "foreign.pt", extra_state=Foreign())
-    assert "foreign.pt" in fault(PretrainedEncoder.load, path)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "pre.pt").read_bytes()[:999])
+    saved(tmp_path / "stock.pt", name="transformer")
+    for name, words in (("absent", "no such file"), ("cut", "cut.pt"), ("other", "fairseq checkpoint"),
+                        ("stock", "'transformer'")):  # fmt: skip
+        message = fault(PretrainedEncoder.load, str(tmp_path / f"{name}.pt"))
+        assert f"--pretrained {tmp_path}/{name}.pt" in message and words in message

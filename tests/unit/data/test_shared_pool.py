@@ -166,18 +166,6 @@ def test_more_batches_than_buffers(monkeypatch):
     assert [tensor.is_shared() for tensor in held] == [False] * 3 + [True] * 17
 
 
-def test_after_the_loader():
-    """A tensor outlives its loader and the workers; the memory goes with it."""
-    batches = iter(loader(Batches(9, rows=4)))
-    kept = [next(batches)["features"] for _ in range(3)][1]
-    (process,) = batches._workers
-    del batches
-    assert not process.is_alive()
-    del process
-    assert mapped() == 2  # a map and its descriptor
-    assert kept.unique().tolist() == [1]
-
-
 def test_a_killed_worker():
     batches = iter(loader(Batches(9, rows=4)))
     kept = next(batches)["features"]

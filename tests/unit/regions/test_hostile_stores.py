@@ -51,14 +51,6 @@ def test_what_is_read_whole_must_be_stored(path, name, dtype, storage):
     assert f"{name} declares {10**11} values" in refused(path)
 
 
-def test_compressed_stores_are_read(path):
-    with h5py.File(path) as file:
-        features = file["features"][:]
-    replace(path, "features", data=features, chunks=(5, 8), compression="gzip", shuffle=True)
-    assert validate(path) == []
-    np.testing.assert_array_equal(RegionStore([path])[1].features, features[6:12])
-
-
 def virtual(path: str, shape, rows: int, source_shape) -> None:
     with h5py.File(path, "a") as file:
         del file["features"]

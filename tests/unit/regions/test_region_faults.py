@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stores import fault, make_store, random_image, write_pair
+from vtlm_fairseq.cli.regions import main
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.regions.schema import MAX_ID_BYTES
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
@@ -125,15 +126,6 @@ def test_data_from_outside_the_folder_is_refused(tmp_path):
     assert "gone.h5" in refused(virtual, "features", "gone.h5", "features")
 
 
-def test_virtual_dataset_within_the_folder_is_read(tmp_path):
-    stored = make_store(tmp_path / "data.h5", 3)
-    make_store(tmp_path / "s.h5", 3, seed=9)
-    with h5py.File(tmp_path / "s.h5", "a") as file:
-        virtual(file, "features", "data.h5", "features")
-    found = RegionStore([str(tmp_path / "s.h5")])[2].features
-    np.testing.assert_array_equal(found, stored["img2.jpg"]["features"])
-
-
 def test_damage_that_is_met_while_rows_are_read(tmp_path):
     """A chunk whose compression is damaged, and a file that was cut after it was opened: the store is named."""
     path = str(tmp_path / "s.h5")
@@ -153,7 +145,14 @@ def test_damage_that_is_met_while_rows_are_read(tmp_path):
 # ---- the full check
 
 
+def lines(capsys, *argv) -> list[str]:
+    """What a `validate` that finds faults prints."""
+    assert main(["validate", *map(str, argv)]) == 1
+    return capsys.readouterr().out.splitlines()
+
+
 def test_validate_names_each_faulty_image(tmp_path):
+    """Beside a fault of the schema too, which hides nothing."""
     path = str(tmp_path / "s.h5")
     make_store(path, 6, regions=4)
     with h5py.File(path, "a") as file:
@@ -164,15 +163,20 @@ def test_validate_names_each_faulty_image(tmp_path):
         file["boxes"][10, 0] = np.nan
         file["scores"][13] = 0.99
         file["scores"][16] = np.nan
+        file["labels"][4], file["labels"][10] = 5, -1
+        del file.attrs["detector"]
     calls = []
     faults = validate(path, on_progress=lambda done, total: calls.append((done, total)))
     expected = [
+        "no region store, root attribute 'detector' is missing; write it again with vtlm-regions convert",
         "image 'img0.jpg', region 1: features are not finite",
         "image 'img2.jpg', region 2: box is not finite",
         "image 'img1.jpg', region 1: box is not within 0..1",
         "image 'img2.jpg', region 1: box is not x1 <= x2, y1 <= y2",
         "image 'img4.jpg', region 0: score is not finite",
         "image 'img3.jpg', region 1: score is higher than that of the region before it",
+        "image 'img1.jpg', region 0: label is not within 0..4 (no background class)",
+        "image 'img2.jpg', region 2: label is not within 0..4 (no background class)",
     ]
     assert faults == [f"{path}: {e}" for e in expected]
     assert calls == [(24, 24)]
@@ -186,6 +190,49 @@ def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(t
     with h5py.File(path, "a") as file:
         file["scores"][6] = 0.95  # the first region of a block, the third of its image
     assert validate(path) == [f"{path}: image 'img3.jpg', region 2: score is higher than that of the region before it"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("offsets", [0, 3, 2, 9]), ("scores", np.zeros(8, "f4")), ("labels", np.zeros((9, 1), "i2"))]
+)
+def test_values_without_a_sound_schema_are_left_alone(tmp_path, name, data):
+    path = str(tmp_path / "s.h5")
+    make_store(path, 3, regions=3)
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = np.array(data)
+        file["features"][0, 0] = np.nan
+    assert len(validate(path)) == 1
+
+
+def test_shards_are_checked_together(tmp_path, capsys):
+    make_store(tmp_path / "train.0.h5", ["a", "b"])
+    make_store(tmp_path / "train.1.h5", ["c", "b"])
+    make_store(tmp_path / "valid.h5", ["a"])  # another split may hold the same image
+    found = lines(capsys, tmp_path)
+    assert len(found) == 2 and "train.0.h5" in found[0] and "image 'b' is there twice" in found[0]
+    make_store(tmp_path / "train.1.h5", ["c"], num_classes=6)
+    assert "class_names differ" in lines(capsys, tmp_path)[0]
+    make_store(tmp_path / "train.1.h5", ["c"])
+    assert main(["validate", str(tmp_path)]) == 0
+    capsys.readouterr()
+    make_store(tmp_path / "train.h5", ["c"])
+    assert "holds both train.h5 and shards" in lines(capsys, tmp_path)[0]
+
+
+def test_ids_that_a_split_needs(tmp_path, capsys):
+    make_store(tmp_path / "s.h5", ["a", "b"])
+    (tmp_path / "x.images").write_text("b\nc\na\nc\nd\n")
+    (tmp_path / "y.images").write_text("b\nb\n")
+    images = ["--images", tmp_path / "y.images"]
+    assert main(["validate", str(tmp_path / "s.h5"), *map(str, images)]) == 0
+    capsys.readouterr()
+    found = lines(capsys, tmp_path / "s.h5", *images, "--images", tmp_path / "x.images")
+    assert found[0].endswith("'c' (line 2), 'd' (line 5)")
+    (tmp_path / "latin").write_bytes(b"\xe9\n")
+    for name in ("none", "latin"):
+        with pytest.raises(SystemExit, match=f"--images .*{name}"):
+            main(["validate", str(tmp_path / "s.h5"), "--images", str(tmp_path / name)])
 
 
 # ---- the writer

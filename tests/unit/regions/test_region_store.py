@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from stores import fault, make_store, write_pair
-from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
+from vtlm_fairseq.regions.store import RegionStore
 
 RAGGED = [3, 0, 50, 1, 36, 7, 0]
 
@@ -94,26 +94,6 @@ def test_empty_store(tmp_path):
 
 
 # ---- ids
-
-
-def test_permuted_store_gives_the_same_regions_by_id(tmp_path):
-    """PITFALLS 24."""
-    stored = make_store(tmp_path / "a.h5", 9, regions=[1, 2, 3, 4, 5, 6, 7, 8, 9])
-    order = [4, 1, 8, 0, 2, 7, 3, 6, 5]
-    with RegionStoreWriter(
-        tmp_path / "b.h5", feature_dim=8, class_names=[f"class{c}" for c in range(5)], detector="random"
-    ) as writer:
-        for i in order:
-            writer.add(f"img{i}.jpg", **stored[f"img{i}.jpg"])
-    a, b = (RegionStore([str(tmp_path / n)]) for n in ("a.h5", "b.h5"))
-    lines = ["img3.jpg", "img0.jpg", "img8.jpg", "img3.jpg"]
-    rows_a, rows_b = a.rows(lines), b.rows(lines)
-    assert rows_a.tolist() == [3, 0, 8, 3] and rows_b.tolist() == [6, 3, 2, 6]
-    assert rows_a.dtype == np.int64
-    assert a.counts(rows_a).tolist() == b.counts(rows_b).tolist() == [4, 1, 9, 4]
-    for line, row_a, row_b in zip(lines, rows_a, rows_b, strict=True):
-        assert_same(a[row_a], stored[line])
-        assert_same(b[row_b], stored[line])
 
 
 def test_missing_ids_count_and_first_five(tmp_path):
