@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from qa.faults.cut_commands import STDIN, unclear, with_checkpoint, with_store
+from qa.faults.cuts import STDIN, unclear, with_checkpoint, with_store
 
 from stores import make_store
 from vtlm_fairseq.errors import VTLMError

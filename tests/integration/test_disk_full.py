@@ -12,8 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from extraction import SCRIPT, contents, write_images
-from integration.test_extraction_killed import example
+from extraction import SCRIPT, contents, documented_detector, write_images
 from qa.faults.trainings import different_parts, newest, training
 
 from harness import ROOT, write_lines
@@ -132,7 +131,7 @@ def test_convert_with_a_limit_on_file_sizes(tmp_path):
 def test_extraction_goes_on_when_there_is_room(run, tmp_path, small_disk):
     """Parts that are whole are kept, and the store is that of an extraction that had room."""
     write_images(tmp_path / "images", 120)
-    (tmp_path / "quarters.py").write_text(example(), encoding="utf-8")
+    (tmp_path / "quarters.py").write_text(documented_detector(), encoding="utf-8")
 
     def extract(out, **options):
         return run(SCRIPT, "--images", tmp_path / "images", "--detector", "quarters", "--detector-file",

@@ -1,10 +1,9 @@
 """Kill -9 while regions are extracted, with the detector that docs/extraction.md shows."""
 
-import re
 import signal
 
 import numpy as np
-from extraction import ROOT, SCRIPT, contents, write_images
+from extraction import SCRIPT, contents, documented_detector, write_images
 
 from harness import Result
 from vtlm_fairseq.regions.store import RegionStore
@@ -24,18 +23,11 @@ threading.Timer(float(os.environ["KILL_AFTER"]), os.kill, (os.getpid(), signal.S
 KILLS = 10
 
 
-def example() -> str:
-    """The detector of the docs."""
-    text = (ROOT / "docs" / "extraction.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"<!-- tested: .*? -->\n```python\n(.*?)```", text, re.S)
-    return block
-
-
 def test_killed_at_ten_random_moments(run, tmp_path):
     """200 images: however often it is killed, the restarted extraction ends with the arrays of an uninterrupted one."""
     ids = write_images(tmp_path / "in", 200)
-    (tmp_path / "quarters.py").write_text(example())
-    (tmp_path / "killed.py").write_text(example() + KILLER)
+    (tmp_path / "quarters.py").write_text(documented_detector())
+    (tmp_path / "killed.py").write_text(documented_detector() + KILLER)
 
     def extract(out, file, **options) -> Result:
         return run(SCRIPT, "--images", tmp_path / "in", "--detector", "quarters", "--detector-file", tmp_path / file,

@@ -7,7 +7,7 @@ from qa.faults.trainings import differences, newest, place, training
 
 from harness import ROOT, Result
 
-SCRIPT = ROOT / "tests" / "qa" / "faults" / "killed_train.py"
+SCRIPT = ROOT / "tests" / "qa" / "faults" / "interrupted_train.py"
 UPDATES = 10
 
 

@@ -19,7 +19,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-SCRIPT = ROOT / "tests" / "qa" / "faults" / "signalled_train.py"
+SCRIPT = ROOT / "tests" / "qa" / "faults" / "interrupted_train.py"
 
 
 def stopped(run, argv, moments) -> list:

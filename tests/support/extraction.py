@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+import re
 from pathlib import Path
 
 import h5py
@@ -25,6 +26,13 @@ FRAMEWORKS = os.environ.get("VTLM_TEST_FRAMEWORKS", "")
 def without(package: str) -> bool:
     """Whether a package can be found neither in the environment nor in ``VTLM_TEST_FRAMEWORKS``."""
     return importlib.util.find_spec(package) is None and not Path(FRAMEWORKS, package).is_dir()
+
+
+def documented_detector() -> str:
+    """The detector of docs/extraction.md."""
+    text = (ROOT / "docs" / "extraction.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- tested: .*? -->\n```python\n(.*?)```", text, re.S)
+    return block
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:

@@ -4,13 +4,18 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forks import Forks
+
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = str(ROOT / "vtlm_fairseq")
+# torch imports _dynamo, for three seconds, with the first optimizer
+MODULES = ("torch._dynamo", "fairseq_cli.preprocess", "fairseq_cli.train", "fairseq_cli.hydra_train",
+           "fairseq_cli.generate", "fairseq_cli.validate", "fairseq_cli.interactive", "vtlm_fairseq",
+           "vtlm_fairseq.cli.translate", "vtlm_fairseq.cli.convert", "warm")  # fmt: skip
 
 
 @dataclass
@@ -80,7 +85,7 @@ def numbers(record: dict) -> dict:
 
 
 class CommandLines:
-    """Runs fairseq's and our commands through one :mod:`cli_server`, on the CPU also where there is a GPU.
+    """Runs fairseq's and our commands through one :class:`forks.Forks`, on the CPU also where there is a GPU.
 
     Args:
         folder: where commands run unless told otherwise.
@@ -90,14 +95,7 @@ class CommandLines:
     def __init__(self, folder: Path, root: Path = ROOT):
         self.folder = folder
         self.count = 0
-        self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("cli_server.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**environment(root), "CUDA_VISIBLE_DEVICES": ""},
-        )
+        self.forks = Forks(MODULES, env={**environment(root), "CUDA_VISIBLE_DEVICES": ""})
 
     def __call__(self, module: str, *argv, ok: bool | None = True, **options) -> Result:
         """Run ``module``'s entry point, or a script by its path.
@@ -113,12 +111,10 @@ class CommandLines:
 
     def together(self, commands: Sequence[tuple[str, Sequence]], *, ok: bool | None = True, **options) -> list[Result]:
         """Run commands side by side, each (module, arguments)."""
-        requests = [self._request(module, argv, **options) for module, argv in commands]
-        print(json.dumps(requests), file=self.server.stdin, flush=True)
-        answer = self.server.stdout.readline()
-        assert answer, "the command server has ended"
+        requests = [self.request(module, argv, **options) for module, argv in commands]
+        self.forks.start(requests)
         results = []
-        for request, status in zip(requests, json.loads(answer), strict=True):
+        for request, status in zip(requests, self.forks.statuses(), strict=True):
             result = Result(status, Path(request["log"]).read_text(encoding="utf-8", errors="replace"))
             assert ok is None or (status == 0) == ok, (
                 f"{request['module']} {' '.join(request['argv'])} ended with {status}:\n{result.output[-6000:]}"
@@ -126,7 +122,8 @@ class CommandLines:
             results.append(result)
         return results
 
-    def _request(self, module: str, argv, *, cwd=None, env=None, stdin: str | None = None, timeout: int = 120) -> dict:
+    def request(self, module: str, argv, *, cwd=None, env=None, stdin: str | None = None, timeout: int = 120) -> dict:
+        """What :class:`forks.Forks` is asked for a command."""
         self.count += 1
         stdin_file = None
         if stdin is not None:
@@ -137,9 +134,8 @@ class CommandLines:
                 "timeout": timeout}  # fmt: skip
 
     def close(self) -> None:
-        """End the server."""
-        self.server.stdin.close()
-        self.server.wait()
+        """End the process that forks."""
+        self.forks.close()
 
     def preprocess(self, *argv, **kwargs) -> Result:
         """fairseq-preprocess with our dictionary."""

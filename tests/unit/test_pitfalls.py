@@ -64,8 +64,6 @@ def run(tmp_path):
     for name, text in {"vtlm_fairseq/__init__.py": "VALUE = 2\n", "test_x.py": PASSING}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    (tmp_path / check.RUN_TESTS).parent.mkdir(parents=True)
-    (tmp_path / check.RUN_TESTS).write_text((check.ROOT / check.RUN_TESTS).read_text())
     with check.Runner(tmp_path, modules=()) as runner:
         yield runner
 

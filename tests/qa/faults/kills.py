@@ -10,7 +10,10 @@ follows, in processor time of the main thread; then the same command goes on fro
 
 import argparse
 import collections
+import contextlib
 import json
+import os
+import select
 import signal
 import sys
 import tempfile
@@ -20,16 +23,59 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import paths  # noqa: F401
-from extraction import SCRIPT, contents, write_images
-from forked import ForkedCommands, Running
-from integration.test_extraction_killed import example
-from trainings import differences, different_parts, newest, place, trained_updates, training
 
-from harness import Result
-from toy import make_corpus
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(folder) for folder in (ROOT / "tests/support", ROOT) if str(folder) not in sys.path]
+
+from extraction import SCRIPT, contents, documented_detector, write_images  # noqa: E402
+from trainings import differences, different_parts, newest, place, trained_updates, training  # noqa: E402
+
+from harness import CommandLines, Result  # noqa: E402
+from toy import make_corpus  # noqa: E402
 
 KILLS_OF_A_RUN = 5
+
+
+class Running:
+    """A command under way, in a process group of its own.
+
+    Attributes:
+        computed: seconds of processor time of its main thread when it was last looked at (Linux).
+        status: its exit status once it has ended.
+    """
+
+    def __init__(self, run: CommandLines, module, *argv):
+        request = run.request(module, argv)
+        self.forks = run.forks
+        (self.pid,) = self.forks.start([request])
+        self.log = Path(request["log"])
+        self.status: int | None = None
+        self.computed = 0.0
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for its end, at most until it has computed so long; whether it has ended.
+
+        The clock is the processor time of its main thread: a busy machine does not move the moment.
+        """
+        answers = [self.forks.process.stdout]
+        while seconds is not None and not select.select(answers, [], [], 0.001)[0]:
+            with contextlib.suppress(OSError):  # it has just ended
+                self.computed = int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
+            if self.computed >= seconds:
+                return False
+        (self.status,) = self.forks.statuses()
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL to the whole process group, workers of data loaders included."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+    @property
+    def result(self) -> Result:
+        """Status and output so far."""
+        return Result(self.status, self.log.read_text(encoding="utf-8", errors="replace"))
 
 
 @dataclass
@@ -84,7 +130,7 @@ class Trial:
     seconds: float
 
 
-def train(run: ForkedCommands, kind: str, workers: int, updates: int) -> Trial:
+def train(run: CommandLines, kind: str, workers: int, updates: int) -> Trial:
     """Training, with one run left alone."""
     corpus = make_corpus(run, run.folder / "corpus")
     pretrained = None
@@ -97,7 +143,7 @@ def train(run: ForkedCommands, kind: str, workers: int, updates: int) -> Trial:
         return training(kind, corpus, folder, workers=workers, updates=updates, pretrained=pretrained)
 
     whole = run.folder / "whole"
-    result, startup, seconds = timed(run.start("fairseq_cli.train", *argv(whole)), '"num_updates"')
+    result, startup, seconds = timed(Running(run, "fairseq_cli.train", *argv(whole)), '"num_updates"')
     assert len(result.updates()) == updates and result.validations()
 
     def compare(folder: Path, results: list[Result]) -> list[str]:
@@ -106,7 +152,7 @@ def train(run: ForkedCommands, kind: str, workers: int, updates: int) -> Trial:
         return different_parts(whole / "checkpoint_last.pt", Path(newest(run, folder)[1]))
 
     return Trial(
-        start=lambda folder: run.start("fairseq_cli.train", *argv(folder), *newest(run, folder)),
+        start=lambda folder: Running(run, "fairseq_cli.train", *argv(folder), *newest(run, folder)),
         place=place,
         # fairseq trains one update more when a run that has them all is begun again, so it is not
         finished=lambda folder: trained_updates(newest(run, folder)) == updates,
@@ -116,18 +162,18 @@ def train(run: ForkedCommands, kind: str, workers: int, updates: int) -> Trial:
     )
 
 
-def extract(run: ForkedCommands, workers: int) -> Trial:
+def extract(run: CommandLines, workers: int) -> Trial:
     """Extraction of 200 images with the detector of docs/extraction.md; one run left alone."""
     images = run.folder / "images"
     write_images(images, 200)
     detector = run.folder / "quarters.py"
-    detector.write_text(example(), encoding="utf-8")
+    detector.write_text(documented_detector(), encoding="utf-8")
 
     def start(folder: Path) -> Running:
         folder.mkdir(exist_ok=True)
-        return run.start(SCRIPT, "--images", images, "--detector", "quarters", "--detector-file", detector,
-                         "--out", folder / "store.h5", "--part-size", 8, "--batch-size", 3,
-                         "--workers", workers)  # fmt: skip
+        return Running(run, SCRIPT, "--images", images, "--detector", "quarters", "--detector-file", detector,
+                       "--out", folder / "store.h5", "--part-size", 8, "--batch-size", 3,
+                       "--workers", workers)  # fmt: skip
 
     whole = run.folder / "whole"
     _, startup, seconds = timed(start(whole), "images/s")
@@ -156,13 +202,12 @@ def extraction_place(result: Result, folder: Path) -> str:
 
 def timed(running: Running, mark: str) -> tuple[Result, float, float]:
     """Let a run end; its result, and what it had computed in seconds at the first mark in its output and at its end."""
-    startup = computed = 0.0
-    while not running.wait(computed + 0.01):
-        computed = running.computed()
-        if not startup and mark in running.log.read_text(encoding="utf-8", errors="replace"):
-            startup = computed
+    startup = 0.0
+    while not running.wait(running.computed + 0.01):
+        if not startup and mark in running.result.output:
+            startup = running.computed
     assert running.status == 0, running.result.output[-6000:]
-    return running.result, startup, computed
+    return running.result, startup, running.computed
 
 
 def campaign(trial: Trial, folder: Path, kills: int, seed: int, report: Report) -> None:
@@ -209,7 +254,7 @@ def main() -> int:
     began = time.monotonic()
     report = Report(args.kind, args.workers)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        run = ForkedCommands(Path(folder))
+        run = CommandLines(Path(folder))
         kind = args.kind
         trial = extract(run, args.workers) if kind == "extraction" else train(run, kind, args.workers, args.updates)
         print(f"left alone: {trial.seconds:.1f} s of processor time, start-up {trial.startup:.1f} s", flush=True)

@@ -32,6 +32,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(folder) for folder in (ROOT / "tests/support", ROOT) if str(folder) not in sys.path]
 
+from forks import fork  # noqa: E402
+
 from vtlm_fairseq.errors import VTLMError  # noqa: E402
 
 Case = Callable[[random.Random], object]
@@ -116,9 +118,7 @@ def run(setup: Setup, cases: int, *, seed: int = 1, first: int = 0, limit: float
     log.touch()
     try:
         while _STATE.unpack_from(shared)[0] < first + cases:
-            pid = os.fork()
-            if pid == 0:
-                _child(setup, folder / "work", log, shared, first + cases, seed)
+            pid = fork(lambda: _child(setup, folder / "work", log, shared, first + cases, seed))
             status = _wait(pid, shared, limit)
             if (broken := log.with_suffix(".setup")).exists():
                 raise RuntimeError(broken.read_text(encoding="utf-8"))
@@ -137,8 +137,7 @@ def run(setup: Setup, cases: int, *, seed: int = 1, first: int = 0, limit: float
     return report
 
 
-def _child(setup: Setup, folder: Path, log: Path, shared: mmap.mmap, end: int, seed: int) -> None:
-    status = 1
+def _child(setup: Setup, folder: Path, log: Path, shared: mmap.mmap, end: int, seed: int) -> int:
     try:
         faulthandler.disable()  # pytest's would write the stacks of crashes
         null = os.open(os.devnull, os.O_RDWR)
@@ -160,11 +159,10 @@ def _child(setup: Setup, folder: Path, log: Path, shared: mmap.mmap, end: int, s
                 refused += not good and not kind
                 number += 1
                 _STATE.pack_into(shared, 0, number, accepted, refused)
-        status = 0
+        return 0
     except BaseException:
         log.with_suffix(".setup").write_text(traceback.format_exc())
-    finally:
-        os._exit(status)
+        return 1
 
 
 def _wait(pid: int, shared: mmap.mmap, limit: float) -> str:

@@ -10,7 +10,6 @@ Which tests belong to a trap is read from the tests' docstrings ("PITFALLS 16"),
 
 import argparse
 import ast
-import json
 import os
 import re
 import shutil
@@ -25,8 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests/support"))
+
+from forks import Forks  # noqa: E402
+
 FAULTS = Path(__file__).with_name("faults.toml")
-RUN_TESTS = "tests/qa/pitfalls/run_tests.py"
+RUN_TESTS = Path(__file__).with_name("run_tests.py")
 PRELOADED = ("torch", "torch._dynamo", "h5py", "sacrebleu", "fairseq.tasks", "fairseq.models", "fairseq.trainer")
 NUMBERS = range(1, 33)
 IMPORT_FAULTS = ("ImportError", "ModuleNotFoundError", "SyntaxError", "IndentationError")
@@ -232,7 +235,7 @@ def is_import_fault(message: str) -> bool:
 
 
 class Runner:
-    """Runs tests in a copy of the checkout, through one :mod:`run_tests`; use as a context manager.
+    """Runs tests in a copy of the checkout, through one :class:`forks.Forks`; use as a context manager.
 
     Args:
         copy: the copy, whose package comes before an installed one.
@@ -241,32 +244,25 @@ class Runner:
 
     def __init__(self, copy: Path, modules: Sequence[str] = PRELOADED):
         self.copy = copy
-        self.server = subprocess.Popen(
-            [sys.executable, str(copy / RUN_TESTS), str(copy), *modules],
-            cwd=copy,
-            # no bytecode: a fault may leave a file's size as it is and come within the second
-            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        # no bytecode: a fault may leave a file's size as it is and come within the second
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.forks = Forks(modules, cwd=copy, env=environment)
 
     def __enter__(self) -> "Runner":
         return self
 
     def __exit__(self, *error) -> None:
-        self.server.stdin.close()
-        self.server.wait()
+        self.forks.close()
 
     def __call__(self, tests: list[str], module: str = "vtlm_fairseq", timeout: int = TIMEOUT) -> Outcome:
         """Run tests in a process of their own, which first imports ``module``."""
         report, log, temporary = (self.copy / name for name in ("report.xml", "log.txt", "tmp"))
         report.unlink(missing_ok=True)
-        argv = [*tests, "-q", "-p", "no:cacheprovider", "--basetemp", str(temporary), "--junitxml", str(report)]
-        request = {"module": module, "argv": argv, "log": str(log), "timeout": timeout}
-        print(json.dumps(request), file=self.server.stdin, flush=True)
-        status = int(self.server.stdout.readline())
+        argv = [str(self.copy), module, *tests, "-q", "-p", "no:cacheprovider", "--basetemp", str(temporary),
+                "--junitxml", str(report)]  # fmt: skip
+        self.forks.start([{"module": str(RUN_TESTS), "argv": argv, "cwd": str(self.copy), "env": {}, "stdin": None,
+                           "log": str(log), "timeout": timeout}])  # fmt: skip
+        (status,) = self.forks.statuses()
         shutil.rmtree(temporary, ignore_errors=True)
         passed, failed, broken = read_report(report) if report.exists() else (0, [], [])
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

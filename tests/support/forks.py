@@ -1,0 +1,118 @@
+"""Runs commands in forked children of one process that has imported what they take seconds to import.
+
+A start of any fairseq command costs about four seconds of imports, and a second call in one process would find the
+best score and the patience counter of the first (fairseq keeps them in function attributes). The process of
+:class:`Forks` imports once, never computes, and forks. Nothing here imports more than Python's own library.
+"""
+
+import gc
+import importlib
+import json
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+
+class Forks:
+    """The process, and what is asked of it.
+
+    A request is a dictionary with ``module`` (or a script's path), ``argv``, ``cwd``, ``env``, ``log``, ``stdin`` (a
+    file or None) and ``timeout`` (seconds). Each command leads a process group of its own.
+
+    Args:
+        modules: what the process imports first.
+        options: ``cwd`` and ``env`` of the process.
+    """
+
+    def __init__(self, modules: Sequence[str], **options):
+        self.process = subprocess.Popen([sys.executable, __file__, *modules], bufsize=0, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)  # fmt: skip
+
+    def start(self, requests: list[dict]) -> list[int]:
+        """Begin commands side by side; their process ids. Their statuses must be asked for before more are begun."""
+        self.process.stdin.write(json.dumps(requests).encode() + b"\n")
+        return self._answer()
+
+    def statuses(self) -> list[int]:
+        """Wait for the ends of what was begun; exit statuses, of a signal minus its number."""
+        return self._answer()
+
+    def _answer(self) -> list[int]:
+        answer = self.process.stdout.readline()
+        assert answer, "the process that forks has ended"
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def fork(function: Callable[[], int]) -> int:
+    """Call a function in a child, which ends with the status that it returns; returns the child's process id."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = function()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return pid
+
+
+def run(request: dict) -> int:
+    """Run one command; returns the exit status that a shell would see."""
+    os.setpgid(0, 0)
+    signal.alarm(request["timeout"])  # ends the process: a command that hangs fails its test only
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(os.open(request["stdin"] or os.devnull, os.O_RDONLY), 0)
+    os.chdir(request["cwd"])
+    os.environ.update(request["env"])
+    sys.path.extend(filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep)))  # it is forked, not started
+    sys.argv = [request["module"], *request["argv"]]
+    try:
+        status = call(request["module"])
+        return status if isinstance(status, int) else 0
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        sys.stdout.flush()
+        print(end.code, file=sys.stderr)
+        return 1
+
+
+def call(module: str):
+    """Run a script by its path, or the entry point of a module."""
+    if module.endswith(".py"):
+        logging.getLogger("PIL").setLevel(logging.INFO)  # it would not have found fairseq imported, which sets DEBUG
+        sys.path.insert(0, os.path.dirname(module))
+        runpy.run_path(module, run_name="__main__")
+        return 0
+    module = importlib.import_module(module)
+    return (module.cli_main if hasattr(module, "cli_main") else module.main)()
+
+
+def main() -> None:
+    """Serve requests until standard input closes."""
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
+    gc.freeze()  # else each child's collections would copy and look through all that is imported
+    for line in sys.stdin:
+        pids = [fork(lambda request=request: run(request)) for request in json.loads(line)]
+        print(json.dumps(pids), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
