@@ -50,12 +50,12 @@ def tests(session: nox.Session, stack: str) -> None:
     row = (session.python, stack)
     if what:
         record(*row, *["no result"] * (len(SHOWN) + 1), what, "", "", "", f"{datetime.date.today()}")
-    session.install("-e", ".[test,plots,extract]", *STACKS[stack])
+    session.install("-e", ".[test,ci,plots,extract]", *STACKS[stack])
     report = Path(session.create_tmp()) / "tests.xml"
     # packages of another environment, TensorFlow and torchvision of another Python
     foreign = ["PYTHONPATH", "PYTHONHOME", "VTLM_TEST_FRAMEWORKS", *(["VTLM_TEST_DATA"] if what == "unit" else [])]
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-q", "-p", "no:cacheprovider",
-                f"--junitxml={report}", *session.posargs, success_codes=[0, 1],
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-q",
+                "-p", "no:cacheprovider", f"--junitxml={report}", *session.posargs, success_codes=[0, 1],
                 env={"OMP_NUM_THREADS": "1", **dict.fromkeys(foreign)})  # fmt: skip
     failed, passed, skipped = counts(report)
     if what:

@@ -19,7 +19,8 @@ import sys
 runpy.run_path(sys.argv[2])["check_stack"]()
 needed = {
     "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm filelock".split(),
-    "test": "pytest xdist hypothesis PIL playwright yaml ruff sklearn tensorboard".split(),
+    "test": "pytest xdist hypothesis PIL yaml ruff".split(),
+    "ci": ["playwright", "sklearn", "tensorboard"],
     "plots": ["matplotlib"],
     "extract": ["ai_edge_litert", "PIL"],
     "tensorflow": ["tensorflow", "PIL"],

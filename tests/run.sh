@@ -28,6 +28,7 @@ while [ $# -gt 0 ]; do
 done
 
 vtlm_activate_venv ${cpu[@]+"${cpu[@]}"} test,plots,extract
-# two processes, a thread each: small tensors do not gain from more, and fairseq's start-up takes most of the time
+# Two processes, a thread each: small tensors do not gain from more, and fairseq's start-up takes most of the time.
+# In the order of the files, so that the long ones of integration do not come last.
 export OMP_NUM_THREADS=1
-exec "$PYTHON" -m pytest -n 2 --dist loadfile ${tests[@]+"${tests[@]}"} "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${tests[@]+"${tests[@]}"} "$@"

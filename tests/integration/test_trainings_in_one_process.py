@@ -81,5 +81,5 @@ def test_twice(run, corpus, tmp_path):
     logs = {name: (tmp_path / name / "log.txt").read_text(encoding="utf-8") for name in ("first", "second", "alone")}
     for text in logs.values():
         assert re.findall(r'"train_num_updates": "(\d+)"', text) == ["6", "12", "18"]
-    boards = {name: sorted(path.name for path in (tmp_path / name / "board").iterdir()) for name in logs}
+    boards = {name: sorted(path.name for path in (tmp_path / name / "board").glob("*")) for name in logs}
     assert boards["first"] == boards["second"] == boards["alone"]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from fairseq import options
 from fairseq.dataclass.initialize import add_defaults, hydra_init
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
 import vtlm_fairseq  # noqa: F401  (registers tasks, models and criterion)
 from harness import ROOT
+from tiny import converted
 from vtlm_fairseq.models.description import DECISIONS
 
 EXAMPLES = ROOT / "examples"
@@ -49,7 +49,7 @@ def arguments(argv) -> Namespace:
 
 def parsed(argv) -> dict:
     """The whole configuration that fairseq-train makes of its arguments."""
-    cfg = convert_namespace_to_omegaconf(arguments(argv))
+    cfg = converted(arguments(argv))
     return filled(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 

@@ -161,9 +161,9 @@ def _composed(*choices):
     return vars(args), convert_namespace_to_omegaconf(args)
 
 
-def _config(*argv, task: str):
+def converted(args: Namespace):
     """The whole configuration of a command line: what its values change in one with the same parts."""
-    args = vars(arguments(*argv, task=task))
+    args = vars(args)
     parts = ("task", "arch", *REGISTRIES)
     plain, cfg = _composed(*((name, args[name]) for name in parts if args.get(name) is not None))
     cfg = deepcopy(cfg)
@@ -176,12 +176,12 @@ def _config(*argv, task: str):
 
 def pretraining_config(data, *argv):
     """The whole configuration of a pre-training run."""
-    return _config(data, *argv, task="visual_translation_lm")
+    return converted(arguments(data, *argv))
 
 
 def translation_config(data, *argv):
     """The whole configuration of a translation run."""
-    return _config(data, *argv, task="multimodal_translation")
+    return converted(arguments(data, *argv, task="multimodal_translation"))
 
 
 def pretraining_task(data, *argv):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import tiny
 from harness import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -29,6 +30,12 @@ specification.loader.exec_module(command)
 
 SMALL = ["--size", "tiny", "--repeats", "3", "--threads", "1", "--at-least", "0.002", "--updates", "4"]
 SMALL += ["--precisions", "float32,bf16"]
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    """Configurations are composed once, not by each of the many small trainings."""
+    monkeypatch.setattr(setups, "convert_namespace_to_omegaconf", tiny.converted)
 
 
 @pytest.fixture(scope="module")

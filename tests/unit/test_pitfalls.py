@@ -58,14 +58,19 @@ RUNS = {
 }
 
 
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    with check.Runner(tmp_path_factory.mktemp("checkout"), modules=("pytest",)) as runner:
+        yield runner
+
+
 @pytest.fixture
-def run(tmp_path):
+def run(runner):
     """A checkout whose package holds a value, 2."""
     for name, text in {"vtlm_fairseq/__init__.py": "VALUE = 2\n", "test_x.py": PASSING}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    with check.Runner(tmp_path, modules=()) as runner:
-        yield runner
+        (runner.copy / name).parent.mkdir(exist_ok=True)
+        (runner.copy / name).write_text(text)
+    return runner
 
 
 @pytest.mark.parametrize("kind", list(RUNS))

@@ -244,8 +244,9 @@ class Runner:
 
     def __init__(self, copy: Path, modules: Sequence[str] = PRELOADED):
         self.copy = copy
-        # no bytecode: a fault may leave a file's size as it is and come within the second
-        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        # no bytecode: a fault may leave a file's size as it is and come within the second; plugins take a second
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1",
+                       "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # fmt: skip
         self.forks = Forks(modules, cwd=copy, env=environment)
 
     def __enter__(self) -> "Runner":

@@ -215,8 +215,9 @@ def first_item(batch):
     return batch[0]
 
 
-@pytest.mark.parametrize("read_before", [False, True])
-@pytest.mark.parametrize(("workers", "start"), [(0, None), (4, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "start", "read_before"), [(0, None, True), (4, "fork", False), (4, "fork", True), (1, "spawn", True)]
+)
 def test_workers_read_what_a_direct_read_gives(tmp_path, workers, start, read_before):
     """PITFALLS 20: three epochs, handles opened in the parent or not; also when two shards are open."""
     stored = make_store(tmp_path / "t.0.h5", [f"a{i}" for i in range(15)], regions=[i % 5 for i in range(15)])
