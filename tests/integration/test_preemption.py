@@ -2,22 +2,14 @@
 
 import os
 import signal
-import socket
 import subprocess
 
 import pytest
 import torch
 from qa.faults.trainings import differences, training
 
-from harness import ROOT, pretraining
+from harness import GLOO, ROOT, pretraining
 from vtlm_fairseq.checkpoints import load_checkpoint, num_updates
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
 
 SCRIPT = ROOT / "tests" / "qa" / "faults" / "interrupted_train.py"
 
@@ -59,34 +51,11 @@ def test_a_stopped_training_ends_as_one_that_was_not(run, corpus, vtlm, tmp_path
 def test_one_rank_of_two_is_signalled(run, corpus, tmp_path):
     """Both stop after the same update, the next one; the first saves, and what goes on is as if never stopped."""
 
-    def argv(name):
-        argv = pretraining(
-            corpus.data,
-            tmp_path / name,
-            "--save-interval-updates",
-            2,
-            "--update-freq",
-            2,
-            "--max-update",
-            5,
-            regions=corpus.regions,
-        )
-        return [
-            *argv,
-            "--distributed-world-size",
-            "2",
-            "--distributed-init-method",
-            f"tcp://127.0.0.1:{free_port()}",
-            "--distributed-no-spawn",
-            "--distributed-backend",
-            "gloo",
-            "--ddp-backend",
-            "legacy_ddp",
-        ]
-
     def both(name, **options):
-        line = argv(name)
-        return run.together([(SCRIPT, [*line, "--distributed-rank", rank]) for rank in (0, 1)], **options)
+        argv = ("--save-interval-updates", 2, "--update-freq", 2, "--max-update", 5)
+        return run.two_ranks(
+            pretraining(corpus.data, tmp_path / name, *argv, regions=corpus.regions), SCRIPT, **options
+        )
 
     whole, _ = both("whole")
     stopped = both("stopped", env={"SIGNAL_AT": "2:HUP:self", "SIGNAL_RANK": "1"}, ok=None)
@@ -100,9 +69,8 @@ def test_one_rank_of_two_is_signalled(run, corpus, tmp_path):
 def test_spawned_ranks(run, corpus, tmp_path, whom):
     """The process that spawned the ranks hands the signal on and waits; a rank that has it already takes it for one."""
     argv = pretraining(corpus.data, tmp_path, "--max-update", 9, "--num-workers", 1, "--disable-validation")
-    argv += ["--distributed-world-size", "2", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]
     env = {"RANKS": "2", "SIGNAL_AT": f"4:TERM:{whom}", "SIGNAL_RANK": "1"}
-    run(SCRIPT, *argv, env=env, ok=False).fault("TERM", "update 5;")
+    run(SCRIPT, *argv, *GLOO, env=env, ok=False).fault("TERM", "update 5;")
     assert num_updates(load_checkpoint(tmp_path / "checkpoint_last.pt")) == 5
 
 

@@ -1,65 +1,42 @@
 """Training over two gloo ranks on the CPU, against one rank with twice the update frequency."""
 
 import shutil
-import socket
 
 import pytest
 import torch
 
-from harness import ROOT, USER_DIR, pretraining, shell
+from harness import GLOO, ROOT, pretraining, shell, translation
 
 EXACT = ["--dropout", "0", "--attention-dropout", "0", "--lr", "1e-3", "--no-epoch-checkpoints"]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def two_ranks(run, line):
-    """Run fairseq-train on two ranks side by side; the first rank's result."""
-    spread = ["--distributed-world-size", "2", "--distributed-init-method", f"tcp://127.0.0.1:{free_port()}",
-              "--distributed-no-spawn", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]  # fmt: skip
-    commands = [("fairseq_cli.train", [*line, *spread, "--distributed-rank", rank]) for rank in (0, 1)]
-    first, _ = run.together(commands)
-    return first
 
 
 def weights(folder):
     return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"]
 
 
-def translation(corpus, save_dir, *argv):
-    """Arguments of fairseq-train for MMT."""
-    fixed = ["--user-dir", USER_DIR, "--task", "multimodal_translation", "--arch", "multimodal_transformer_tiny"]
-    fixed += ["--criterion", "label_smoothed_cross_entropy", "--optimizer", "adam", "--batch-size", "8", "--cpu"]
-    fixed += ["--log-format", "json", "--log-interval", "1", "--regions", corpus.regions, "--save-dir", save_dir]
-    return [corpus.data, *fixed, *argv]
-
-
 @pytest.mark.parametrize("kind", ["pretraining", "translation"])
 def test_loss_curve(run, corpus, tmp_path, kind):
-    """20 updates: the losses of two ranks are those of one with --update-freq 2, to 1e-4; so are the weights.
+    """PITFALLS 2, 18, 19: two ranks have the losses of one with --update-freq 2, to 1e-4; so are the weights.
 
-    45 pairs are 6 batches, three for each rank. Optimizer ``fused_adam``. Donors of random regions come from the
-    micro-batch, which is the same in both.
+    20 updates; 45 pairs are 6 batches, three for each rank. Optimizer ``fused_adam``. Donors of random regions come
+    from the micro-batch, which is the same in both.
     """
-    argv = [*EXACT, "--optimizer", "fused_adam", "--max-update", "20", "--disable-validation"]
-    if kind == "pretraining":
-
-        def line(save_dir, *more):
-            return pretraining(corpus.data, save_dir, *argv, *more, regions=corpus.regions)
-    else:
-
-        def line(save_dir, *more):
-            return translation(corpus, save_dir, *argv, *more)
-
-    one = run("fairseq_cli.train", *line(tmp_path / "one", "--update-freq", "2"))
-    two = two_ranks(run, line(tmp_path / "two"))
+    argv = [*EXACT, "--optimizer", "fused_adam", "--max-update", "20"]
+    line = pretraining if kind == "pretraining" else translation
+    one = run("fairseq_cli.train", *line(corpus.data, tmp_path / "one", *argv, "--update-freq", "2",
+                                         regions=corpus.regions))  # fmt: skip
+    two, second = run.two_ranks(line(corpus.data, tmp_path / "two", *argv, regions=corpus.regions))
+    assert second.updates() == second.validations() == []  # the first rank logs
     ours, theirs = ([update["loss"] for update in result.updates()] for result in (two, one))
     assert len(ours) == len(theirs) == 20
     assert ours == pytest.approx(theirs, rel=1e-4)
+    for name in ("gnorm", "bsz", *(("mlm_loss", "mrc_loss") if kind == "pretraining" else ())):
+        ours_, theirs_ = ([update[name] for update in result.updates()] for result in (two, one))
+        assert ours_ == pytest.approx(theirs_, abs=2e-3), name
+    assert len(two.validations()) == len(one.validations()) == 7
+    for found, expected in zip(two.validations(), one.validations(), strict=True):
+        for name in ("loss", *(("mlm_loss", "mrc_loss", "accuracy") if kind == "pretraining" else ())):
+            assert found[name] == pytest.approx(expected[name], abs=2e-3), name
     assert theirs[-1] < theirs[0] - 0.1  # it has learnt: later losses depend on earlier gradients
     ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
     assert all(torch.allclose(ours[name], tensor, atol=1e-4) for name, tensor in theirs.items())
@@ -76,7 +53,7 @@ def test_an_odd_number_of_batches(run, corpus, tmp_path, update_freq):
     argv += ["--max-epoch", "1", "--max-update", "99", "--validate-interval-updates", "1"]
     one = run.pretrain(corpus.data, tmp_path / "one", *argv, "--update-freq", 2 * update_freq, regions=corpus.regions)
     line = pretraining(corpus.data, tmp_path / "two", *argv, "--update-freq", update_freq, regions=corpus.regions)
-    two = two_ranks(run, line)
+    two, _ = run.two_ranks(line)
     updates = {1: 3, 2: 2}[update_freq]
     exact = {1: 3, 2: 1}[update_freq]
     assert len(two.updates()) == len(one.updates()) == updates
@@ -93,8 +70,7 @@ def test_torchrun_script(run, corpus, tmp_path):
     """``examples/scaling/torchrun.sh`` starts ranks that train together, also where fairseq sees no GPU."""
     argv = [*EXACT, "--max-update", "2", "--disable-validation"]
     line = pretraining(corpus.data, tmp_path / "two", *argv, regions=corpus.regions)
-    spread = ["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]
-    trained = shell("bash", ROOT / "examples/scaling/torchrun.sh", 2, *line, *spread, cwd=tmp_path)
+    trained = shell("bash", ROOT / "examples/scaling/torchrun.sh", 2, *line, *GLOO[2:], cwd=tmp_path)
     assert trained.status == 0, trained.output[-4000:]
     one = run.pretrain(corpus.data, tmp_path / "one", *argv, "--update-freq", "2", regions=corpus.regions)
     ours, theirs = ([update["loss"] for update in result.updates()] for result in (trained, one))
@@ -115,11 +91,11 @@ def test_goes_on(run, corpus, tmp_path):
     def line(save_dir, *more):
         return pretraining(corpus.data, tmp_path / save_dir, *argv, *more, regions=corpus.regions)
 
-    two_ranks(run, line("whole"))
+    run.two_ranks(line("whole"))
     half = tmp_path / "whole" / "checkpoint_2_3.pt"
     (tmp_path / "resumed").mkdir()
     shutil.copy(half, tmp_path / "resumed" / "checkpoint_last.pt")
-    resumed = two_ranks(run, line("resumed"))
+    resumed, _ = run.two_ranks(line("resumed"))
     assert [update["num_updates"] for update in resumed.updates()] == [4, 5, 6]
     ours, theirs = weights(tmp_path / "resumed"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
@@ -131,8 +107,8 @@ def test_goes_on(run, corpus, tmp_path):
 
     argv = [*EXACT, "--max-update", "3", "--disable-validation"]
     reset = [f"--reset-{state}" for state in ("optimizer", "lr-scheduler", "meters", "dataloader")]
-    two_ranks(run, line("restored", "--restore-file", half, *reset))
-    two_ranks(run, line("tuned", "--finetune-from-model", half))
+    run.two_ranks(line("restored", "--restore-file", half, *reset))
+    run.two_ranks(line("tuned", "--finetune-from-model", half))
     run("fairseq_cli.train", *line("one", "--finetune-from-model", half, "--update-freq", "2"))
     restored, tuned, one = (weights(tmp_path / name) for name in ("restored", "tuned", "one"))
     before = torch.load(half, weights_only=True)["model"]

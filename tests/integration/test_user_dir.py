@@ -1,12 +1,9 @@
-"""The package as fairseq's --user-dir: paths, parsers, workers, ranks."""
+"""The package as fairseq's --user-dir: paths, parsers, workers."""
 
 import os
 import pickle
-import socket
 import sys
 
-import pytest
-import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
@@ -82,34 +79,3 @@ def test_dataset_in_a_fresh_interpreter(corpus, tmp_path):
     (tmp_path / "used").write_bytes(pickle.dumps(dataset))
     unpickled = shell(sys.executable, "-c", code, tmp_path / "unused", tmp_path / "used", cwd=tmp_path)
     assert unpickled.last_line == str([expected, expected])
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-@pytest.mark.parametrize("update_freq", [1, 2])
-def test_two_ranks(run, corpus, tmp_path, update_freq):
-    """PITFALLS 2, 18, 19: two gloo ranks give the losses of one rank with twice the update frequency."""
-    argv = ["--dropout", "0", "--attention-dropout", "0", "--region-random-prob", "0", "--max-epoch", "2",
-            "--max-update", "99"]  # fmt: skip
-    one = run.pretrain(corpus.data, tmp_path / "one", *argv, "--update-freq", 2 * update_freq, regions=corpus.regions)
-    spread = ["--distributed-world-size", "2", "--distributed-init-method", f"tcp://127.0.0.1:{free_port()}",
-              "--distributed-no-spawn", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp",
-              "--update-freq", str(update_freq)]  # fmt: skip
-    line = pretraining(corpus.data, tmp_path / "two", *argv, *spread, regions=corpus.regions)
-    first, second = run.together([("fairseq_cli.train", [*line, "--distributed-rank", rank]) for rank in (0, 1)])
-    assert second.validations() == []  # the first rank logs
-    epochs = 6 // (2 * update_freq)  # complete updates of an epoch: 6 batches
-    assert len(one.updates()) == len(first.updates()) >= 2 * epochs
-    for ours, theirs in zip(first.updates()[:epochs], one.updates()[:epochs], strict=True):
-        for name in ("loss", "mlm_loss", "mrc_loss", "gnorm", "bsz"):
-            assert ours[name] == pytest.approx(theirs[name], abs=2e-3), name
-    if update_freq == 1:
-        for ours, theirs in zip(first.validations(), one.validations(), strict=True):
-            for name in ("loss", "mlm_loss", "mrc_loss", "accuracy"):
-                assert ours[name] == pytest.approx(theirs[name], abs=2e-3), name
-        weights = [torch.load(tmp_path / n / "checkpoint_last.pt", weights_only=True)["model"] for n in ("one", "two")]
-        assert all(torch.allclose(weights[0][name], tensor, atol=1e-4) for name, tensor in weights[1].items())

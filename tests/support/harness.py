@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,14 @@ class Result:
             for record in self.json_lines(f"{prefix}loss")
         ]
 
+    def table(self) -> dict:
+        """The table that a probe printed as JSON, whatever was logged around it."""
+        return json.JSONDecoder().raw_decode(self.output, self.output.index('{\n  "title"'))[0]
+
+    def rows(self, *keys: str) -> dict[tuple, dict]:
+        """Rows of that table by the values of some columns."""
+        return {tuple(row[key] for key in keys): row for row in self.table()["rows"]}
+
     def fault(self, *parts: str) -> str:
         """The one line of an error that the user made: last of the output, without a stack; holds ``parts``."""
         assert self.status != 0
@@ -122,6 +131,14 @@ class CommandLines:
             results.append(result)
         return results
 
+    def two_ranks(self, line: Sequence, module: str = "fairseq_cli.train", **options) -> list[Result]:
+        """A training on two gloo ranks side by side; results by rank."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        line = [*line, *GLOO, "--distributed-init-method", f"tcp://127.0.0.1:{port}", "--distributed-no-spawn"]
+        return self.together([(module, [*line, "--distributed-rank", rank]) for rank in (0, 1)], **options)
+
     def request(self, module: str, argv, *, cwd=None, env=None, stdin: str | None = None, timeout: int = 120) -> dict:
         """What :class:`forks.Forks` is asked for a command."""
         self.count += 1
@@ -148,9 +165,7 @@ class CommandLines:
 
     def train(self, data, save_dir, *argv, regions="none", arch="multimodal_transformer_tiny", **kwargs) -> Result:
         """fairseq-train of a translation model on the CPU."""
-        return self("fairseq_cli.train", data, "--user-dir", USER_DIR, "--task", "multimodal_translation",
-                    "--arch", arch, "--criterion", "label_smoothed_cross_entropy", "--regions", regions,
-                    "--save-dir", save_dir, *TRAINING, *argv, **kwargs)  # fmt: skip
+        return self("fairseq_cli.train", *translation(data, save_dir, *argv, regions=regions, arch=arch), **kwargs)
 
     def validate(self, data, path, *argv, task="visual_translation_lm", **kwargs) -> Result:
         """fairseq-validate on the CPU."""
@@ -171,6 +186,10 @@ class CommandLines:
         """vtlm-translate on the CPU; give ``stdin``."""
         return self("vtlm_fairseq.cli.translate", "--path", path, "--cpu", *argv, **kwargs)
 
+    def probe(self, *argv, **kwargs) -> Result:
+        """vtlm-probe on the CPU."""
+        return self("vtlm_fairseq.cli.probe", *argv, "--cpu", **kwargs)
+
     def convert(self, *argv, **kwargs) -> Result:
         """vtlm-convert."""
         return self("vtlm_fairseq.cli.convert", *argv, **kwargs)
@@ -178,12 +197,20 @@ class CommandLines:
 
 TRAINING = ("--optimizer", "adam", "--lr", "1e-3", "--batch-size", "8", "--max-update", "3", "--cpu",
             "--log-format", "json", "--log-interval", "1", "--no-epoch-checkpoints")  # fmt: skip
+GLOO = ("--distributed-world-size", "2", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp")
 
 
 def pretraining(data, save_dir, *argv, regions="none", arch="vtlm_tiny", user_dir=USER_DIR) -> list[str]:
     """Arguments of fairseq-train for a vtlm model on the CPU."""
     fixed = ["--user-dir", user_dir, "--task", "visual_translation_lm", "--arch", arch, "--criterion", "vtlm"]
     return [str(a) for a in (data, *fixed, "--regions", regions, "--save-dir", save_dir, *TRAINING, *argv)]
+
+
+def translation(data, save_dir, *argv, regions="none", arch="multimodal_transformer_tiny") -> list[str]:
+    """Arguments of fairseq-train for a translation model on the CPU."""
+    fixed = ["--user-dir", USER_DIR, "--task", "multimodal_translation", "--arch", arch]
+    fixed += ["--criterion", "label_smoothed_cross_entropy", "--regions", regions, "--save-dir", save_dir]
+    return [str(a) for a in (data, *fixed, *TRAINING, *argv)]
 
 
 def shell(*command, cwd, timeout: int = 120) -> Result:

@@ -44,6 +44,10 @@ class Corpus:
         """Image id of each line."""
         return (self.data / f"{split}.images").read_text(encoding="utf-8").splitlines()
 
+    def stdin(self, split: str) -> str:
+        """Lines for vtlm-translate: sentence, tab, image id."""
+        return "".join(f"{s}\t{i}\n" for s, i in zip(self.lines(split, "en"), self.images(split), strict=True))
+
     def store(self, split: str) -> Path:
         """Region store of a split."""
         return self.regions / f"{split}.h5"
@@ -93,6 +97,16 @@ def make_corpus(
     argv += ["--srcdict", dictionary] if dictionary else []
     run.preprocess("-s", "en", "-t", "de", "--destdir", corpus.data, *argv)
     return corpus
+
+
+def binarised(run: CommandLines, corpus: Corpus, folder: Path, images: list[str], **texts: list[str]) -> Path:
+    """A data folder with the corpus' dictionary whose test split has other sentences."""
+    for lang, lines in texts.items():
+        write_lines(folder / f"raw/test.{lang}", lines)
+    run.preprocess("-s", "en", "-t", "de", "--destdir", folder / "bin", "--srcdict", corpus.data / "dict.en.txt",
+                   "--testpref", folder / "raw/test")  # fmt: skip
+    write_lines(folder / "bin/test.images", images)
+    return folder / "bin"
 
 
 def spoil(path: Path, dataset: str, change) -> None:
