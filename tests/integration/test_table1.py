@@ -19,6 +19,7 @@ from harness import ROOT, environment, write_lines
 from toy import Corpus, make_corpus
 
 TABLE1 = ROOT / "examples" / "multi30k" / "table1.py"
+FORKED = ROOT / "tests" / "support" / "table1_forked.py"
 ROWS = ["nmt_cc", "vtlm_mmt"]
 FIRST = ("--seeds", "1", "--rows", ",".join(ROWS))
 
@@ -47,7 +48,7 @@ def options(corpora, out: Path, *argv) -> list[str]:
 def whole(run, corpora, tmp_path_factory):
     """A text-only row on both corpora and a pre-trained MMT row with one seed, and copies for inference."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = run(TABLE1, *options(corpora, out, *FIRST, "--keep", out.parent / "kept"), timeout=900)
+    done = run(FORKED, *options(corpora, out, *FIRST, "--keep", out.parent / "kept"), timeout=900)
     return out, done
 
 
@@ -125,13 +126,13 @@ def test_second_call_does_nothing_and_more_seeds_add_to_it(whole, run, corpora):
     """Finished stages stay as they are, also when the data have moved; a second seed gives a deviation."""
     out, first = whole
     before = files(out)
-    again = run(TABLE1, *options(corpora, out, *FIRST, "--keep", out.parent / "kept"))
+    again = run(FORKED, *options(corpora, out, *FIRST, "--keep", out.parent / "kept"))
     assert files(out) == before
     assert again.output.count("done before") == len(re.findall(r"^\d+/\d+ ", first.output, re.M))
     assert again.output.split("test, size tiny")[1] == first.output.split("test, size tiny")[1]
 
     moved = [corpus.copy(out.parent / corpus.folder.name) for corpus in corpora]
-    more = run(TABLE1, *options(moved, out, "--seeds", "1,2", "--rows", "nmt_cc"))
+    more = run(FORKED, *options(moved, out, "--seeds", "1,2", "--rows", "nmt_cc"))
     assert re.findall(r"^\d+/\d+ +(\w.*?)  .*done in", more.output, re.M) == [
         "nmt_cc 2", "decode nmt_cc 2, given",
     ]  # fmt: skip
@@ -189,14 +190,14 @@ def test_faults_of_options(run, corpora, tmp_path):
     """One line each; nothing is run."""
     m30k, _ = corpora
     base = ["--size", "tiny", "--out", tmp_path / "out"]
-    run(TABLE1, *base, ok=False).fault("--data", "--raw")
-    run(TABLE1, *base, "--data", m30k.data, ok=False).fault("--regions")
-    run(TABLE1, *base, "--raw", m30k.raw, ok=False).fault("--image-splits")
-    run(TABLE1, *base, "--data", tmp_path / "nowhere", "--regions", m30k.regions, ok=False).fault("nowhere")
+    run(FORKED, *base, ok=False).fault("--data", "--raw")
+    run(FORKED, *base, "--data", m30k.data, ok=False).fault("--regions")
+    run(FORKED, *base, "--raw", m30k.raw, ok=False).fault("--image-splits")
+    run(FORKED, *base, "--data", tmp_path / "nowhere", "--regions", m30k.regions, ok=False).fault("nowhere")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    run(TABLE1, "--out", tmp_path / "other", "--data", m30k.data, ok=False).fault("holds files of something else")
-    unknown = run(TABLE1, *base, "--rows", "nmt,mt", ok=False)
+    run(FORKED, "--out", tmp_path / "other", "--data", m30k.data, ok=False).fault("holds files of something else")
+    unknown = run(FORKED, *base, "--rows", "nmt,mt", ok=False)
     assert unknown.status == 2 and "'mt' is none of nmt, nmt_cc" in unknown.last_line
 
 
@@ -204,7 +205,7 @@ def test_without_conceptual_captions(run, corpora, tmp_path):
     """Rows that need CC are left out with a line; fairseq's own transformer is trained and decoded."""
     m30k, _ = corpora
     argv = ["--size", "tiny", "--out", tmp_path / "out", "--data", m30k.data, "--regions", m30k.regions]
-    done = run(TABLE1, *argv, "--test-sets", "test", "--seeds", "1", "--rows", "nmt_cc,vtlm_m30k_mmt,stock")
+    done = run(FORKED, *argv, "--test-sets", "test", "--seeds", "1", "--rows", "nmt_cc,vtlm_m30k_mmt,stock")
     assert "nmt_cc is left out: it needs Conceptual Captions (--cc-data)" in done.output
     assert "vtlm_m30k_mmt is left out" in done.output
     assert {key[0] for key in table(tmp_path / "out")} == {"NMT, fairseq's own transformer"}
@@ -229,7 +230,7 @@ def test_raw_data_are_prepared_first(run, tmp_path):
     out = tmp_path / "out"
     argv = ["--raw", tmp_path / "raw", "--image-splits", tmp_path / "splits", "--entities", tmp_path / "entities"]
     argv += ["--any-counts", "--vocab-size", "60", "--size", "tiny", "--out", out, "--seeds", "1", "--rows", "mmt"]
-    done = run(TABLE1, *argv)
+    done = run(FORKED, *argv)
     assert "oracle regions: human boxes" in done.output
     assert "test_2016_flickr, size tiny" in done.output
     found = record(out, "mmt")
@@ -238,6 +239,6 @@ def test_raw_data_are_prepared_first(run, tmp_path):
     hypotheses = (out / "hyp/test_2016_flickr/mmt.1.given.de").read_text(encoding="utf-8")
     assert hypotheses.count("\n") == 8 and "\u2581" not in hypotheses
     state = files(out)
-    run(TABLE1, *argv)
+    run(FORKED, *argv)
     assert files(out) == state
-    run(TABLE1, *argv, "--cc-regions", tmp_path, ok=False).fault("--cc-data")
+    run(FORKED, *argv, "--cc-regions", tmp_path, ok=False).fault("--cc-data")
