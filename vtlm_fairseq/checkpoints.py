@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import struct
 import sys
@@ -15,7 +16,7 @@ import torch
 
 from vtlm_fairseq import register
 from vtlm_fairseq.checkpoint_guard import USER_DIR, check_parts, check_plain, derives, names
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.files.names import check_languages, check_name
 from vtlm_fairseq.terminal import say
@@ -53,9 +54,12 @@ def load_checkpoint(path: str, *, mmap: bool = False) -> dict:
     except VTLMError:
         raise
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
-        reason = reason if type(error) is ValueError else f"{type(error).__name__}: {reason}"
-        raise VTLMError(f"{path}: not a whole fairseq checkpoint ({reason})") from None
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, OSError) or type(error) is ValueError:
+            why = reason(error)
+        else:  # what PyTorch advises here is to read it without its checks
+            why = f"it holds {foreign[1]}" if foreign else "damaged, cut off, or no file of PyTorch's"
+        raise VTLMError(f"{path}: not a whole fairseq checkpoint ({why})") from None
 
 
 def read_model_config(path: str) -> dict:

@@ -222,6 +222,16 @@ def check_translates(cfg: Mapping, path: str) -> None:
         raise VTLMError(f"{path}: a pre-trained model (vtlm); translating needs one of multimodal_translation")
 
 
+def check_pretrained(cfg: Mapping, path: str) -> None:
+    """Refuse the configuration of a model that translates.
+
+    Raises:
+        VTLMError: it does.
+    """
+    if is_translation(cfg):
+        raise VTLMError(f"{path}: a translation model; this needs a pre-trained one (vtlm)")
+
+
 def check_whole_command(whole: DictConfig) -> None:
     """Refuse a command of fairseq-hydra-train that names no model.
 

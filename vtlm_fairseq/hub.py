@@ -20,8 +20,7 @@ import torch
 from fairseq import utils
 from fairseq.data import ListDataset
 
-from vtlm_fairseq.checkpoints import read_model_config
-from vtlm_fairseq.compatibility import is_translation
+from vtlm_fairseq.compatibility import check_pretrained
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
@@ -29,7 +28,6 @@ from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.text.subwords import MASK
-from vtlm_fairseq.user_dir import import_user_dir
 
 CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
 """What a folder stands for: the first of these that it holds."""
@@ -53,7 +51,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> str:
 
 
 class _Pretrained(Translator):
-    translates = False
+    kind = staticmethod(check_pretrained)
 
 
 class VTLM:
@@ -71,9 +69,6 @@ class VTLM:
     """
 
     def __init__(self, path: str, **options):
-        import_user_dir(options.get("user_dir"))
-        if is_translation(read_model_config(path)):
-            raise VTLMError(f"{path}: a translation model; this needs a pre-trained one (vtlm)")
         self._loaded = _Pretrained([path], **options)
         self.path = path
         self.task = self._loaded.task

@@ -2,8 +2,6 @@
 
 # ruff: noqa: E402
 
-import os
-import threading
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 
@@ -16,17 +14,12 @@ import torch
 from fairseq import utils
 from fairseq.data import FairseqDataset
 
-from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
-from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.loading import load_for_inference
-from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.user_dir import import_user_dir
-
-_loading = threading.Lock()
-"""fairseq exchanges a function of omegaconf's while it loads a checkpoint, and two threads would not put it back."""
 
 
 class Translator:
@@ -34,70 +27,24 @@ class Translator:
 
     Args:
         paths: checkpoints of ``multimodal_translation``; several make an ensemble.
-        data: folder with dictionaries and ``text.json``; None: the folder of the first checkpoint.
-        regions: a store file, a folder of them, or ``none``.
-        split: of a folder, the files of this split; None: all, in which an image counts as one.
-        region_order: ``given``, ``shuffle`` or ``none`` (see :class:`LineRegions`); None: as in training.
-        max_regions: at most so many regions an image; None: as in training.
-        preprocessed: sentences are words and sub-words already, separated by spaces, and so is the output.
-        any_detector: the regions may be of another detector than the model's.
-        cpu: do not use a GPU.
         user_dir: folder with classes of one's own, as in training; its code is run.
+        options: ``data``, ``regions``, ``region_order``, ... of :func:`vtlm_fairseq.loading.load_for_inference`. With
+            ``preprocessed`` sentences are words and sub-words already, separated by spaces, and so is the output.
 
     Raises:
         VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
     """
 
-    translates = True  # else its checkpoints are pre-trained models
+    kind = staticmethod(check_translates)
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        *,
-        data: str | None = None,
-        regions: str = "none",
-        split: str | None = None,
-        region_order: str | None = None,
-        max_regions: int | None = None,
-        preprocessed: bool = False,
-        any_detector: bool = False,
-        cpu: bool = False,
-        user_dir: str | None = None,
-    ):
+    def __init__(self, paths: Sequence[str], *, user_dir: str | None = None, **options):
         import_user_dir(user_dir)
-        configs = {path: read_model_config(path) for path in paths}
-        for path, config in configs.items():
-            if self.translates:
-                check_translates(config, path)
-        config = configs[paths[0]]
-        folder = data or os.path.dirname(os.path.abspath(paths[0]))
-        self.pipeline = None if preprocessed else TextPipeline.load(folder)
-        with _loading, raise_instead_of_exit():
-            self.models, cfg, self.task = load_for_inference(
-                paths,
-                config,
-                data=folder,
-                regions=regions,
-                any_detector=any_detector,
-                region_order=region_order,
-                max_regions=max_regions,
-            )
-        self.regions = regions
-        self.region_order = self.task.option("region_order")
-        self.source_lang, self.target_lang = config["source_lang"], config["target_lang"]
-        self.cuda = torch.cuda.is_available() and not cpu
-        for model in self.models:
-            if self.cuda:
-                model.cuda()
-            model.prepare_for_inference_(cfg)
-        self.max_positions = utils.resolve_max_positions(
-            self.task.max_positions(), *[model.max_positions() for model in self.models]
-        )
-        self.store = self.task.open_store(split) if regions != "none" else None
-        if self.store is not None:
-            self.task.warn_of_order()
-        if self.needs_images:
-            self.task.doubts.store(self.store, np.arange(len(self.store)), "translate")
+        loaded = load_for_inference(paths, kind=self.kind, **options)
+        self.models, self.task, self.config = loaded.models, loaded.task, loaded.config
+        self.pipeline, self.store, self.cuda = loaded.pipeline, loaded.store, loaded.cuda
+        self.max_positions = loaded.max_positions
+        self.regions, self.region_order = self.task.cfg.regions, self.task.option("region_order")
+        self.source_lang, self.target_lang = self.config["source_lang"], self.config["target_lang"]
 
     @property
     def needs_images(self) -> bool:
@@ -169,7 +116,7 @@ class Translator:
 
     def _line_regions(self, images: list[str]) -> LineRegions:
         seed = self.task.validation_seed()
-        rows = self.store.rows(images) if self.needs_images else np.zeros(len(images), dtype=np.int64)
+        rows = self.store.rows(images, again=True) if self.needs_images else np.zeros(len(images), dtype=np.int64)
         regions = LineRegions(self.store, rows, order=self.region_order, seed=seed, split="translate")
         self.task.check_positions(regions, f"--regions {self.regions}")
         return regions

@@ -5,31 +5,80 @@ Where fairseq's own commands read a file, it is checked before they do (:func:`c
 
 import argparse
 import os
+import threading
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 
+import numpy as np
+import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.tasks import FairseqTask
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from vtlm_fairseq import checkpoint_guard as guard
 from vtlm_fairseq.checkpoints import advise_latest, check_config, load_checkpoint, num_updates
-from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
+from vtlm_fairseq.errors import VTLMError, exit_on_error, raise_instead_of_exit, reason
+from vtlm_fairseq.regions.store import RegionStore
+from vtlm_fairseq.text.pipeline import TextPipeline
 
 Check = Callable[[Mapping, str], object]
 
+_loading = threading.Lock()
+"""fairseq exchanges a function of omegaconf's while it loads a checkpoint, and two threads would not put it back."""
 _UNBUILDABLE = (
     OmegaConfBaseException, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError,
     ArithmeticError, MemoryError,
 )  # fmt: skip
 
 
-def load_models(
-    paths: Sequence[str], overrides: Mapping, *, check: Check = check_config
-) -> tuple[list[nn.Module], DictConfig, FairseqTask]:
+@dataclass
+class Loaded:
+    """Models that are ready for inference, and what goes with them.
+
+    Attributes:
+        models: one, or those of an ensemble, on their device.
+        task: theirs.
+        config: of the first model; empty for a model of fairseq's own.
+        cuda: whether they are on a GPU.
+        pipeline: of raw text; None without one.
+        split: whose regions :attr:`store` has; None: all of a folder.
+    """
+
+    models: list[nn.Module]
+    task: FairseqTask
+    config: dict
+    cuda: bool
+    pipeline: TextPipeline | None = None
+    split: str | None = None
+
+    @property
+    def max_positions(self) -> tuple[int, int]:
+        """The longest source and target that they take."""
+        return utils.resolve_max_positions(self.task.max_positions(), *[model.max_positions() for model in self.models])
+
+    @cached_property
+    def store(self) -> RegionStore | None:
+        """What ``--regions`` names, opened when it is first asked for; None without regions.
+
+        Raises:
+            VTLMError: it cannot be opened, or is not of the model's detector and sizes.
+        """
+        if self.task.cfg.regions == "none":
+            return None
+        store = self.task.open_store(self.split)
+        self.task.warn_of_order()
+        if self.task.option("region_order") != "none":
+            self.task.doubts.store(store, np.arange(len(store)), "translate")
+        return store
+
+
+def load_models(paths: Sequence[str], overrides: Mapping, *, check: Check = check_config, cpu: bool = False) -> Loaded:
     """As fairseq's ``load_model_ensemble_and_task``, of files that are read once, in torch's restricted mode.
 
     What no model needs (optimizer, scheduler, criterion, tokenizer, ...) is not handed on.
@@ -37,68 +86,109 @@ def load_models(
     Args:
         paths: checkpoints of an ensemble; none may have a shard beside it.
         overrides: options in place of those in the checkpoints.
-        check: of what was read, which raises `VTLMError`.
+        check: of what was read, which raises `VTLMError`; gives the configuration of the model, if it is ours.
+        cpu: do not use a GPU.
 
     Raises:
         VTLMError: unreadable, or not of a kind that ``check`` lets pass.
     """
-    models, cfg, task = [], None, None
-    for path in paths:
-        state = load_checkpoint(path)
-        check(state, path)
-        try:
-            state = _plain_state(state, {**overrides, "path": os.pathsep.join(paths)})
-            (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([path], task=task, state=state)
-        except VTLMError:
-            raise
-        except _UNBUILDABLE as error:
-            raise VTLMError(f"{path}: no model can be built from it ({reason(error)})") from error
-        models.append(model)
-    return models, cfg, task
+    return _build(_read(paths, check), {**overrides, "path": os.pathsep.join(paths)}, cpu=cpu)
 
 
 def load_for_inference(
     paths: Sequence[str],
-    config: Mapping,
     *,
-    data: str | os.PathLike[str],
-    regions: str,
-    any_detector: bool,
+    data: str | os.PathLike[str] | None = None,
+    regions: str = "none",
+    split: str | None = None,
     region_order: str | None = None,
     max_regions: int | None = None,
-) -> tuple[list[nn.Module], DictConfig, FairseqTask]:
-    """As `load_models`, with the options of commands that translate or measure.
+    preprocessed: bool = False,
+    any_detector: bool = False,
+    cpu: bool = False,
+    kind: Check | None = None,
+    text_only: bool = False,
+) -> Loaded:
+    """Models of this package, their task, text pipeline and regions, for all that translates or measures.
 
     Args:
-        config: of the first checkpoint's model.
+        paths: checkpoints of an ensemble.
+        data: folder with dictionaries and ``text.json``; None: the folder of the first checkpoint.
+        regions: a store file, a folder of them, or ``none``.
+        split: of a folder, the files of this split; None: all, in which an image counts as one.
         region_order, max_regions: None: as in training.
+        preprocessed: without a text pipeline.
+        any_detector: the regions may be of another detector than the model's.
+        cpu: do not use a GPU.
+        kind: of a configuration and its path: raises `VTLMError` for a model that is not meant.
+        text_only: a model without regions may come with ``regions``, and gets none.
+
+    Raises:
+        VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
     """
+
+    def check(state: Mapping, path: str) -> dict:
+        config = check_config(state, path)
+        if kind is not None:
+            kind(config, path)
+        return config
+
+    read = _read(paths, check)
+    first = next(read)
+    if text_only and not first[2]["region_dim"]:
+        regions, region_order = "none", None
+    folder = os.fspath(data or os.path.dirname(os.path.abspath(paths[0])))
+    pipeline = None if preprocessed else TextPipeline.load(folder)
     overrides = {
-        "data": os.fspath(data),
+        "data": folder,
         "regions": regions,
         "any_detector": any_detector,
         "autocast": "none",  # as in fairseq-generate
-        "source_lang": config["source_lang"],
-        "target_lang": config["target_lang"],
         "eval_bleu": False,
+        "path": os.pathsep.join(paths),
     }
     given = {"max_regions": max_regions, "region_order": region_order}
-    return load_models(paths, {**overrides, **{name: value for name, value in given.items() if value is not None}})
+    overrides.update({name: value for name, value in given.items() if value is not None})
+    return replace(_build(chain([first], read), overrides, cpu=cpu), pipeline=pipeline, split=split)
+
+
+def _read(paths: Sequence[str], check: Check) -> Iterator[tuple[str, dict, dict]]:
+    """Path, what is needed of the checkpoint, and the configuration of its model (see `load_models`), one by one."""
+    for path in paths:
+        state = load_checkpoint(path)
+        config = check(state, path) or {}
+        needed = {
+            name: state.get(name) for name in ("args", "cfg", "model", "task_state") if state.get(name) is not None
+        }
+        yield path, {**needed, "optimizer_history": [{"num_updates": int(num_updates(state))}]}, config
+
+
+def _build(read: Iterable[tuple[str, dict, dict]], overrides: Mapping, *, cpu: bool) -> Loaded:
+    models, task, first = [], None, None
+    cuda = torch.cuda.is_available() and not cpu
+    for path, state, config in read:
+        first = config if first is None else first
+        languages = {name: config[name] for name in ("source_lang", "target_lang") if name in config}
+        try:
+            with _loading, raise_instead_of_exit():
+                state = _plain_state(state, {**languages, **overrides})
+                (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([path], task=task, state=state)
+        except VTLMError:
+            raise
+        except _UNBUILDABLE as error:
+            raise VTLMError(f"{path}: no model can be built from it ({reason(error)})") from error
+        models.append(model.cuda() if cuda else model)
+        model.prepare_for_inference_(cfg)
+    return Loaded(models, task, first, cuda)
 
 
 def _plain_state(state: Mapping, overrides: Mapping) -> dict:
     """What fairseq needs to build a model, from a checked checkpoint."""
-    result = {
-        "args": None,
-        "model": dict(state["model"]),
-        "optimizer_history": [{"num_updates": int(num_updates(state))}],
-    }
-    if state.get("task_state"):
-        result["task_state"] = state["task_state"]
+    result = {"args": None, **state, "model": dict(state["model"])}
     if state.get("args") is not None:  # a model of fairseq's own, of its older versions
         args = argparse.Namespace(**{**vars(state["args"]), **overrides})
         args.task = getattr(args, "task", "translation")
-        return {**result, "args": args}
+        return {**result, "cfg": None, "args": args}
     parts = {name: None if name in guard.KNOWN else part for name, part in state["cfg"].items()}
     cfg = OmegaConf.create(parts, flags={"allow_objects": True})
     overwrite_args_by_name(cfg, dict(overrides))

@@ -36,9 +36,13 @@ class Range:
         )
 
     def __str__(self) -> str:
-        parts = [] if self.low == -math.inf else [f"{'above' if self.above else 'at least'} {self.low:g}"]
-        parts += [] if self.high == math.inf else [f"{'below' if self.below else 'at most'} {self.high:g}"]
+        parts = [] if self.low == -math.inf else [f"{'above' if self.above else 'at least'} {_number(self.low)}"]
+        parts += [] if self.high == math.inf else [f"{'below' if self.below else 'at most'} {_number(self.high)}"]
         return " and ".join(parts) or ("a number" if self.endless else "a finite number")
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:g}"
 
 
 FINITE, COUNT, FROM_ZERO = Range(), Range(1, whole=True), Range(0, whole=True)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import torch.fx.experimental.symbolic_shapes  # noqa: F401  (PyTorch does so late, and sympy adds a filter of warnings)
 
 from harness import environment
 from stores import fault, make_store

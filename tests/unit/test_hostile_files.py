@@ -96,6 +96,15 @@ def test_foreign_classes_are_refused_and_nothing_runs(tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_text_in_place_of_a_checkpoint(tmp_path, mmap):
+    """No advice of PyTorch's to read it without its checks."""
+    for text in ("hello world\n", "{}\n", ""):
+        (tmp_path / "x.txt").write_text(text)
+        message = fault(load_checkpoint, str(tmp_path / "x.txt"), mmap=mmap)
+        assert "x.txt: " in message and "torch.load" not in message and "Error" not in message
+
+
 def test_every_cut_of_a_checkpoint_is_one_line(tmp_path):
     """Both of torch's formats, read whole and by mapping."""
     for new in (True, False):

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from vtlm_fairseq.cli.report import parse_lines
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.report import data as report_data
 from vtlm_fairseq.evaluation.report.data import Prediction, Region, Sentence, ShownLine, ShownWord
 from vtlm_fairseq.evaluation.report.page import asset, render_page
 from vtlm_fairseq.evaluation.report.pictures import MAX_BYTES, find_picture, load_pictures
@@ -72,6 +74,19 @@ def test_hostile_text_stays_text():
     assert not any(name.startswith("on") for _, attrs in found.tags for name in attrs)
     assert found.text.count(HOSTILE) >= 12
     assert "alert" not in "".join(re.findall(r"<script[^>]*>(.*?)</script>", made, re.S))
+
+
+def test_a_split_of_few_lines_is_shown_whole(monkeypatch):
+    monkeypatch.setattr(report_data, "translation_sentence", lambda loaded, line, *_, **__: line)
+    for size, shown in ((4, 4), (13, 10)):
+        loaded = SimpleNamespace(dataset=range(size), model=None, task=SimpleNamespace(build_generator=lambda *_: None))
+        assert report_data.collect(loaded, None, spelling=None, beam=1) == list(range(shown))
+
+
+def test_control_characters_are_shown():
+    """Of a class name, say: an escape or a mark that turns the direction of writing does not reach the page."""
+    made = page([sentence("a\x1b[2J\u202e\x00")], title="t\x1b", facts=["f\x1b"])
+    assert not set("\x1b\u202e\x00") & set(made) and made.count(r"a\x1b[2J\u202e\x00") >= 12
 
 
 def test_nothing_is_loaded_and_only_its_own_script_may_run(tmp_path):

@@ -83,3 +83,8 @@ def test_counts_begin_with_one(name):
     for text in ("0", "-3", "nan", "1.5"):
         with pytest.raises((ValueError, argparse.ArgumentTypeError)):
             read(text)
+
+
+def test_the_largest_seed_is_written_out():
+    with pytest.raises(argparse.ArgumentTypeError, match="4294967295"):
+        OPTIONS["--seed"]["type"]("4294967296")

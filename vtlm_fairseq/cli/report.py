@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     check_writable(args.out, label=f"--out {args.out}")
     import_user_dir(args.user_dir)
-    page = make_page(args)
+    page, count = make_page(args)
     write_text(args.out, page, label=f"--out {args.out}")
-    say(f"{args.out}: {len(args.lines)} sentences, {len(page.encode()) / 1e6:.2f} MB")
+    say(f"{args.out}: {count} sentences, {len(page.encode()) / 1e6:.2f} MB")
     return 0
 
 
@@ -44,9 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(parser, "--post-process")
     parser.add_argument("--path", required=True, metavar="CKPT", help="translation or pre-trained (vtlm) checkpoint")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="page to write")
-    parser.add_argument(
-        "--lines", type=parse_lines, default=list(range(1, 11)), metavar="1,5,7-9", help="lines to show (default: 1-10)"
-    )
+    parser.add_argument("--lines", type=parse_lines, metavar="1,5,7-9", help="lines to show (default: 1-10)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures, by image id; else boxes are sketched")
     parser.add_argument("--title", default="What the model looks at", help="heading of the page")
     add_user_dir_option(parser)
@@ -69,8 +67,8 @@ def parse_lines(text: str) -> list[int]:
     return lines
 
 
-def make_page(args: argparse.Namespace) -> str:
-    """Load the model, run it on the lines, and render the page.
+def make_page(args: argparse.Namespace) -> tuple[str, int]:
+    """Load the model, run it on the lines, and render the page; also says of how many sentences.
 
     Raises:
         VTLMError: a fault of input or options.
@@ -85,7 +83,8 @@ def make_page(args: argparse.Namespace) -> str:
     path = find_checkpoint(args.path)
     loaded = load_asked(path, args)
     spelling = Spelling.of_data(args.data, loaded.task.source_dictionary, args.post_process)
-    sentences = collect(loaded, [line - 1 for line in args.lines], spelling=spelling, beam=args.beam)
+    lines = args.lines and [line - 1 for line in args.lines]
+    sentences = collect(loaded, lines, spelling=spelling, beam=args.beam)
     pictures = {}
     if args.images is not None:
         ids = [sentence.image for sentence in sentences if sentence.image is not None]
@@ -102,7 +101,8 @@ def make_page(args: argparse.Namespace) -> str:
     ]
     if not pretrained:
         facts.append(f"beam {args.beam}")
-    return render_page(sentences, title=args.title, facts=facts, pictures=pictures, pretrained=pretrained)
+    page = render_page(sentences, title=args.title, facts=facts, pictures=pictures, pretrained=pretrained)
+    return page, len(sentences)
 
 
 if __name__ == "__main__":

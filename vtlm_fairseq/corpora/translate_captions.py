@@ -44,42 +44,33 @@ class TextTranslator:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         register()
-        import torch
         from fairseq import utils
         from fairseq.data import encoders
         from omegaconf import OmegaConf
 
         from vtlm_fairseq.checkpoint_guard import check_stock
-        from vtlm_fairseq.checkpoints import load_checkpoint
         from vtlm_fairseq.loading import load_models
 
         folder = arguments.model
         paths = [str(folder / name) for name in arguments.checkpoint.split(":")]
-        for path in paths:
-            load_checkpoint(path, mmap=True)  # its faults before those of the folder
-        for lang in (arguments.source_lang, arguments.target_lang):
-            check_language(lang, f"--model {folder}")
-            if not (folder / f"dict.{lang}.txt").is_file():
-                raise VTLMError(f"{folder / f'dict.{lang}.txt'}: no such file; see --model, -s and -t")
+
+        def check(state: dict, path: str) -> None:
+            check_stock(state, path)  # its faults before those of the folder
+            for lang in (arguments.source_lang, arguments.target_lang):
+                check_language(lang, f"--model {folder}")
+                if not (folder / f"dict.{lang}.txt").is_file():
+                    raise VTLMError(f"{folder / f'dict.{lang}.txt'}: no such file; see --model, -s and -t")
+
         overrides = {"data": str(folder), "source_lang": arguments.source_lang, "target_lang": arguments.target_lang}
-        self.models, cfg, self.task = load_models(paths, overrides, check=check_stock)
-        self.cuda = torch.cuda.is_available() and not arguments.cpu
-        for model in self.models:
-            if self.cuda:
-                model.cuda()
-            model.prepare_for_inference_(cfg)
+        loaded = load_models(paths, overrides, check=check, cpu=arguments.cpu)
+        self.models, self.task, self.cuda = loaded.models, loaded.task, loaded.cuda
         self._generator = self.task.build_generator(
             self.models, argparse.Namespace(beam=arguments.beam, max_len_a=0, max_len_b=200)
         )
         self._to_device = utils.move_to_cuda
         self.cut = 0
         self._max_tokens = arguments.max_tokens
-        self._limit = min(
-            utils.resolve_max_positions(self.task.max_positions(), *[model.max_positions() for model in self.models])[
-                0
-            ],
-            self._max_tokens,
-        )
+        self._limit = min(loaded.max_positions[0], self._max_tokens)
         self._kind, self._segment = self._load_bpe(folder, arguments.bpe_model)
         self._tokenizer = None
         if arguments.tokenizer == "moses":

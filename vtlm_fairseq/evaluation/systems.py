@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from fairseq import utils
 from fairseq.data import FairseqDataset
 from fairseq.tasks import FairseqTask
@@ -115,16 +114,19 @@ def load_model(
         VTLMError: not a checkpoint of this package, a pre-trained one, or no such store.
         SystemExit: data or regions do not fit the checkpoint (the task's own checks).
     """
-    config, regions = system_regions(path, regions=regions, split=split)
-    if translates:
-        check_translates(config, path)
-    models, _, task = load_for_inference(
-        [path], config, data=data, regions=regions, any_detector=any_detector, region_order=region_order
+    loaded = load_for_inference(
+        [path],
+        data=data,
+        regions=regions,
+        region_order=region_order,
+        preprocessed=True,
+        any_detector=any_detector,
+        cpu=cpu,
+        kind=check_translates if translates else None,
+        text_only=True,
     )
-    task.load_dataset(split)
-    cuda = torch.cuda.is_available() and not cpu
-    model = models[0].cuda() if cuda else models[0]
-    return LoadedModel(model.eval(), task, task.datasets[split], cuda)
+    loaded.task.load_dataset(split)
+    return LoadedModel(loaded.models[0], loaded.task, loaded.task.datasets[split], loaded.cuda)
 
 
 def load_asked(path: str, args: Namespace, **changes: Any) -> LoadedModel:

@@ -31,6 +31,7 @@ from vtlm_fairseq.files import (
 )
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.regions.guard import check_openable
 from vtlm_fairseq.regions.merge import copy_regions
 from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
@@ -109,6 +110,7 @@ class Extraction:
                 if entry.name != MARKER:
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         elif os.path.exists(self.out):
+            check_openable([self.out])
             if read_header(self.out).attributes.get("extraction") != self._key:
                 raise VTLMError(f"--out {self.out}: exists; remove it or add --overwrite")
             self.complete = True
@@ -153,6 +155,7 @@ class Extraction:
         if not (store.exists() and failures.exists()):
             return False
         try:
+            check_openable([str(store)])
             done = [decode(i) for i in read_header(str(store)).ids]
             failed = {line.split("\t")[0] for line in read_lines(failures)}
         except VTLMError:

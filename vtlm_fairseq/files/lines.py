@@ -76,7 +76,11 @@ def read_content(path: PathLike) -> BytesIO:
 
 
 def _opened(path: PathLike) -> BinaryIO:
-    return gzip.open(path) if os.fspath(path).endswith(".gz") else open(path, "rb")
+    if not os.fspath(path).endswith(".gz"):
+        return open(path, "rb")
+    if os.path.isfile(path) and not os.path.getsize(path):
+        raise EOFError("the file is empty, without even gzip's header")
+    return gzip.open(path)
 
 
 def standard_input_lines() -> Iterator[str]:

@@ -171,11 +171,12 @@ class RegionStore:
             raise VTLMError(f"{image} is there twice; ids must be unique, write the store again")
         return joined, order
 
-    def rows(self, ids: Sequence[str]) -> np.ndarray:
+    def rows(self, ids: Sequence[str], *, again: bool = False) -> np.ndarray:
         """Rows of images by id, for `store[row]` and `counts`. Meant for the parent process, at start-up.
 
         Args:
             ids: image ids, any order, repeats allowed.
+            again: more will be asked for, so that the sorted ids stay in memory.
 
         Returns:
             [len(ids)] int64.
@@ -185,7 +186,7 @@ class RegionStore:
                 regions differ from file to file.
         """
         known, order = self._index or self._sort_ids([self._read_ids(s) for s in range(len(self.paths))])
-        self._index = None
+        self._index = (known, order) if again else None
         wanted = encode_ids(ids)
         if len(wanted) == 0:
             return np.empty(0, dtype=np.int64)

@@ -224,6 +224,8 @@ def test_lines(tmp_path):
     assert read_lines(packed) == ["a", "b"]
     packed.write_bytes(gzip.compress(b"a\tb\tc\td\n" * 1000)[:-20])
     assert "x.gz: cannot be read" in fault(read_lines, packed)
+    packed.write_bytes(b"")
+    assert "x.gz: cannot be read" in fault(read_lines, packed)
     path.write_bytes(b"ok\n\nb\xff\n")
     assert f"{path} line 3, byte 5 of the file: not UTF-8 text; convert it" == fault(read_lines, path)
     path.write_bytes(b"ok\r\nold\rMac\r")

@@ -1,12 +1,15 @@
 """Region stores made to mislead: more declared than stored, ids that pass for others, values nobody wrote."""
 
 import os
+import shutil
 
 import h5py
 import numpy as np
 import pytest
 
 from stores import fault, make_store
+from vtlm_fairseq.extract.images import ImageFile
+from vtlm_fairseq.extract.parts import Extraction
 from vtlm_fairseq.regions.rows import Rows
 from vtlm_fairseq.regions.schema import MAX_ID_BYTES
 from vtlm_fairseq.regions.store import RegionStore, validate
@@ -135,6 +138,18 @@ def test_training_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
     spoil_heap(str(tmp_path / "train.1.h5"), 2000)
     message = fault(RegionStore.open, str(tmp_path), "train")
     assert message.startswith(f"{tmp_path / 'train.1.h5'}: ")
+
+
+def test_an_extraction_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
+    """What is there under --out is refused, a part is made again."""
+    monkeypatch.setattr("vtlm_fairseq.regions.guard.PATIENCE_SECONDS", 1.0)
+    spoil_heap(path, 2000)
+    files = [ImageFile("a", str(tmp_path / "a.jpg"))]
+    assert path in fault(Extraction(path, files, {}, part_size=1, overwrite=False).__enter__)
+    with Extraction(str(tmp_path / "new.h5"), files, {}, part_size=1, overwrite=False) as extraction:
+        shutil.copy(path, tmp_path / "new.h5.parts/00000.h5")
+        extraction.write_failures(0, [])
+        assert extraction.missing() == [0]
 
 
 def test_crashes_name_the_file(path, monkeypatch):

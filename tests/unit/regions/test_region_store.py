@@ -96,6 +96,14 @@ def test_empty_store(tmp_path):
 # ---- ids
 
 
+def test_ids_are_sorted_once_for_those_who_ask_again(tmp_path, monkeypatch):
+    make_store(tmp_path / "s.h5", 9)
+    store = RegionStore([str(tmp_path / "s.h5")])
+    monkeypatch.setattr("vtlm_fairseq.regions.store.read_ids", lambda dataset: pytest.fail("the ids are read again"))
+    for number in (4, 1, 8):
+        assert store.rows([f"img{number}.jpg"], again=True).tolist() == [number]
+
+
 def test_missing_ids_count_and_first_five(tmp_path):
     """PITFALLS 24."""
     make_store(tmp_path / "s.h5", 3)

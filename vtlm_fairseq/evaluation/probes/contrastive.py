@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_sentences
 from vtlm_fairseq.evaluation.systems import named_checkpoints
@@ -136,15 +135,15 @@ def results(scores: Sequence[tuple[Score, Score]], *, lenpen: float = 1.0) -> di
 
 def _load(path: str, args: argparse.Namespace) -> MultimodalTransformer:
     """Load a checkpoint; a text-only one gets no regions."""
-    has_regions = bool(read_model_config(path)["region_dim"])
     return MultimodalTransformer.from_pretrained(
         path,
         data=args.data,
-        regions=args.regions if has_regions else "none",
-        region_order=args.region_order if has_regions else None,
+        regions=args.regions,
+        region_order=args.region_order,
         preprocessed=args.preprocessed,
         any_detector=args.any_detector,
         cpu=args.cpu,
+        text_only=True,
     )
 
 

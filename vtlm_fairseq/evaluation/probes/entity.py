@@ -80,18 +80,18 @@ def score_system(system: System, variants: VariantSet, args: argparse.Namespace)
     """Translate each variant with each seed of a system, and score it."""
     scores = SystemScores({name: [] for name in variants.variants})
     for path in system.paths:
-        config, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
-        scores.scratch = scores.scratch or not config.get("pretrained")
         translator = Translator(
             [path],
             data=os.fspath(args.data),
-            regions=regions,
+            regions=args.regions,
             split=args.gen_subset,
-            region_order=args.region_order if regions != "none" else None,
+            region_order=args.region_order,
             preprocessed=True,
             any_detector=args.any_detector,
             cpu=args.cpu,
+            text_only=True,
         )
+        scores.scratch = scores.scratch or not translator.config.get("pretrained")
         if translator.store is not None:
             scores.regions.append(describe_regions(translator.store, translator.region_order))
         for name, hypotheses in translate_variants(translator, variants, args, label=f"{system.name} {path}"):

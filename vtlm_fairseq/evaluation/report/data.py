@@ -114,18 +114,19 @@ class Spelling:
         return join_pieces(pieces, self.bpe, unescape=self.escaped)
 
 
-def collect(loaded: LoadedModel, lines: Sequence[int], *, spelling: Spelling, beam: int) -> list[Sentence]:
+def collect(loaded: LoadedModel, lines: Sequence[int] | None, *, spelling: Spelling, beam: int) -> list[Sentence]:
     """Run a model of either task on some lines.
 
     Args:
         loaded: the model and the split.
-        lines: numbers, from 0.
+        lines: numbers, from 0; None: the first ten, or as many as there are.
         spelling: how words are shown.
         beam: of decoding.
 
     Raises:
         VTLMError: a line that the split does not have.
     """
+    lines = range(min(10, len(loaded.dataset))) if lines is None else lines
     for line in lines:
         if not 0 <= line < len(loaded.dataset):
             raise VTLMError(f"--lines: no line {line + 1}, the split has {len(loaded.dataset)}")

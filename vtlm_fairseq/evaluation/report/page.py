@@ -12,6 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from vtlm_fairseq.errors import printable
 from vtlm_fairseq.evaluation.report.data import Region, Sentence, show_piece
 
 WIDTH, SKETCH_HEIGHT = 480, 360
@@ -58,7 +59,9 @@ def render_page(
         for sentence in sentences
     )
     reachable = {id(word) for word in first_words}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True, finalize=_without_controls
+    )
     environment.filters["piece"] = show_piece
     environment.filters["corners"] = _corners
     environment.filters["first_region"] = lambda sentence: sentence.attention.size(-1) - len(sentence.regions)
@@ -78,6 +81,11 @@ def render_page(
         sketch_height=SKETCH_HEIGHT,
         likely=LIKELY,
     )
+
+
+def _without_controls(value: object) -> object:
+    """What names and words of strangers hold is shown as elsewhere; the page's own parts stay."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _hash(text: str) -> str:
