@@ -1,6 +1,7 @@
 """Options that several commands have: name, default, range and help of each, written once."""
 
 import argparse
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--target-lang": {"default": "de", "help": "target language (default: %(default)s)"},
 }
 """Keyword arguments of ``add_argument``; `--user-dir` and `--format` stand where they are carried out."""
+
+
+def loading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What a command says of its model and regions, for :func:`vtlm_fairseq.loading.load_for_inference`."""
+    names = ("data", "regions", "region_order", "max_regions", "preprocessed", "any_detector", "cpu")
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A field of a configuration dataclass, as fairseq reads it.
+
+    Args:
+        more: further metadata, such as ``argparse_alias``.
+    """
+    return field(default=default, metadata={"help": help, **more})
 
 
 def add_options(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:

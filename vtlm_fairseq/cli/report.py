@@ -13,6 +13,7 @@ from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 MAX_LINES = 200
+FIRST_LINES = list(range(1, 11))  # where none are asked for
 
 
 @command_line()
@@ -44,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(parser, "--post-process")
     parser.add_argument("--path", required=True, metavar="CKPT", help="translation or pre-trained (vtlm) checkpoint")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="page to write")
-    parser.add_argument("--lines", type=parse_lines, metavar="1,5,7-9", help="lines to show (default: 1-10)")
+    parser.add_argument(
+        "--lines", type=parse_lines, default=FIRST_LINES, metavar="1,5,7-9", help="lines to show (default: 1-10)"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures, by image id; else boxes are sketched")
     parser.add_argument("--title", default="What the model looks at", help="heading of the page")
     add_user_dir_option(parser)
@@ -83,7 +86,7 @@ def make_page(args: argparse.Namespace) -> tuple[str, int]:
     path = find_checkpoint(args.path)
     loaded = load_asked(path, args)
     spelling = Spelling.of_data(args.data, loaded.task.source_dictionary, args.post_process)
-    lines = args.lines and [line - 1 for line in args.lines]
+    lines = None if args.lines is FIRST_LINES else [line - 1 for line in args.lines]
     sentences = collect(loaded, lines, spelling=spelling, beam=args.beam)
     pictures = {}
     if args.images is not None:

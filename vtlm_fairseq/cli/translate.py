@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import standard_input_lines, stream_lines
-from vtlm_fairseq.options import add_options
+from vtlm_fairseq.options import add_options, loading_options
 from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line, write_out
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
@@ -29,16 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vtlm_fairseq.hub import find_checkpoint
     from vtlm_fairseq.inference import Translator
 
-    translator = Translator(
-        [find_checkpoint(path) for path in args.path.split(":")],
-        data=args.data,
-        regions=args.regions,
-        region_order=args.region_order,
-        max_regions=args.max_regions,
-        preprocessed=args.preprocessed,
-        any_detector=args.any_detector,
-        cpu=args.cpu,
-    )
+    translator = Translator([find_checkpoint(path) for path in args.path.split(":")], **loading_options(args))
     lines = enumerate(standard_input_lines() if args.input == "-" else stream_lines(args.input), 1)
     progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
     while buffer := list(itertools.islice(lines, args.buffer_size)):

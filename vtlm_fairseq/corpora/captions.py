@@ -19,7 +19,7 @@ from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.caption_files import COLUMNS, CaptionFile, Pair
 from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, KnownIds, region_counts, strip_extension
-from vtlm_fairseq.text.options import make_pipeline
+from vtlm_fairseq.text.options import make_pipeline, vocabulary
 from vtlm_fairseq.text.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
 
 
@@ -130,10 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
                 folder,
                 Captions(arguments, dropped).splits,
                 pipeline,
-                vocab_size=arguments.vocab_size,
-                bpe_model=arguments.bpe_model,
-                dictionary=arguments.dict,
-                workers=arguments.workers,
+                **vocabulary(arguments),
                 bpe_sample=arguments.bpe_sample,
                 length_filter=LengthFilter(arguments.min_tokens, arguments.max_tokens),
                 dropped=dropped,

@@ -15,7 +15,7 @@ from vtlm_fairseq.files import lines, new_folder
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.caption_files import Pair
-from vtlm_fairseq.text.options import make_pipeline
+from vtlm_fairseq.text.options import make_pipeline, vocabulary
 from vtlm_fairseq.text.prepare import prepare_folder, zip_pairs
 
 COUNTS = {
@@ -121,13 +121,5 @@ def run(arguments: argparse.Namespace) -> None:
     """
     pipeline = make_pipeline(arguments)
     with new_folder(arguments.out) as folder:
-        report = prepare_folder(
-            folder,
-            read_text(arguments),
-            pipeline,
-            vocab_size=arguments.vocab_size,
-            bpe_model=arguments.bpe_model,
-            dictionary=arguments.dict,
-            workers=arguments.workers,
-        )
+        report = prepare_folder(folder, read_text(arguments), pipeline, **vocabulary(arguments))
     say("\n".join([*report, f"{arguments.out}: done"]))

@@ -1,7 +1,7 @@
 """Criterion ``vtlm``: masked language modelling plus masked region classification (paper, section 2.2)."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from fairseq import utils
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_criterion_task
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
+from vtlm_fairseq.options import setting
 
 
 @dataclass
 class VTLMCriterionConfig(FairseqDataclass):
     """Options of the criterion."""
 
-    mrc_weight: float = field(default=1.0, metadata={"help": "weight of the region loss"})
+    mrc_weight: float = setting(1.0, "weight of the region loss")
 
 
 @register_criterion("vtlm", dataclass=VTLMCriterionConfig)

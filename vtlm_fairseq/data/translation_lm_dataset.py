@@ -6,15 +6,7 @@ from fairseq.data import data_utils
 
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
 from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
-from vtlm_fairseq.data.masking import (
-    REGIONS,
-    WORDS,
-    MaskingRates,
-    RegionDraw,
-    draw_regions,
-    generator,
-    mask_words,
-)
+from vtlm_fairseq.data.masking import REGIONS, WORDS, MaskingRates, RegionDraw, draw_regions, generator, mask_words
 from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.text.subwords import MASK
 

@@ -17,6 +17,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.options import System
 from vtlm_fairseq.hub import find_checkpoint
 from vtlm_fairseq.loading import load_for_inference
+from vtlm_fairseq.options import loading_options
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.store import RegionStore
 
@@ -92,39 +93,19 @@ class LoadedModel:
         return utils.move_to_cuda(sample) if self.cuda else sample
 
 
-def load_model(
-    path: str,
-    *,
-    data: str,
-    split: str,
-    regions: str = "none",
-    region_order: str | None = None,
-    any_detector: bool = False,
-    cpu: bool = False,
-    translates: bool = False,
-) -> LoadedModel:
+def load_model(path: str, *, data: str, split: str, translates: bool = False, **options: Any) -> LoadedModel:
     """Load a checkpoint of either task, and a split of a data folder for it.
 
     Args:
         translates: refuse a pre-trained model.
-        region_order: None: as in training.
-        any_detector: the regions may be of another detector than the model's.
+        options: ``regions``, ``region_order``, ``any_detector`` and ``cpu`` of :func:`load_for_inference`.
 
     Raises:
         VTLMError: not a checkpoint of this package, a pre-trained one, or no such store.
         SystemExit: data or regions do not fit the checkpoint (the task's own checks).
     """
-    loaded = load_for_inference(
-        [path],
-        data=data,
-        regions=regions,
-        region_order=region_order,
-        preprocessed=True,
-        any_detector=any_detector,
-        cpu=cpu,
-        kind=check_translates if translates else None,
-        text_only=True,
-    )
+    kind = check_translates if translates else None
+    loaded = load_for_inference([path], data=data, preprocessed=True, kind=kind, text_only=True, **options)
     loaded.task.load_dataset(split)
     return LoadedModel(loaded.models[0], loaded.task, loaded.task.datasets[split], loaded.cuda)
 
@@ -135,6 +116,5 @@ def load_asked(path: str, args: Namespace, **changes: Any) -> LoadedModel:
     Args:
         changes: other keyword arguments of `load_model`, or in place of these.
     """
-    names = {"gen_subset": "split", **{n: n for n in ("data", "regions", "region_order", "any_detector", "cpu")}}
-    asked = {names[name]: value for name, value in vars(args).items() if name in names}
+    asked = {"split": getattr(args, "gen_subset", None), **loading_options(args)}
     return load_model(path, **{**asked, **changes})

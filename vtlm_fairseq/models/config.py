@@ -9,61 +9,51 @@ from typing import Optional
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
+from vtlm_fairseq.options import setting
+
 
 @dataclass
 class EncoderConfig(FairseqDataclass):
     """The encoder at the paper's size, and what a checkpoint has to know to be rebuilt."""
 
-    encoder_embed_dim: int = field(default=512, metadata={"help": "width d"})
-    encoder_ffn_embed_dim: int = field(default=2048, metadata={"help": "width of the encoder's feed-forward layers"})
-    encoder_layers: int = field(default=6, metadata={"help": "encoder layers"})
-    encoder_attention_heads: int = field(default=8, metadata={"help": "attention heads of an encoder layer"})
-    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
-        default="gelu", metadata={"help": "activation in feed-forward layers"}
+    encoder_embed_dim: int = setting(512, "width d")
+    encoder_ffn_embed_dim: int = setting(2048, "width of the encoder's feed-forward layers")
+    encoder_layers: int = setting(6, "encoder layers")
+    encoder_attention_heads: int = setting(8, "attention heads of an encoder layer")
+    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = setting(
+        "gelu", "activation in feed-forward layers"
     )
-    dropout: float = field(default=0.1, metadata={"help": "dropout probability (the paper: 0.4 from scratch)"})
-    attention_dropout: float = field(default=0.1, metadata={"help": "dropout on attention weights"})
-    activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the feed-forward activation"})
-    max_positions: int = field(
-        default=512,
-        metadata={"help": "rows of the position tables: the longest sentence, </s> symbols included"},
-    )
+    dropout: float = setting(0.1, "dropout probability (the paper: 0.4 from scratch)")
+    attention_dropout: float = setting(0.1, "dropout on attention weights")
+    activation_dropout: float = setting(0.0, "dropout after the feed-forward activation")
+    max_positions: int = setting(512, "rows of the position tables: the longest sentence, </s> symbols included")
     # None: not given. Then it is that of the model to begin with, else the default of models/description.py, which
     # building a model fills in: a checkpoint holds no None
-    layernorm_eps: Optional[float] = field(
-        default=None, metadata={"help": "epsilon of every LayerNorm (default: the pre-trained model's, else 1e-12)"}
+    layernorm_eps: Optional[float] = setting(
+        None, "epsilon of every LayerNorm (default: the pre-trained model's, else 1e-12)"
     )
-    region_activation: Optional[ChoiceEnum(["relu", "gelu", "none"])] = field(
-        default=None, metadata={"help": "activation after the feature and box projections (default: relu)"}
+    region_activation: Optional[ChoiceEnum(["relu", "gelu", "none"])] = setting(
+        None, "activation after the feature and box projections (default: relu)"
     )
-    region_no_bias: Optional[bool] = field(default=None, metadata={"help": "feature and box projections without bias"})
-    region_layernorm: Optional[bool] = field(default=None, metadata={"help": "LayerNorm on region embeddings"})
-    region_positions: Optional[int] = field(
-        default=None, metadata={"help": "rows of a position table over region ranks (default: 0, no region positions)"}
+    region_no_bias: Optional[bool] = setting(None, "feature and box projections without bias")
+    region_layernorm: Optional[bool] = setting(None, "LayerNorm on region embeddings")
+    region_positions: Optional[int] = setting(
+        None, "rows of a position table over region ranks (default: 0, no region positions)"
     )
-    langs: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "languages in the order of their embedding rows, comma-separated (default: those of the "
-            "checkpoint or the pre-trained model, else source and target, sorted)"
-        },
+    langs: Optional[str] = setting(
+        None,
+        "languages in the order of their embedding rows, comma-separated (default: those of the "
+        "checkpoint or the pre-trained model, else source and target, sorted)",
     )
-    source_lang: Optional[str] = field(default=None, metadata={"help": "source language", "argparse_alias": "-s"})
-    target_lang: Optional[str] = field(default=None, metadata={"help": "target language", "argparse_alias": "-t"})
-    region_dim: int = field(
-        default=0,
-        metadata={"help": "width of region features (0: as in the store; with --regions none: no regions)"},
+    source_lang: Optional[str] = setting(None, "source language", argparse_alias="-s")
+    target_lang: Optional[str] = setting(None, "target language", argparse_alias="-t")
+    region_dim: int = setting(0, "width of region features (0: as in the store; with --regions none: no regions)")
+    region_classes: int = setting(0, "number of region classes (0: as in the store)")
+    pretrained: Optional[str] = setting(
+        None, "checkpoint whose parameters a new model begins with: vtlm, or for a translation model another one"
     )
-    region_classes: int = field(default=0, metadata={"help": "number of region classes (0: as in the store)"})
-    pretrained: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "checkpoint whose parameters a new model begins with: vtlm, or for a translation model another one"
-        },
-    )
-    fresh_regions: bool = field(
-        default=False,
-        metadata={"help": "with --pretrained: draw region parameters instead of copying them, for another detector"},
+    fresh_regions: bool = setting(
+        False, "with --pretrained: draw region parameters instead of copying them, for another detector"
     )
 
 

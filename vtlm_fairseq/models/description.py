@@ -14,6 +14,7 @@ from vtlm_fairseq.checkpoints import model_config
 from vtlm_fairseq.data.masking import MASKS_VERSION
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.options import ORDERS
+from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.detector import Detector
 from vtlm_fairseq.terminal import get_logger
@@ -160,11 +161,6 @@ MODEL_OPTIONS = ("source_lang", "target_lang", "langs", "region_dim", "region_cl
 """Options that the configuration of a model holds and that are compared."""
 
 
-def option_name(name: str) -> str:
-    """The option of a field: ``--max-regions``."""
-    return f"--{name.replace('_', '-')}"
-
-
 def plain(value: Any) -> Any:
     """A value of a configuration as a checkpoint holds it: choices as strings, an unresolved ``${...}`` as None."""
     if isinstance(value, enum.Enum):
@@ -281,7 +277,7 @@ class Description:
 
     def unsaid(self, names: Collection[str]) -> list[str]:
         """What it does not hold, in words."""
-        lacking = [option_name(name) for name in names if name not in self.options]
+        lacking = [option(name) for name in names if name not in self.options]
         lacking += ["the detector"] if self.has_regions and self.detector is None else []
         return lacking
 
@@ -314,7 +310,7 @@ def adopt_options(cfg, source: Description, relation: Relation, *, has_regions: 
         if ours is None and theirs is not None and relation in decision.adopted:
             setattr(cfg, name, theirs)
             if theirs != decision.default:
-                logger.info("%s %s, as %s has it", option_name(name), theirs, source.owner)
+                logger.info("%s %s, as %s has it", option(name), theirs, source.owner)
         elif relation is Relation.PRETRAINED and relation not in decision.adopted:
             continue  # another kind of training
         elif ours is not None and theirs is not None and ours != theirs and name != "region_order":
@@ -322,13 +318,13 @@ def adopt_options(cfg, source: Description, relation: Relation, *, has_regions: 
 
 
 def _contradict(name: str, theirs: Any, ours: Any, source: Description, relation: Relation) -> None:
-    option = option_name(name)
+    shown = option(name)
     new_training = relation in (Relation.FINETUNE, Relation.PRETRAINED)
     fewer = name == "max_regions" and (new_training or (relation is Relation.LOAD and ours < theirs))
     if DECISIONS[name].kind is Kind.EXPERIMENT or fewer:
-        logger.warning("%s was trained with %s %s, this command gives %s", source.owner, option, theirs, ours)
+        logger.warning("%s was trained with %s %s, this command gives %s", source.owner, shown, theirs, ours)
         return
-    raise VTLMError(f"{source.owner} has {option} {theirs}, this command {ours}; {_advice(option, relation)}")
+    raise VTLMError(f"{source.owner} has {shown} {theirs}, this command {ours}; {_advice(shown, relation)}")
 
 
 def _advice(option: str, relation: Relation) -> str:
@@ -354,7 +350,7 @@ def adopt_model_options(cfg, source: Description, relation: Relation) -> None:
         elif theirs is not None and relation in decision.adopted:
             setattr(cfg, name, theirs)
             if theirs != decision.default:
-                logger.info("%s %s, as %s has it", option_name(name), theirs, source.owner)
+                logger.info("%s %s, as %s has it", option(name), theirs, source.owner)
 
 
 def check_same_model(source: Description, cfg, relation: Relation) -> None:
@@ -371,8 +367,8 @@ def check_same_model(source: Description, cfg, relation: Relation) -> None:
             if DECISIONS[name].kind is Kind.EXPERIMENT and relation is not Relation.RESUME:
                 continue  # warned of
             if differ(theirs, ours):
-                advice = _advice(option_name(name), Relation.RESUME)
-                raise VTLMError(f"{source.owner} has {option_name(name)} {theirs}, this command {ours}; {advice}")
+                advice = _advice(option(name), Relation.RESUME)
+                raise VTLMError(f"{source.owner} has {option(name)} {theirs}, this command {ours}; {advice}")
 
 
 def model_value(config: Mapping, name: str) -> Any:
@@ -387,9 +383,9 @@ def first_other(one: Description, other: Description) -> str | None:
     """The first option, or the detector, in which two checkpoints are not of one model; None: nothing."""
     for name in MODEL_OPTIONS:
         if model_value(one.model, name) != model_value(other.model, name):
-            return option_name(name)
+            return option(name)
     saved = [name for name in TASK_OPTIONS if DECISIONS[name].kind is Kind.SAVED]
     for name in saved:
         if name in one.options and name in other.options and one.options[name] != other.options[name]:
-            return option_name(name)
+            return option(name)
     return "detector" if None not in (one.detector, other.detector) and one.detector != other.detector else None

@@ -1,6 +1,6 @@
 """Encoder-decoder for NMT (no regions) and MMT (regions as part of the source; paper, section 2.4)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 import torch.nn as nn
@@ -15,26 +15,24 @@ from vtlm_fairseq.models.decoder import CaptionDecoder
 from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.embeddings import initialise
 from vtlm_fairseq.models.encoder import MultimodalEncoder
+from vtlm_fairseq.options import setting
 
 
 @dataclass
 class MultimodalTransformerConfig(EncoderConfig):
     """``multimodal_transformer``: the paper's size."""
 
-    decoder_ffn_embed_dim: Optional[int] = field(
-        default=None,
-        metadata={"help": "width of the decoder's feed-forward layers (default: as the encoder)"},
+    decoder_ffn_embed_dim: Optional[int] = setting(
+        None, "width of the decoder's feed-forward layers (default: as the encoder)"
     )
-    decoder_layers: Optional[int] = field(default=None, metadata={"help": "decoder layers (default: as the encoder)"})
-    decoder_attention_heads: Optional[int] = field(
-        default=None, metadata={"help": "attention heads of a decoder layer (default: as the encoder)"}
+    decoder_layers: Optional[int] = setting(None, "decoder layers (default: as the encoder)")
+    decoder_attention_heads: Optional[int] = setting(
+        None, "attention heads of a decoder layer (default: as the encoder)"
     )
-    init_cross_attention: ChoiceEnum(["self-attention", "random"]) = field(
-        default="self-attention",
-        metadata={
-            "help": "with --pretrained: copy cross-attention from pre-trained self-attention (of a translation model: "
-            "from its cross-attention), or draw it"
-        },
+    init_cross_attention: ChoiceEnum(["self-attention", "random"]) = setting(
+        "self-attention",
+        "with --pretrained: copy cross-attention from pre-trained self-attention (of a translation model: "
+        "from its cross-attention), or draw it",
     )
 
 

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, List
 
 from fairseq.dataclass import FairseqDataclass
@@ -10,15 +10,16 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from omegaconf import II, OmegaConf
 
 from vtlm_fairseq.optim.half_precision import AdamW
+from vtlm_fairseq.options import setting
 
 
 @dataclass
 class FusedAdamConfig(FairseqDataclass):
     """Options, with the names and defaults of fairseq's ``adam``."""
 
-    adam_betas: Any = field(default=(0.9, 0.999), metadata={"help": "betas for Adam optimizer"})
-    adam_eps: float = field(default=1e-8, metadata={"help": "epsilon for Adam optimizer"})
-    weight_decay: float = field(default=0.0, metadata={"help": "weight decay, decoupled as in AdamW"})
+    adam_betas: Any = setting((0.9, 0.999), "betas for Adam optimizer")
+    adam_eps: float = setting(1e-8, "epsilon for Adam optimizer")
+    weight_decay: float = setting(0.0, "weight decay, decoupled as in AdamW")
     lr: List[float] = II("optimization.lr")
 
 

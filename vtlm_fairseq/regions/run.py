@@ -139,11 +139,5 @@ def _faults_of_splits(store: str, files: list[str]) -> list[str]:
     return faults
 
 
-COMMANDS = {
-    "info": run_info,
-    "validate": run_validate,
-    "convert": run_convert,
-    "merge": run_merge,
-    "show": run_show,
-}
+COMMANDS = {"convert": run_convert, "info": run_info, "merge": run_merge, "show": run_show, "validate": run_validate}
 """Each returns the exit status: 0, or 1 where `validate` found faults."""

@@ -18,14 +18,7 @@ from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.detector import Detector, check_detector
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.rows import StoreFile
-from vtlm_fairseq.regions.schema import (
-    StoreHeader,
-    decode,
-    encode_ids,
-    read_header,
-    read_ids,
-    unreadable,
-)
+from vtlm_fairseq.regions.schema import StoreHeader, decode, encode_ids, read_header, read_ids, unreadable
 from vtlm_fairseq.regions.validate import validate
 from vtlm_fairseq.regions.writer import RegionStoreWriter
 

@@ -11,12 +11,7 @@ from omegaconf import open_dict
 
 from vtlm_fairseq import ranges
 from vtlm_fairseq.checkpoint_guard import check_part
-from vtlm_fairseq.checkpoints import (
-    check_model_name,
-    check_room,
-    complete_best,
-    load_checkpoint,
-)
+from vtlm_fairseq.checkpoints import check_model_name, check_room, complete_best, load_checkpoint
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
 from vtlm_fairseq.data.split_files import check_valid_subsets, language_pair

@@ -1,6 +1,6 @@
 """Task ``multimodal_translation``: text-only NMT and multimodal MT (paper, section 2.4)."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Optional
 
 import sacrebleu
@@ -28,6 +28,7 @@ from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.models.alignment import align_words
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer
+from vtlm_fairseq.options import setting
 from vtlm_fairseq.ranges import check_generation
 from vtlm_fairseq.tasks.captions import CaptionsTask
 from vtlm_fairseq.tasks.options import CaptionsConfig
@@ -45,27 +46,20 @@ KNOWN = {"eval_bleu_args": {one.name for one in fields(GenerationConfig)} - {"_n
 class MultimodalTranslationConfig(CaptionsConfig):
     """Options of translation; those of ``--eval-bleu`` are fairseq's."""
 
-    truncate_source: Optional[bool] = field(  # None: not given, then the checkpoint's, else off
-        default=None, metadata={"help": "cut sources to --max-source-positions instead of skipping them"}
+    truncate_source: Optional[bool] = setting(None, "cut sources to --max-source-positions instead of skipping them")
+    eval_bleu: bool = setting(False, "decode the validation set and log BLEU")
+    eval_bleu_args: Optional[str] = setting("{}", 'options of decoding as JSON, such as \'{"beam": 4, "lenpen": 0.6}\'')
+    eval_bleu_detok: str = setting(
+        "space", "fairseq tokenizer that detokenises before BLEU (default: as text.json says; else none)"
     )
-    eval_bleu: bool = field(default=False, metadata={"help": "decode the validation set and log BLEU"})
-    eval_bleu_args: Optional[str] = field(
-        default="{}", metadata={"help": 'options of decoding as JSON, such as \'{"beam": 4, "lenpen": 0.6}\''}
+    eval_bleu_detok_args: Optional[str] = setting("{}", "its arguments as JSON")
+    eval_tokenized_bleu: bool = setting(False, "BLEU with sacreBLEU's tokenize=none")
+    eval_bleu_remove_bpe: Optional[str] = setting(
+        None,
+        "how to join sub-words before BLEU: sentencepiece, @@ or none (default: as text.json says)",
+        argparse_const="@@ ",
     )
-    eval_bleu_detok: str = field(
-        default="space",
-        metadata={"help": "fairseq tokenizer that detokenises before BLEU (default: as text.json says; else none)"},
-    )
-    eval_bleu_detok_args: Optional[str] = field(default="{}", metadata={"help": "its arguments as JSON"})
-    eval_tokenized_bleu: bool = field(default=False, metadata={"help": "BLEU with sacreBLEU's tokenize=none"})
-    eval_bleu_remove_bpe: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "how to join sub-words before BLEU: sentencepiece, @@ or none (default: as text.json says)",
-            "argparse_const": "@@ ",
-        },
-    )
-    eval_bleu_print_samples: bool = field(default=False, metadata={"help": "log a hypothesis at each validation"})
+    eval_bleu_print_samples: bool = setting(False, "log a hypothesis at each validation")
 
 
 @register_task("multimodal_translation", dataclass=MultimodalTranslationConfig)

@@ -1,61 +1,47 @@
 """Options that both tasks share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from vtlm_fairseq.options import OPTIONS, ORDERS
+from vtlm_fairseq.options import OPTIONS, ORDERS, setting
 
 
 @dataclass
 class CaptionsConfig(FairseqDataclass):
     """Options that both tasks share."""
 
-    data: Optional[str] = field(
-        default=None,
-        metadata={"help": "folder of binarised data; a:b trains on a and b in alternate epochs, validates on a"},
+    data: Optional[str] = setting(
+        None, "folder of binarised data; a:b trains on a and b in alternate epochs, validates on a"
     )
-    source_lang: Optional[str] = field(default=None, metadata={"help": "source language", "argparse_alias": "-s"})
-    target_lang: Optional[str] = field(default=None, metadata={"help": "target language", "argparse_alias": "-t"})
-    langs: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "languages in the order of their embedding rows, comma-separated (default: those of the "
-            "checkpoint or the pre-trained model, else source and target, sorted)"
-        },
+    source_lang: Optional[str] = setting(None, "source language", argparse_alias="-s")
+    target_lang: Optional[str] = setting(None, "target language", argparse_alias="-t")
+    langs: Optional[str] = setting(
+        None,
+        "languages in the order of their embedding rows, comma-separated (default: those of the "
+        "checkpoint or the pre-trained model, else source and target, sorted)",
     )
-    regions: str = field(default="none", metadata={"help": OPTIONS["--regions"]["help"]})
-    any_detector: bool = field(default=False, metadata={"help": OPTIONS["--any-detector"]["help"]})
+    regions: str = setting("none", OPTIONS["--regions"]["help"])
+    any_detector: bool = setting(False, OPTIONS["--any-detector"]["help"])
     # None: not given. Then it is that of the checkpoint, else the default that models/description.py has for it
-    max_regions: Optional[int] = field(default=None, metadata={"help": OPTIONS["--max-regions"]["help"]})
-    region_order: Optional[ChoiceEnum(list(ORDERS))] = field(
-        default=None, metadata={"help": OPTIONS["--region-order"]["help"]}
+    max_regions: Optional[int] = setting(None, OPTIONS["--max-regions"]["help"])
+    region_order: Optional[ChoiceEnum(list(ORDERS))] = setting(None, OPTIONS["--region-order"]["help"])
+    max_source_positions: Optional[int] = setting(
+        None, "longest source sentence in tokens, </s> symbols included (default: the checkpoint's, else 512)"
     )
-    max_source_positions: Optional[int] = field(
-        default=None,
-        metadata={
-            "help": "longest source sentence in tokens, </s> symbols included (default: the checkpoint's, else 512)"
-        },
+    max_target_positions: Optional[int] = setting(
+        None, "longest target sentence in tokens, </s> symbols included (default: the checkpoint's, else 512)"
     )
-    max_target_positions: Optional[int] = field(
-        default=None,
-        metadata={
-            "help": "longest target sentence in tokens, </s> symbols included (default: the checkpoint's, else 512)"
-        },
-    )
-    upsample_primary: int = field(
-        default=1, metadata={"help": "how often train is repeated where train1, train2, ... are joined to it"}
-    )
-    autocast: ChoiceEnum(["none", "bf16", "fp16"]) = field(
-        default="none",
-        metadata={"help": "run forward and loss under torch.autocast, on CPU and GPU (training in fp16 needs --amp)"},
+    upsample_primary: int = setting(1, "how often train is repeated where train1, train2, ... are joined to it")
+    autocast: ChoiceEnum(["none", "bf16", "fp16"]) = setting(
+        "none", "run forward and loss under torch.autocast, on CPU and GPU (training in fp16 needs --amp)"
     )
     # fairseq keeps its loader workers over epochs, so set_epoch would not reach them and masks would repeat;
     # FairseqTask reads this field
-    reuse_dataloader: bool = field(default=False, metadata={"help": "keep loader workers over epochs (masks repeat)"})
-    persistent_workers: bool = field(default=False, metadata={"help": "keep loader workers after their epoch"})
+    reuse_dataloader: bool = setting(False, "keep loader workers over epochs (masks repeat)")
+    persistent_workers: bool = setting(False, "keep loader workers after their epoch")
     train_subset: str = II("dataset.train_subset")
     valid_subset: str = II("dataset.valid_subset")
     combine_valid_subsets: Optional[bool] = II("dataset.combine_valid_subsets")

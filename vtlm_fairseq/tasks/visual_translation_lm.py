@@ -1,6 +1,6 @@
 """Task ``visual_translation_lm``: pre-training on caption pairs and regions (paper, sections 2.1 to 2.3)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum
@@ -12,8 +12,9 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
-from vtlm_fairseq.models.description import option_name
 from vtlm_fairseq.models.vtlm import VTLMModel
+from vtlm_fairseq.options import setting
+from vtlm_fairseq.ranges import option
 from vtlm_fairseq.tasks.captions import CaptionsTask
 from vtlm_fairseq.tasks.options import CaptionsConfig
 from vtlm_fairseq.tasks.warm_start import WarmStart
@@ -26,31 +27,22 @@ REGION_SHARES = ("region_mask_prob", "region_leave_unmasked_prob", "region_rando
 class VisualTranslationLMConfig(CaptionsConfig):
     """Options of pre-training. None: not given, then the checkpoint's, else the paper's (models/description.py)."""
 
-    mask_prob: Optional[float] = field(default=None, metadata={"help": "share of words that are predicted"})
-    leave_unmasked_prob: Optional[float] = field(
-        default=None, metadata={"help": "share of predicted words that stay as they are"}
+    mask_prob: Optional[float] = setting(None, "share of words that are predicted")
+    leave_unmasked_prob: Optional[float] = setting(None, "share of predicted words that stay as they are")
+    random_token_prob: Optional[float] = setting(
+        None, "share of predicted words that become a random word (the rest: <mask>)"
     )
-    random_token_prob: Optional[float] = field(
-        default=None,
-        metadata={"help": "share of predicted words that become a random word (the rest: <mask>)"},
+    region_mask_prob: Optional[float] = setting(None, "share of regions whose label is predicted")
+    region_leave_unmasked_prob: Optional[float] = setting(
+        None,
+        "share of predicted regions that stay as they are (1, with --region-random-prob 0: the paper's "
+        "alternative without visual masking)",
     )
-    region_mask_prob: Optional[float] = field(
-        default=None, metadata={"help": "share of regions whose label is predicted"}
+    region_random_prob: Optional[float] = setting(
+        None, "share of predicted regions that get the features of a random region of the batch"
     )
-    region_leave_unmasked_prob: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "share of predicted regions that stay as they are (1, with --region-random-prob 0: the paper's "
-            "alternative without visual masking)"
-        },
-    )
-    region_random_prob: Optional[float] = field(
-        default=None,
-        metadata={"help": "share of predicted regions that get the features of a random region of the batch"},
-    )
-    region_mask_fill: Optional[ChoiceEnum(["mask", "zero"])] = field(
-        default=None,
-        metadata={"help": "masked regions: the <mask> embedding in place of the projected features, or features 0"},
+    region_mask_fill: Optional[ChoiceEnum(["mask", "zero"])] = setting(
+        None, "masked regions: the <mask> embedding in place of the projected features, or features 0"
     )
 
 
@@ -81,7 +73,7 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
         return self._rates(REGION_SHARES)
 
     def _rates(self, names: tuple[str, ...]) -> MaskingRates:
-        return masking_rates({option_name(name): self.option(name) for name in names})
+        return masking_rates({option(name): self.option(name) for name in names})
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; ``train`` is shuffled and masked anew each epoch, any other has fixed masks."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files.names import check_languages
+from vtlm_fairseq.files.names import check_distinct, check_languages
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 
@@ -40,6 +40,12 @@ def check_vocabulary(parser: argparse.ArgumentParser, arguments: argparse.Namesp
         parser.error("--dict belongs to an existing BPE model: give --bpe-model too")
 
 
+def vocabulary(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of BPE, dictionary and processes, for :func:`vtlm_fairseq.text.prepare.prepare_folder`."""
+    names = {"vocab_size": "vocab_size", "bpe_model": "bpe_model", "dict": "dictionary", "workers": "workers"}
+    return {names[name]: value for name, value in vars(arguments).items() if name in names}
+
+
 def make_pipeline(arguments: argparse.Namespace) -> TextPipeline:
     """Languages and steps.
 
@@ -47,8 +53,7 @@ def make_pipeline(arguments: argparse.Namespace) -> TextPipeline:
         VTLMError: both sides are the same language.
     """
     check_languages((arguments.source_lang, arguments.target_lang), "--source-lang, --target-lang")
-    if arguments.source_lang == arguments.target_lang:
-        raise VTLMError(f"--source-lang and --target-lang are both {arguments.source_lang!r}; name two languages")
+    check_distinct(arguments.source_lang, arguments.target_lang)
     left_out = {
         "lowercase": arguments.keep_case,
         "escape": arguments.no_escape,

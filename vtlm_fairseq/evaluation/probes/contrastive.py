@@ -14,6 +14,7 @@ from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
 from vtlm_fairseq.files import check_writable, write_lines
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import MultimodalTransformer
+from vtlm_fairseq.options import loading_options
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     written = []
     for name, path in checkpoints:
-        model = _load(path, args)
+        model = MultimodalTransformer.from_pretrained(path, text_only=True, **loading_options(args))
         scores, unknown = score_lines(model, lines, batch_size=args.batch_size)
         for what, (right, ties) in results(scores, lenpen=args.lenpen).items():
             made.rows.append([name, what, 100 * right / len(scores), right, ties, len(scores)])
@@ -131,20 +132,6 @@ def results(scores: Sequence[tuple[Score, Score]], *, lenpen: float = 1.0) -> di
         name: (sum(right > wrong for right, wrong in pairs), sum(right == wrong for right, wrong in pairs))
         for name, pairs in kinds.items()
     }
-
-
-def _load(path: str, args: argparse.Namespace) -> MultimodalTransformer:
-    """Load a checkpoint; a text-only one gets no regions."""
-    return MultimodalTransformer.from_pretrained(
-        path,
-        data=args.data,
-        regions=args.regions,
-        region_order=args.region_order,
-        preprocessed=args.preprocessed,
-        any_detector=args.any_detector,
-        cpu=args.cpu,
-        text_only=True,
-    )
 
 
 def _values(score: Score, lenpen: float) -> tuple[float, float, int]:

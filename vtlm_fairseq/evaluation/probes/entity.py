@@ -1,7 +1,6 @@
 """``vtlm-probe entity``: BLEU when nouns of the source are masked or removed (paper, section 3.2, Table 3)."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,23 +9,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError, printable
-from vtlm_fairseq.evaluation.probes.entity_variants import (
-    MASKED,
-    Choice,
-    VariantSet,
-    make_variants,
-    write_variants,
-)
+from vtlm_fairseq.evaluation.probes.entity_variants import MASKED, Choice, VariantSet, make_variants, write_variants
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, Figure, seed_statistics
-from vtlm_fairseq.evaluation.systems import (
-    System,
-    check_systems,
-    describe_regions,
-    system_regions,
-)
+from vtlm_fairseq.evaluation.systems import System, check_systems, describe_regions, system_regions
 from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.options import loading_options
 from vtlm_fairseq.text.subwords import MASK
 
 NEVER_SAW_MASK = " *"
@@ -81,15 +70,7 @@ def score_system(system: System, variants: VariantSet, args: argparse.Namespace)
     scores = SystemScores({name: [] for name in variants.variants})
     for path in system.paths:
         translator = Translator(
-            [path],
-            data=os.fspath(args.data),
-            regions=args.regions,
-            split=args.gen_subset,
-            region_order=args.region_order,
-            preprocessed=True,
-            any_detector=args.any_detector,
-            cpu=args.cpu,
-            text_only=True,
+            [path], split=args.gen_subset, preprocessed=True, text_only=True, **loading_options(args)
         )
         scores.scratch = scores.scratch or not translator.config.get("pretrained")
         if translator.store is not None:
