@@ -26,7 +26,7 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.inference import TextModel, Translator
 from vtlm_fairseq.text.subwords import MASK
 
 CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
@@ -50,16 +50,12 @@ def find_checkpoint(path: str | os.PathLike[str]) -> str:
     raise VTLMError(f"{path}: holds neither {' nor '.join(CHECKPOINTS)}; name a checkpoint")
 
 
-class _Pretrained(Translator):
-    kind = staticmethod(check_pretrained)
-
-
-class VTLM:
+class VTLM(TextModel):
     """A pre-trained model (TLM or VTLM) that predicts masked words of sentence pairs.
 
     Args:
         path: checkpoint of task ``visual_translation_lm``.
-        options: of :class:`vtlm_fairseq.inference.Translator`, which loads it.
+        options: of :class:`vtlm_fairseq.inference.TextModel`.
 
     Attributes:
         model: the :class:`VTLMModel`, in evaluation mode.
@@ -68,15 +64,12 @@ class VTLM:
         store: the :class:`RegionStore`, or None.
     """
 
+    kind = staticmethod(check_pretrained)
+
     def __init__(self, path: str, **options):
-        self._loaded = _Pretrained([path], **options)
+        super().__init__([path], **options)
         self.path = path
-        self.task = self._loaded.task
-        self.model = self._loaded.models[0]
-        self.pipeline = self._loaded.pipeline
-        self.store = self._loaded.store
-        self.dictionary = self.task.source_dictionary
-        self.source_lang, self.target_lang = self._loaded.source_lang, self._loaded.target_lang
+        self.model, self.dictionary = self.models[0], self.task.source_dictionary
         languages = self.task.langs.split(",")
         self._languages = (languages.index(self.source_lang), languages.index(self.target_lang))
         self._words = word_mask(self.dictionary)
@@ -164,16 +157,7 @@ class VTLM:
 
     def encode(self, sentence: str, lang: str) -> torch.Tensor:
         """Ids of a sentence, ending in ``</s>``, [n] int64."""
-        pieces = sentence if self.pipeline is None else self.pipeline.encode(sentence, lang)
-        return self.dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
-
-    def line_regions(self, images: Sequence[str]) -> LineRegions | None:
-        """Regions of lines by image id; None if they are hidden (``region_order`` none).
-
-        Raises:
-            VTLMError: an image is not in the store.
-        """
-        return self._loaded._line_regions(list(images)) if self._loaded.needs_images else None
+        return self.ids(sentence, lang)
 
     def predict(
         self,
@@ -225,7 +209,7 @@ class VTLM:
                 if targets[item["id"]] is None:  # without the lone </s> that an empty target would begin with
                     item.update({key: item[key][:-1] for key in ("tokens", "target", "positions", "langs")})
             batch = dataset.collater(items)
-            net_input = utils.move_to_cuda(batch["net_input"]) if self._loaded.cuda else batch["net_input"]
+            net_input = utils.move_to_cuda(batch["net_input"]) if self.cuda else batch["net_input"]
             masked = net_input["src_tokens"] == self.mask_idx
             selected = None if regions is None else torch.zeros_like(net_input["region_padding_mask"])
             with torch.no_grad():
@@ -256,16 +240,7 @@ class MultimodalTransformer(Translator):
 
     def encode_target(self, sentence: str) -> torch.Tensor:
         """Ids of a sentence of the target language, ending in ``</s>``, [n] int64."""
-        pieces = sentence if self.pipeline is None else self.pipeline.encode(sentence, self.target_lang)
-        return self.task.target_dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
-
-    def line_regions(self, images: Sequence[str]) -> LineRegions | None:
-        """Regions of lines by image id; None if they are hidden or the model has none.
-
-        Raises:
-            VTLMError: an image is not in the store.
-        """
-        return self._line_regions(list(images)) if self.needs_images else None
+        return self.ids(sentence, self.target_lang)
 
     def translate(
         self, sentences: Sequence[str], images: Sequence[str] | None = None, *, detokenize: bool = True, **search

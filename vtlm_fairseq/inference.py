@@ -3,7 +3,7 @@
 # ruff: noqa: E402
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from vtlm_fairseq import register
 
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import FairseqDataset
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks import FairseqTask
 
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import FAULT
@@ -22,11 +24,11 @@ from vtlm_fairseq.loading import load_for_inference
 from vtlm_fairseq.user_dir import import_user_dir
 
 
-class Translator:
+class TextModel:
     """One model or an ensemble, its text pipeline and a region store. Threads may share one.
 
     Args:
-        paths: checkpoints of ``multimodal_translation``; several make an ensemble.
+        paths: checkpoints; several make an ensemble.
         user_dir: folder with classes of one's own, as in training; its code is run.
         options: ``data``, ``regions``, ``region_order``, ... of :func:`vtlm_fairseq.loading.load_for_inference`. With
             ``preprocessed`` sentences are words and sub-words already, separated by spaces, and so is the output.
@@ -35,7 +37,7 @@ class Translator:
         VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
     """
 
-    kind = staticmethod(check_translates)
+    kind = None  # of its models, see :func:`vtlm_fairseq.loading.load_for_inference`
 
     def __init__(self, paths: Sequence[str], *, user_dir: str | None = None, **options):
         import_user_dir(user_dir)
@@ -51,11 +53,36 @@ class Translator:
         """Whether every sentence needs an image id."""
         return self.store is not None and self.region_order != "none"
 
+    def ids(self, sentence: str, lang: str) -> torch.Tensor:
+        """Ids of a sentence of either language, ending in ``</s>``, [n] int64."""
+        pieces = sentence if self.pipeline is None else self.pipeline.encode(sentence, lang)
+        dictionary = self.task.source_dictionary  # joint
+        return dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
+
+    def line_regions(self, images: Sequence[str]) -> LineRegions | None:
+        """Regions of lines by image id; None if they are hidden or the model has none.
+
+        Raises:
+            VTLMError: an image is not in the store.
+        """
+        return self._line_regions(list(images)) if self.needs_images else None
+
+    def _line_regions(self, images: list[str]) -> LineRegions:
+        seed = self.task.validation_seed()
+        rows = self.store.rows(images, again=True) if self.needs_images else np.zeros(len(images), dtype=np.int64)
+        regions = LineRegions(self.store, rows, order=self.region_order, seed=seed, split="translate")
+        self.task.check_positions(regions, f"--regions {self.regions}")
+        return regions
+
+
+class Translator(TextModel):
+    """A translation model, or an ensemble of them: checkpoints of ``multimodal_translation``."""
+
+    kind = staticmethod(check_translates)
+
     def encode(self, sentence: str) -> torch.Tensor:
         """Ids of a sentence, ending in ``</s>``, [n] int64; cut where training cut sources."""
-        pieces = sentence if self.pipeline is None else self.pipeline.encode(sentence, self.source_lang)
-        dictionary = self.task.source_dictionary
-        return self.task.cut(dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long())
+        return self.task.cut(self.ids(sentence, self.source_lang))
 
     def decode(self, tokens: torch.Tensor, *, detokenize: bool) -> str:
         """Text of a hypothesis."""
@@ -107,19 +134,20 @@ class Translator:
         generator = self.task.build_generator(
             self.models, Namespace(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
         )
-        for sample in batches(dataset, batch_size, cuda=self.cuda):
-            for i, hypotheses in zip(
-                sample["id"].tolist(), self.task.inference_step(generator, self.models, sample), strict=True
-            ):
-                translations[kept[i]] = self.decode(hypotheses[0]["tokens"].int().cpu(), detokenize=detokenize)
+        samples = batches(dataset, batch_size, cuda=self.cuda)
+        for i, found in best_hypotheses(self.task, self.models, generator, samples):
+            translations[kept[i]] = self.decode(found, detokenize=detokenize)
         return translations
 
-    def _line_regions(self, images: list[str]) -> LineRegions:
-        seed = self.task.validation_seed()
-        rows = self.store.rows(images, again=True) if self.needs_images else np.zeros(len(images), dtype=np.int64)
-        regions = LineRegions(self.store, rows, order=self.region_order, seed=seed, split="translate")
-        self.task.check_positions(regions, f"--regions {self.regions}")
-        return regions
+
+def best_hypotheses(
+    task: FairseqTask, models: list[torch.nn.Module], generator: SequenceGenerator, samples: Iterable[dict]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Number of each example of batches, and the tokens of its best hypothesis, [n] int32."""
+    for sample in samples:
+        found = task.inference_step(generator, models, sample)
+        for number, (best, *_) in zip(sample["id"].tolist(), found, strict=True):
+            yield number, best["tokens"].int().cpu()
 
 
 def batches(dataset: FairseqDataset, batch_size: int, *, cuda: bool) -> Iterator[dict]:

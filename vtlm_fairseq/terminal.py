@@ -56,8 +56,9 @@ def command_line() -> Iterator[None]:
     """Around the ``main`` of a command: as :func:`exit_on_error`, and without a stack where a stream is closed.
 
     A reader that has gone (``| head -1``) ends the command quietly with `BROKEN_PIPE`, one that was never there
-    (``>&-``) with one line. Signals end it as :func:`exit_on_signal` says.
+    (``>&-``) with one line. Signals end it as :func:`exit_on_signal` says. Of logs, warnings are shown.
     """
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     saved = logging.raiseExceptions
     logging.raiseExceptions = False  # a handler that cannot write would print a stack for each record
     if sys.stderr is None:

@@ -157,7 +157,7 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
             ("--train", tsv, "--valid", tsv, "--min-tokens", 500, "--max-tokens", 600),
             ("no pair is left", "--min-tokens"),
         ),
-        (("--train", tsv, "--valid", tsv, "-t", "en"), ("--source-lang and --target-lang",)),
+        (("--train", tsv, "--valid", tsv, "-t", "en"), ("-s en -t en",)),
     ):
         run(*base, *argv, ok=False).fault(*parts)
     assert not list(tmp_path.glob("bin*"))

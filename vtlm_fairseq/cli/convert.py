@@ -1,7 +1,6 @@
 """``vtlm-convert``: average checkpoints, find the newest, convert and check those of the paper's code."""
 
 import argparse
-import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
-    logging.getLogger().setLevel(logging.WARNING)
     warnings.simplefilter("ignore")  # PyTorch on the kinds of masks that fairseq hands to attention
     import_user_dir(args.user_dir)
     from vtlm_fairseq.interop.run import COMMANDS

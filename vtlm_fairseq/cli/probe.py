@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
-    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     check_out(args)
     import_user_dir(args.user_dir)
     importlib.import_module(f"vtlm_fairseq.evaluation.probes.{args.probe.replace('-', '_')}").run(args)

@@ -1,7 +1,6 @@
 """``vtlm-report``: what a model attends to and predicts in a few sentences, as one HTML page."""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
-    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     check_writable(args.out, label=f"--out {args.out}")
     import_user_dir(args.user_dir)
     page, count = make_page(args)

@@ -1,12 +1,10 @@
 """``vtlm-score``: BLEU, chrF, TER, METEOR and COMET of translations, over seeds, test sets and systems."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
-from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
-from vtlm_fairseq.evaluation.scoring.meteor import HOW_TO_GET
+from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, METEOR_JAR
 from vtlm_fairseq.evaluation.tables import add_table_options
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line
@@ -21,7 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
-    logging.getLogger().setLevel(logging.WARNING)  # importing fairseq sets it to DEBUG
     from vtlm_fairseq.evaluation.scoring.run import run
 
     run(args)
@@ -74,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     more = parser.add_argument_group("METEOR and COMET")
     _add_options(
         more,
-        ("--meteor-jar", "FILE", f"METEOR 1.5, which needs Java; {HOW_TO_GET}"),
+        ("--meteor-jar", "FILE", f"METEOR 1.5, which needs Java; {METEOR_JAR}"),
         ("--comet", "MODEL", "a COMET checkpoint file (extra [comet]); needs raw references and sources"),
     )
     more.add_argument("--force", action="store_true", help="COMET of lower-cased text, which it was not trained on")

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
-    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     import_user_dir(args.user_dir)
     from vtlm_fairseq.hub import find_checkpoint
     from vtlm_fairseq.inference import Translator

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +48,7 @@ class TextTranslator:
         from omegaconf import OmegaConf
 
         from vtlm_fairseq.checkpoint_guard import check_stock
+        from vtlm_fairseq.inference import best_hypotheses
         from vtlm_fairseq.loading import load_models
 
         folder = arguments.model
@@ -67,7 +67,7 @@ class TextTranslator:
         self._generator = self.task.build_generator(
             self.models, argparse.Namespace(beam=arguments.beam, max_len_a=0, max_len_b=200)
         )
-        self._to_device = utils.move_to_cuda
+        self._to_device, self._best = utils.move_to_cuda, best_hypotheses
         self.cut = 0
         self._max_tokens = arguments.max_tokens
         self._limit = min(loaded.max_positions[0], self._max_tokens)
@@ -104,12 +104,10 @@ class TextTranslator:
         batches = self.task.get_batch_iterator(
             dataset, max_tokens=self._max_tokens, required_batch_size_multiple=1, disable_iterator_cache=True
         )
-        for sample in batches.next_epoch_itr(shuffle=False):
-            if self.cuda:
-                sample = self._to_device(sample)
-            found = self.task.inference_step(self._generator, self.models, sample)
-            for i, hypotheses in zip(sample["id"].tolist(), found, strict=True):
-                translations[kept[i]] = self._text(hypotheses[0]["tokens"].int().cpu())
+        samples = batches.next_epoch_itr(shuffle=False)
+        samples = map(self._to_device, samples) if self.cuda else samples
+        for i, found in self._best(self.task, self.models, self._generator, samples):
+            translations[kept[i]] = self._text(found)
         return translations
 
     def _text(self, tokens) -> str:
@@ -239,7 +237,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         VTLMError: a fault of input or options.
     """
-    logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
     out = arguments.out
     if not is_stream(out):
         refuse_existing(out)

@@ -32,7 +32,7 @@ from vtlm_fairseq.files import (
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.guard import check_openable
-from vtlm_fairseq.regions.merge import copy_regions
+from vtlm_fairseq.regions.merge import copy_regions, writer_like
 from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
@@ -178,15 +178,7 @@ class Extraction:
         """
         failed = [line for part in range(self.num_parts) for line in read_lines(self._failures(part))]
         store = RegionStore([str(self._store(part)) for part in range(self.num_parts)], max_regions=None)
-        with RegionStoreWriter(
-            self.out,
-            feature_dim=store.feature_dim,
-            class_names=store.class_names,
-            detector=store.detector,
-            created_by=str(store.attributes["created_by"]),
-            dtype=store.dtype.name,
-            attributes={"extraction": self._key},
-        ) as writer:
+        with writer_like(store, self.out, {"extraction": self._key}) as writer:
             copy_regions(store, writer, on_progress)
             if failed:
                 write_lines(self.errors, failed)

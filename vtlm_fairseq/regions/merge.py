@@ -1,7 +1,7 @@
 """Join region stores to one: by virtual datasets that refer to the shards, or by copying."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import h5py
 import numpy as np
@@ -45,19 +45,24 @@ def merge_stores(
     attributes = _check_shards(shards, out)
     store = RegionStore(shards, max_regions=None)
     if copy:
-        with RegionStoreWriter(
-            out,
-            feature_dim=store.feature_dim,
-            class_names=store.class_names,
-            detector=store.detector,
-            created_by=str(store.attributes["created_by"]),
-            dtype=store.dtype.name,
-            attributes=attributes,
-        ) as writer:
+        with writer_like(store, out, attributes) as writer:
             copy_regions(store, writer, on_progress)
     else:
         _write_virtual(store, out, attributes)
     return store
+
+
+def writer_like(store: RegionStore, out: str, attributes: Mapping[str, object]) -> RegionStoreWriter:
+    """A writer of a store of the same detector and sizes."""
+    return RegionStoreWriter(
+        out,
+        feature_dim=store.feature_dim,
+        class_names=store.class_names,
+        detector=store.detector,
+        created_by=str(store.attributes["created_by"]),
+        dtype=store.dtype.name,
+        attributes=attributes,
+    )
 
 
 def copy_regions(

@@ -13,7 +13,7 @@ from mutations import ODD_CHARACTERS, encoded, sentence
 from tiny import dictionary
 from vtlm_fairseq.cli.translate import split_line
 from vtlm_fairseq.files.lines import split_lines
-from vtlm_fairseq.inference import Translator
+from vtlm_fairseq.inference import TextModel
 from vtlm_fairseq.text.pipeline import TextPipeline, learn_sentencepiece
 
 
@@ -25,10 +25,7 @@ def setup(folder: Path) -> Case:
         words.add_symbol(symbol)
     pipelines = [None, *(TextPipeline("en", "de", bpe=bpe, folder=folder) for bpe in ("sentencepiece", "none"))]
     translators = [
-        SimpleNamespace(
-            pipeline=pipeline, source_lang="en", task=SimpleNamespace(source_dictionary=words, cut=lambda ids: ids)
-        )
-        for pipeline in pipelines
+        SimpleNamespace(pipeline=pipeline, task=SimpleNamespace(source_dictionary=words)) for pipeline in pipelines
     ]
 
     def case(rng: random.Random) -> None:
@@ -46,7 +43,7 @@ def setup(folder: Path) -> Case:
         for number, line in enumerate(found, 1):
             text, image = split_line(line, number, needs_image)
             assert not needs_image or image, "no image"
-            ids = Translator.encode(translator, text)
+            ids = TextModel.ids(translator, text, "en")
             assert ids[-1] == words.eos() and 0 <= int(ids.min()) and int(ids.max()) < len(words), "ids out of range"
             assert translator.pipeline is not None or len(ids) == len(text.split()) + 1, "words are lost"
 

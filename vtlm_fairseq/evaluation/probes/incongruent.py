@@ -13,6 +13,7 @@ from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, paired_bootstrap
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel, load_asked, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Cell, Table, publish
+from vtlm_fairseq.inference import best_hypotheses
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,8 +113,6 @@ def decode(loaded: LoadedModel, args: argparse.Namespace, *, bpe: str) -> list[s
     options = Namespace(beam=args.beam, lenpen=args.lenpen, max_len_a=args.max_len_a, max_len_b=args.max_len_b)
     generator = loaded.task.build_generator([loaded.model], options)
     texts = [""] * len(loaded.dataset)
-    for sample in loaded.batches(args.batch_size):
-        hypotheses = loaded.task.inference_step(generator, [loaded.model], sample)
-        for line, (best, *_) in zip(sample["id"].tolist(), hypotheses, strict=True):
-            texts[line] = loaded.task.target_dictionary.string(best["tokens"].int().cpu(), bpe)
+    for line, found in best_hypotheses(loaded.task, [loaded.model], generator, loaded.batches(args.batch_size)):
+        texts[line] = loaded.task.target_dictionary.string(found, bpe)
     return texts

@@ -7,43 +7,21 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.scoring import METEOR_JAR
+from vtlm_fairseq.evaluation.scoring.scores import Figure
 
-HOW_TO_GET = (
-    "pip download --no-deps pycocoevalcap==1.2 && unzip pycocoevalcap-1.2-*.whl 'pycocoevalcap/meteor/*' gives "
-    "pycocoevalcap/meteor/meteor-1.5.jar and, in data/ beside it, the English paraphrase table"
-)
 _LANGUAGES = {"cs": "cz"}
 """METEOR's names of languages where they are not ISO's."""
 
 
-@dataclass(frozen=True)
-class MeteorScore:
-    """What METEOR computed.
+def meteor_score(hypotheses: Sequence[str], references: Sequence[str], *, jar: str, lang: str) -> Figure:
+    """Score tokenised text with METEOR's settings for the language, in 0..1; case is ignored.
 
-    Attributes:
-        value: of the corpus, in 0..1.
-        sentences: of each sentence, in 0..1.
-        modules: the matchers that ran, of ``exact stem synonym paraphrase``.
-        signature: METEOR's own id of its settings: version, language, parameters, modules and their weights.
-    """
-
-    value: float
-    sentences: list[float]
-    modules: list[str]
-    signature: str
-
-    @property
-    def label(self) -> str:
-        """``METEOR 1.5 exact+stem`` and the like."""
-        return f"METEOR 1.5 {'+'.join(self.modules)}"
-
-
-def meteor_score(hypotheses: Sequence[str], references: Sequence[str], *, jar: str, lang: str) -> MeteorScore:
-    """Score tokenised text with METEOR's settings for the language; case is ignored.
+    The label names the matchers that ran, ``METEOR 1.5 exact+stem`` and the like; the signature is METEOR's own id of
+    its settings: version, language, parameters, modules and their weights.
 
     The paraphrase tables are not in the jar: METEOR looks for ``data/paraphrase-LANG.gz`` beside it. Without the table
     of the language its other modules run.
@@ -61,7 +39,7 @@ def meteor_score(hypotheses: Sequence[str], references: Sequence[str], *, jar: s
     if java is None:
         raise VTLMError("METEOR needs Java: no `java` on PATH; install a Java runtime or leave out --meteor-jar")
     if not Path(jar).is_file():
-        raise VTLMError(f"{jar}: no such file (--meteor-jar); {HOW_TO_GET}")
+        raise VTLMError(f"{jar}: no such file (--meteor-jar); {METEOR_JAR}")
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for name, texts in (("hypotheses", hypotheses), ("references", references)):
@@ -73,12 +51,12 @@ def meteor_score(hypotheses: Sequence[str], references: Sequence[str], *, jar: s
         if "paraphrase" in _modules(output) and re.search(r"file not found .*paraphrase-\w+\.gz", output):
             output = _run([*command, "-m", " ".join(m for m in _modules(output) if m != "paraphrase")])
     final = re.search(r"^Final score:\s+(\S+)", output, re.MULTILINE)
-    sentences = [float(score) for score in re.findall(r"^Segment \d+ score:\s+(\S+)", output, re.MULTILINE)]
+    sentences = re.findall(r"^Segment \d+ score:", output, re.MULTILINE)
     signature = re.search(r"^Eval ID:\s+(\S+)", output, re.MULTILINE)
     if not final or not signature or len(sentences) != len(hypotheses):
         lines = [line for line in output.splitlines() if re.search("error|exception", line, re.IGNORECASE)]
         raise VTLMError(f"METEOR failed: {(lines or ['no score in its output'])[0]}; is {jar} meteor-1.5.jar?")
-    return MeteorScore(float(final[1]), sentences, _modules(output), signature[1])
+    return Figure(f"METEOR 1.5 {'+'.join(_modules(output))}", float(final[1]), signature[1])
 
 
 def _run(command: list[str]) -> str:

@@ -140,8 +140,7 @@ def _score(args: argparse.Namespace, system: str, patterns: list[str], reference
         lang = args.lang or (pipeline.target_lang if pipeline else "")
         if not lang:
             raise VTLMError("--meteor-jar needs the language of the translations: give --lang")
-        scores = [meteor_score(*_texts(output, reference, True), jar=args.meteor_jar, lang=lang) for output in outputs]
-        add([Figure(score.label, score.value, score.signature) for score in scores])
+        add([meteor_score(*_texts(output, reference, True), jar=args.meteor_jar, lang=lang) for output in outputs])
     if args.comet:
         add([_comet(args, output, reference) for output in outputs])
     return results
