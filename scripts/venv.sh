@@ -20,7 +20,7 @@ runpy.run_path(sys.argv[2])["check_stack"]()
 needed = {
     "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm filelock".split(),
     "test": "pytest xdist hypothesis PIL yaml ruff".split(),
-    "ci": ["playwright", "sklearn", "tensorboard"],
+    "ci": ["playwright", "tensorboard"],
     "plots": ["matplotlib"],
     "extract": ["ai_edge_litert", "PIL"],
     "tensorflow": ["tensorflow", "PIL"],
