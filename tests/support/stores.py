@@ -74,6 +74,16 @@ def write_pair(path: Path, **overrides: Any) -> None:
         writer.add("a", **{**image, **overrides})
 
 
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function: Callable, *args: Any, state: Any = None):
+        self.call = (function, args) if state is None else (function, args, state)
+
+    def __reduce__(self):
+        return self.call
+
+
 def fault(function: Callable, *args: Any, **kwargs: Any) -> str:
     """The message of the VTLMError that a call raises; it must be one line."""
     with pytest.raises(VTLMError) as caught:

@@ -79,12 +79,7 @@ def test_operations_of_a_real_batch(data):
     run.step()
     assert run.trainer.get_num_updates() == 1
     assert all(not torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
-
-
-def test_the_ablation_computes_the_same(data):
-    """Last layer everywhere: the same loss, by another way."""
-    run = setups.Training(data, generated.TINY, "pretraining", device="cpu", regions=True, batches=1)
-    run.model.eval()
+    run.model.eval()  # the ablation, the last layer everywhere: the same loss, by another way
     criterion = run.trainer.get_criterion()
     loss, _, _ = criterion(run.model, run.batches[0])
     pretraining.everywhere(run.model)
@@ -96,7 +91,7 @@ def test_the_ablation_computes_the_same(data):
 
 
 def test_in_turn():
-    """A B A B after the warm-up; a fast function is called often enough to fill its turn."""
+    """A B A B after the warm-up; a fast function is called often enough; the speed-up is the median over turns."""
     calls = []
     seconds = machine.in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3, at_least=0)
     assert "".join(calls) == "abababab"
@@ -104,9 +99,6 @@ def test_in_turn():
     calls.clear()
     (times,) = machine.in_turn({"a": lambda: calls.append("a")}, repeats=1, at_least=0.001).values()
     assert len(calls) > 100 and times[0] < 1e-4
-
-
-def test_speed_up_is_the_median_over_turns():
     seconds = {"fast": [1.0, 10.0, 2.0], "slow": [2.0, 15.0, 2.2]}
     assert machine.speedup(seconds, "fast", "slow") == 1.5
 
@@ -161,10 +153,8 @@ def test_stock_model_is_of_the_same_size(data):
     ours, stock = (
         setups.Training(data, generated.TINY, kind, device="cpu", batches=0).model for kind in ("translation", "stock")
     )
-    layers = [sum(p.numel() for p in model.decoder.layers.parameters()) for model in (ours, stock)]
-    assert layers[0] == layers[1]
-    layers = [sum(p.numel() for p in model.encoder.layers.parameters()) for model in (ours, stock)]
-    assert layers[0] == layers[1]
+    for one, other in ((ours.encoder, stock.encoder), (ours.decoder, stock.decoder)):
+        assert sum(p.numel() for p in one.layers.parameters()) == sum(p.numel() for p in other.layers.parameters())
     assert ours.decoder.embed_tokens.weight.shape == stock.decoder.embed_tokens.weight.shape == (104, 32)
 
 

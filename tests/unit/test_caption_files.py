@@ -16,8 +16,8 @@ def read(path, columns=None, *, langs=("en", "de"), layout="auto") -> list[Pair]
     return pairs
 
 
-def test_tsv_by_numbers(tmp_path):
-    """The paper's layout."""
+def test_tsv_by_numbers_and_names(tmp_path):
+    """By numbers the paper's layout."""
     path = tmp_path / "x.tsv"
     path.write_bytes(b"a.jpg\thttp\tone  man\tein Mann\nb\t\tx y\t\n")
     expected = [Pair("a.jpg", "one  man", "ein Mann", f"{path} line 1"), Pair("b", "x y", "", f"{path} line 2")]
@@ -25,10 +25,6 @@ def test_tsv_by_numbers(tmp_path):
     assert [(p.source, p.target) for p in read(path, langs=("de", "en"))][0] == ("ein Mann", "one  man")
     (tmp_path / "x.tsv.gz").write_bytes(gzip.compress(path.read_bytes()))
     assert [p[:3] for p in read(tmp_path / "x.tsv.gz")] == [p[:3] for p in expected]
-
-
-def test_tsv_by_names(tmp_path):
-    path = tmp_path / "x.tsv"
     path.write_text("caption\tfile\tdeutsch\none\ta\teins\n")
     assert read(path, {"image": "file", "en": "caption", "de": "3"}) == [Pair("a", "one", "eins", f"{path} line 2")]
     assert "line 1: no column 'name', there are caption, file" in fault(

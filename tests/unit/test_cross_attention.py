@@ -72,17 +72,20 @@ def test_steps_of_beam_search_equal_fairseqs(weights):
     assert saved["prev_key"].shape == (2, HEADS, 5, DIM // HEADS)  # a sentence, not a hypothesis
 
 
+def random_sample(padding: torch.Tensor) -> dict:
+    """A batch of five sentences with three regions each."""
+    torch.manual_seed(2)
+    tokens = torch.randint(4, 45, (5, 6))
+    tokens[:, 0] = tokens[:, -1] = 2
+    return {"net_input": {"src_tokens": tokens, "src_lengths": torch.full((5,), 6), "features": torch.randn(5, 3, 4),
+                          "boxes": torch.rand(5, 3, 4), "region_padding_mask": padding}}  # fmt: skip
+
+
 def test_beam_search_with_shared_keys_gives_the_same_hypotheses():
     """PITFALLS 14: sharing is only a saving: tokens equal, scores equal to 1e-5."""
     words = dictionary()
     model = translation_model(words, region_dim=4, region_classes=5)
-    torch.manual_seed(2)
-    tokens = torch.randint(4, 45, (5, 6))
-    tokens[:, 0] = tokens[:, -1] = 2
-    padding = torch.tensor([[False, False, i % 2 == 0] for i in range(5)])
-    sample = {"net_input": {"src_tokens": tokens, "src_lengths": torch.full((5,), 6),
-                            "features": torch.randn(5, 3, 4), "boxes": torch.rand(5, 3, 4),
-                            "region_padding_mask": padding}}  # fmt: skip
+    sample = random_sample(torch.tensor([[False, False, i % 2 == 0] for i in range(5)]))
     said = SequenceGenerator([model], words, beam_size=4, max_len_b=12).generate([model], sample)
     # a word that some sentences say before others ends them at different steps
     generator = SequenceGenerator([model], words, beam_size=4, max_len_b=12, eos=int(said[2][0]["tokens"][4]))
@@ -124,12 +127,7 @@ def test_every_search_gives_the_same_with_shared_states(kind):
     """Of an ensemble of NMT and MMT; sentences end at different steps."""
     words = dictionary()
     models = [translation_model(words, region_dim=4, region_classes=5), translation_model(words, seed=1)]
-    torch.manual_seed(2)
-    tokens = torch.randint(4, 45, (5, 6))
-    tokens[:, 0] = tokens[:, -1] = 2
-    sample = {"net_input": {"src_tokens": tokens, "src_lengths": torch.full((5,), 6),
-                            "features": torch.randn(5, 3, 4), "boxes": torch.rand(5, 3, 4),
-                            "region_padding_mask": torch.zeros(5, 3, dtype=torch.bool)}}  # fmt: skip
+    sample = random_sample(torch.zeros(5, 3, dtype=torch.bool))
     options, given = {"beam_size": 4, "max_len_b": 8}, {}
     if kind == "alignment":
         for model in models:

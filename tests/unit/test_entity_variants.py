@@ -80,10 +80,7 @@ def test_head_is_a_word_not_a_mark():
     line = 'A kid with [/EN#5/other the number " 93 "] .'
     assert spans(line, "a kid with the number &quot; 93 . &quot;".split()) == [(6, 7)]
     assert spans('[/EN#5/other " "] x', '" " x'.split()) == []
-
-
-def test_phrase_glued_to_a_word():
-    """A phrase that begins in the middle of a word takes that word."""
+    # a phrase that begins in the middle of a word takes that word
     caption = flickr30k_entities.parse_caption("see ([/EN#4/people a man] )")
     assert caption.text == "see (a man )"
     assert list(phrase_words(caption, caption.phrases[0])) == [1, 2]
@@ -140,9 +137,6 @@ def test_variants_of_a_test_set(world):
     assert notes[0] == "3 head nouns in 2 of 3 sentences of test"
     assert notes[1].startswith("MASK: 3 <mask>, ")
     assert notes[-1] == "no caption found for lines 3: nothing is masked there"
-
-
-def test_only_phrases_with_a_box(world):
     assert variants(world, boxed_only=True).spans == [[(6, 7)], [(0, 1)], []]
 
 

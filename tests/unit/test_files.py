@@ -1,6 +1,5 @@
 """Every writing command: links, devices, pipes, rights, leftovers, folders of others, two runs at once, signals."""
 
-import json
 import os
 import signal
 import stat
@@ -16,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from extraction import extract_regions, write_grids
+from forks import fork
 from preparation import prepare_cli
 
 from harness import write_lines
 from stores import make_store
 from vtlm_fairseq import files, interrupts
 from vtlm_fairseq.cli import convert, regions, score
+from vtlm_fairseq.corpora import translate_captions
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes import contrastive
 from vtlm_fairseq.text.pipeline import TextPipeline
@@ -85,11 +86,6 @@ def extracted(out: Path, folder: Path) -> None:
     extract_regions.main([str(part) for part in argv])
 
 
-def pipeline(out: Path, folder: Path) -> None:
-    """text.json; the name is given."""
-    files.write_text(out, json.dumps({"a": 1}))
-
-
 FILES = {
     "average.pt": average,
     "sentences.tsv": sentences,
@@ -99,9 +95,8 @@ FILES = {
     "copied.h5": copied,
     "drawing.png": drawing,
     "extracted.h5": extracted,
-    "text.json": pipeline,
 }
-STREAMS = ("average.pt", "sentences.tsv", "contrasts.tsv", "drawing.png", "text.json")
+STREAMS = ("average.pt", "sentences.tsv", "contrasts.tsv", "drawing.png")
 WRITERS = [pytest.param(name, id=name) for name in FILES]
 
 
@@ -275,7 +270,7 @@ def test_two_runs_into_one_folder(work, another):
     assert sorted(work.out.iterdir()) == sorted([out, *foreign])
 
 
-def test_parts_of_something_else(work):
+def test_parts_and_lines_of_something_else(work):
     """A folder STORE.parts without our marker is named and stays, with --overwrite too."""
     parts = work.out / "s.h5.parts"
     parts.mkdir()
@@ -285,12 +280,7 @@ def test_parts_of_something_else(work):
     assert (parts / "00000.h5").read_text() == SECRET and [p.name for p in work.out.iterdir()] == ["s.h5.parts"]
     with pytest.raises(FileNotFoundError, match="not a folder of vtlm-fairseq"):
         files.remove_folder(parts)
-
-
-def test_lines_begun_by_something_else(work):
-    """FILE.partial of others is not emptied by translate_captions.py."""
-    from vtlm_fairseq.corpora import translate_captions
-
+    # FILE.partial of others is not emptied by translate_captions.py
     path = work.out / "cc.tsv"
     (work.out / "cc.tsv.partial").write_text(SECRET)
     line = fails(lambda: translate_captions.BlockWriter(path, block=2, settings={}))
@@ -303,23 +293,19 @@ def test_lines_begun_by_something_else(work):
 
 def in_a_fork(call: Callable, out: Path) -> int:
     """Process id of a fork that makes a call with its output in a file."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 99
-    try:
+
+    def command() -> int:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT, 0o644)
         for number in (1, 2):
             os.dup2(descriptor, number)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        call()
-        status = 0
-    except SystemExit as end:
-        status = end.code
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            call()
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return fork(command)
 
 
 def status_of(pid: int) -> int:

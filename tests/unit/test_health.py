@@ -34,17 +34,12 @@ def test_a_spike_names_its_batch(caplog):
     feed(watch, [6.5, 2.0], first=200)
     (line,) = warnings_of(caplog)
     assert line == "update 200: loss 6.5 of a batch (running mean 2.039); ids (line numbers from 0): 400 401"
-
-
-def test_small_losses_and_the_first_batches_are_no_spikes(caplog):
-    watch = LossWatch()
+    caplog.clear()
+    watch = LossWatch()  # small losses and the first batches are no spikes
     feed(watch, [0.01, 9.0, 0.01, *[0.01] * WARM_UP])
     feed(watch, [1.0], first=500)  # a hundred times the mean of about 0.1, but not 1 above it
     assert warnings_of(caplog) == []
-
-
-def test_the_loss_is_divided_by_the_sample_size(caplog):
-    watch = LossWatch()
+    watch = LossWatch()  # the loss is divided by the sample size
     feed(watch, [2.0] * WARM_UP, sample_size=10.0)
     feed(watch, [2.0], sample_size=400.0, first=200)
     assert warnings_of(caplog) == []

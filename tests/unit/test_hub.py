@@ -16,7 +16,6 @@ from tiny import (
     translation_task,
     vtlm_model,
 )
-from vtlm_fairseq.cli import translate
 from vtlm_fairseq.hub import VTLM, MultimodalTransformer, find_checkpoint
 
 REGIONS = {"region_dim": 4, "region_classes": 5}
@@ -132,7 +131,7 @@ def test_faults(vtlm, tmp_path):
     assert text.startswith("memory.h5: image 'img1.jpg' holds a feature or box that is not finite")
 
 
-def test_faults_of_translation(tmp_path, capsys):
+def test_faults_of_translation(tmp_path):
     data = folder(tmp_path / "bin", {"train": 3})
     config = translation_config(data.path)
     for name, value in {**REGIONS, "langs": "de,en", "source_lang": "en", "target_lang": "de"}.items():
@@ -156,17 +155,6 @@ def test_faults_of_translation(tmp_path, capsys):
         assert named in fault(hub.translate, *argv)
     assert len(hub.translate(["w1 w2"], ["img0.jpg"], max_len_b=5)) == 1
     assert path in fault(VTLM, path)
-    lines = tmp_path / "lines"
-    for content, named in ((None, str(lines)), (b"w1\timg0.jpg\n\xe9\n", "line 2"), (b"w1\n", "line 1")):
-        if content is not None:
-            lines.write_bytes(content)
-        argv = [str(lines), "--path", path, "--regions", str(tmp_path / "r.h5"), "--preprocessed", "--cpu"]
-        with pytest.raises(SystemExit) as end:
-            translate.main(argv)
-        assert named in str(end.value)
-    with pytest.raises(SystemExit):
-        translate.main([*argv, "--batch-size", "0"])
-    assert "--batch-size" in capsys.readouterr().err
 
 
 def test_a_folder_stands_for_its_best_checkpoint(tmp_path):

@@ -62,6 +62,7 @@ def test_duplicates_are_refused_even_where_gaps_are_allowed(tmp_path):
 
 
 def test_output_without_hypotheses_is_not_taken_for_plain_lines(tmp_path):
+    """Empty ones count."""
     path = tmp_path / "out"
     path.write_text("S-0\ta\nT-0\tb\n", encoding="utf-8")
     with pytest.raises(VTLMError, match="no H- lines"):
@@ -69,6 +70,10 @@ def test_output_without_hypotheses_is_not_taken_for_plain_lines(tmp_path):
     path.write_text("H-0\tno score\ttext\n", encoding="utf-8")
     with pytest.raises(VTLMError, match="H-0 has no score"):
         read_hypotheses(path)
+    path.write_text("H-1\t-0.5\tb c\nH-0\t-1.0\t\n", encoding="utf-8")
+    read = read_hypotheses(path)
+    assert read.texts == ["", "b c"]
+    assert read.references is None
 
 
 def test_plain_lines_keep_their_order(tmp_path):
@@ -81,11 +86,3 @@ def test_plain_lines_keep_their_order(tmp_path):
     for count in (3, 5):
         with pytest.raises(VTLMError, match=f"4 lines, but the corpus has {count} sentences"):
             read.require(count, allow_missing=True)
-
-
-def test_empty_hypotheses_count(tmp_path):
-    path = tmp_path / "out"
-    path.write_text("H-1\t-0.5\tb c\nH-0\t-1.0\t\n", encoding="utf-8")
-    read = read_hypotheses(path)
-    assert read.texts == ["", "b c"]
-    assert read.references is None

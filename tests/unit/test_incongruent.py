@@ -35,19 +35,16 @@ def test_drop_is_given_minus_the_mean_of_the_repeats_with_the_greatest_p():
 
 
 def test_a_system_that_ignores_regions_has_no_drop():
-    """Equal translations: drop 0, and chance explains it."""
+    """Equal translations: drop 0, and chance explains it; a text-only model has one row."""
     rows, _ = compare(Outputs(REFERENCES, HALF, {"shuffle": [HALF]}))
     assert rows[1][2] == pytest.approx(0, abs=1e-9)
     assert rows[1][3] > 0.9
-
-
-def test_text_only_model_has_one_row():
     rows, _ = compare(Outputs(REFERENCES, HALF, {}))
     assert rows == [["none", pytest.approx(bleu(HALF)), 0.0, None]]
 
 
 def test_a_split_without_references(tmp_path, monkeypatch):
-    """Neither BLEU nor attention from the references can be had."""
+    """Neither BLEU nor attention from the references can be had, and no plot without matplotlib."""
     args = Namespace(data="bin", gen_subset="test", regions="none", region_order="given", cpu=True, any_detector=False)
     args.on, args.batch_size = "references", 1
     task = SimpleNamespace(target_dictionary=None)
@@ -59,8 +56,5 @@ def test_a_split_without_references(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(module, "load_asked", lambda *a, **k: loaded)
         assert "test has no references" in fault(call, "x.pt", args)
-
-
-def test_a_plot_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "vtlm-fairseq[plots]" in fault(attention.check_plot, Path("x.png"))

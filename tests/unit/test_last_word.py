@@ -8,7 +8,6 @@ from fairseq.data import Dictionary
 
 from stores import fault
 from tiny import line_regions
-from vtlm_fairseq.cli.probe import build_parser
 from vtlm_fairseq.evaluation.probes import last_word
 from vtlm_fairseq.evaluation.probes.last_word import (
     Accuracy,
@@ -155,20 +154,3 @@ def test_a_text_that_holds_masks_already(monkeypatch):
     model = SimpleNamespace(task=None, dictionary=words, mask_idx=words.index("<mask>"))
     args = SimpleNamespace(regions="none", lines=None, data="bin", keep_punctuation=False, last_token=False)
     assert "bin, test, line 2: " in fault(SplitProbe.load, model, "test", args)
-
-
-def test_table():
-    """One row a system, order and masked side; both splits beside each other."""
-    argv = ["last-word", "d", "--path", "A=x", "--region-order", "given", "--region-order", "shuffle"]
-    args = build_parser().parse_args(argv)
-    rows = {
-        ("A", "given", "EN"): {"valid": Accuracy(1, 2), "test": Accuracy(3, 4)},
-        ("A", "shuffle", "EN"): {"valid": Accuracy(0.5, 2), "test": Accuracy(0, 4)},
-    }
-    made = last_word.table(rows, ["valid", "test"], notes=["left out"], args=args)
-    assert [row[:4] + row[6:9] for row in made.rows] == [
-        ["A", "given", "EN", 50.0, 1, 2, 75.0],
-        ["A", "shuffle", "EN", 25.0, 0.5, 2, 0.0],
-    ]
-    assert made.columns[:4] + made.columns[8:9] == ["system", "regions", "masked", "valid", "test"]
-    assert made.notes[1:] == ["shuffle: mean of 5 shufflings; the interval is that of one", "left out"]

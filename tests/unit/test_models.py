@@ -6,8 +6,19 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from fairseq.modules import layer_norm
 
-from tiny import as_task, dictionary, line_regions, lm_dataset, model_config, translation_model, vtlm_model
+from tiny import (
+    PAPER_RATES,
+    as_task,
+    dictionary,
+    line_regions,
+    lm_dataset,
+    model_config,
+    sentences,
+    translation_model,
+    vtlm_model,
+)
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
 from vtlm_fairseq.models.vtlm import VTLMConfig, VTLMModel
@@ -120,13 +131,13 @@ def test_gelu_is_exact(build):
 
 
 def test_region_options():
-    features, boxes = torch.randn(1, 3, 4), torch.rand(1, 3, 4)
+    features, boxes = torch.randn(1, 3, 4).half().float(), torch.rand(1, 3, 4)
 
     def embed(**options):
         model = vtlm_model(**REGIONS, **options)
         row = torch.zeros(32)
         with torch.no_grad():
-            return model, model.encoder.embed_regions(features, boxes, image_row=row, mask_row=row)
+            return model, model.encoder.embed_regions(features.half(), boxes, image_row=row, mask_row=row)
 
     model, plain = embed(region_activation="none")
     regions = model.encoder.embed_regions
@@ -282,3 +293,117 @@ def test_decoder_sizes_default_to_the_encoders():
     assert layer.fc1.weight.shape == (24, 16) and not layer.normalize_before
     other = translation_model(decoder_layers=1, decoder_ffn_embed_dim=40, decoder_attention_heads=8).decoder
     assert (len(other.layers), other.layers[0].fc1.out_features, other.layers[0].self_attn.num_heads) == (1, 40, 8)
+
+
+# ---- the last layer, computed only where something is predicted
+
+
+def random_batch(*, regions=True):
+    counts = [3, 0, 5, 2, 1, 4]
+    dataset = lm_dataset(sentences(6), sentences(6, seed=1), regions=line_regions(counts) if regions else None,
+                         rates=PAPER_RATES, region_rates=PAPER_RATES)  # fmt: skip
+    return dataset.collater([dataset[i] for i in range(6)])
+
+
+def everywhere(model, net_input, masked, selected):
+    """The same logits from the output of all positions."""
+    states = model.encoder(**net_input)["encoder_out"][0].transpose(0, 1)
+    width = masked.size(1)
+    regions = None if selected is None else model.region_head(states[:, width:][selected])
+    return model.lm_head(states[:, :width][masked]), regions
+
+
+def gradients(model, logits):
+    model.zero_grad()
+    parts = [part for part in logits if part is not None]
+    # weights that tell positions apart
+    sum((part * torch.arange(part.numel()).view_as(part).cos()).sum() for part in parts).backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("regions", [True, False])
+@pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
+def test_logits_and_gradients_equal_those_of_all_positions(regions, density):
+    """Also where a sentence has nothing to predict, all of it, or the whole batch has nothing."""
+    sample = random_batch(regions=regions)
+    model = vtlm_model(**({"region_dim": 4, "region_classes": 5} if regions else {}))
+    net_input, torch_rng = sample["net_input"], torch.Generator().manual_seed(3)
+    masked = net_input["src_tokens"].ne(1) & (torch.rand(net_input["src_tokens"].shape, generator=torch_rng) < density)
+    masked[2] = False
+    selected = None
+    if regions:
+        padding = net_input["region_padding_mask"]
+        selected = ~padding & (torch.rand(padding.shape, generator=torch_rng) < density)
+        selected[2] = False
+    found = model(**net_input, masked_tokens=masked, selected_regions=selected)
+    expected = everywhere(model, net_input, masked, selected)
+    assert found[0].shape == (int(masked.sum()), 48)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    ours, theirs = gradients(model, found), gradients(model, expected)
+    assert ours.keys() == theirs.keys() == {name for name, _ in model.named_parameters()}
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_it_computes_no_more_than_the_predicted_positions():
+    """The feed-forward part of the last layer sees one row a prediction, the others all positions."""
+    sample = random_batch()
+    model = vtlm_model(region_dim=4, region_classes=5)
+    rows = []
+    for layer in model.encoder.layers:
+        layer.fc1.register_forward_hook(lambda module, args, output: rows.append(args[0].numel() // args[0].size(-1)))
+    masked = sample["target"].ne(1)
+    selected = sample["region_target"].ne(-1)
+    model(**sample["net_input"], masked_tokens=masked, selected_regions=selected)
+    positions = masked.numel() + selected.numel()
+    assert rows == [positions, int(masked.sum() + selected.sum())]
+
+
+# ---- LayerNorm's epsilon
+
+
+class Fused(nn.Module):
+    """What apex's is to us: another class than PyTorch's, with the same attributes."""
+
+    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True):
+        super().__init__()
+        self.normalized_shape, self.eps = (normalized_shape,), eps
+        self.weight, self.bias = nn.Parameter(torch.ones(normalized_shape)), nn.Parameter(torch.zeros(normalized_shape))
+
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+@pytest.mark.parametrize("build", [vtlm_model, translation_model])
+def test_fused_layer_norm_has_the_epsilon_that_was_asked_for(monkeypatch, build):
+    """fairseq takes apex's on a machine with a GPU."""
+    plain = build(layernorm_eps=0.25)
+    with monkeypatch.context() as patch:
+        patch.setattr(layer_norm, "has_fused_layernorm", True)
+        patch.setattr(layer_norm, "FusedLayerNorm", Fused, raising=False)
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        fused = build(layernorm_eps=0.25)
+    assert any(isinstance(part, Fused) for part in fused.modules())
+    tokens = torch.tensor([[2, 9, 10, 11, 2]])
+    states = [model.encoder(tokens)["encoder_out"][0] for model in (plain, fused)]
+    assert torch.equal(*states)
+    if build is translation_model:
+        assert torch.equal(*(model(tokens, torch.tensor([5]), tokens)[0] for model in (plain, fused)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_epsilon_of_1e_12_acts_in_half_precision(dtype):
+    """1e-12 is 0 as a float16, but LayerNorm computes in float32: a row of equal values does not become NaN."""
+    model = vtlm_model(dictionary())
+    assert torch.tensor(1e-12, dtype=torch.float16) == 0
+    norm = model.encoder.layernorm_embedding.to(dtype)
+    assert norm.eps == 1e-12
+    constant = torch.full((1, 32), 3.0, dtype=dtype)
+    assert norm(constant).eq(0).all()
+    small = (torch.linspace(-2, 2, 32) * 2e-6).to(dtype)
+    expected = F.layer_norm(small.float(), (32,), eps=1e-12)
+    torch.testing.assert_close(norm(small).float(), expected, atol=1e-2, rtol=1e-2)
+    assert expected.std() > 0.8

@@ -1,4 +1,4 @@
-"""The pre-training dataset: layout, batches, regions, what no example may lose."""
+"""The datasets of pre-training and of translation: layout, batches, regions, what no example may lose."""
 
 import pickle
 from pathlib import Path
@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fairseq.data import LanguagePairDataset
 
 from stores import fault, make_store
-from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences
+from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences, text
 from vtlm_fairseq.data.batching import FAULT, raise_fault
 from vtlm_fairseq.data.masking import MaskingRates
+from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 from vtlm_fairseq.regions.store import RegionStoreWriter
 
@@ -20,6 +22,15 @@ ALL_KEPT = MaskingRates(select=1, keep=1, random=0)
 ALL_RANDOM = MaskingRates(select=1, keep=0, random=1)
 SOURCE = [[10, 11, 2], [12, 2], [13, 14, 15, 2]]
 TARGET = [[20, 2], [21, 22, 2], [23, 2]]
+PAIR = [[10, 2], [11, 12, 13, 2], [14, 15, 2]], [[20, 21, 2], [22, 2], [23, 24, 25, 26, 2]]
+
+
+def pair_dataset(source=PAIR[0], target=PAIR[1], *, regions=None, train=False, **options):
+    """A translation dataset of in-memory sentences."""
+    words = dictionary()
+    source, target = text(source), target and text(target)
+    pair = LanguagePairDataset(source, source.sizes, words, target, target and target.sizes, words, **options)
+    return MultimodalTranslationDataset.from_pair(pair, regions=regions, shuffle=train)
 
 
 def whole_batch(dataset) -> dict:
@@ -56,11 +67,6 @@ def test_masked_words_are_predicted_and_nothing_else():
     assert batch["target"].tolist() == [[1, 10, 1, 1, 1, 1, 1, 44, 1]]
 
 
-def test_no_examples_are_an_empty_batch():
-    """fairseq's dummy batches: a key in it would break them (PITFALLS 18)."""
-    assert lm_dataset(SOURCE, TARGET, regions=line_regions([1, 2, 3])).collater([]) == {}
-
-
 # ---- regions
 
 
@@ -84,40 +90,22 @@ def test_images_without_regions_leave_one_padded_place():
     assert net["features"].shape == (3, 1, 4) and net["region_padding_mask"].all()
 
 
-def test_label_predicted_input_untouched_without_visual_masking(tmp_path):
-    """--region-leave-unmasked-prob 1 --region-random-prob 0, the paper's best variant."""
+@pytest.mark.parametrize("argv", [("--region-leave-unmasked-prob", "1"),
+                                  ("--region-leave-unmasked-prob", "0", "--region-mask-fill", "zero")])  # fmt: skip
+def test_labels_are_predicted_without_the_mask_embedding(tmp_path, argv):
+    """The paper's best variant leaves the input as it is; --region-mask-fill zero changes features, nothing else."""
     data = folder(tmp_path / "bin", {"train": 9})
     make_store(tmp_path / "r.h5", 4)
-    task = pretraining_task(data.path, "--regions", tmp_path / "r.h5", "--region-mask-prob", "0.5",
-                            "--region-leave-unmasked-prob", "1", "--region-random-prob", "0")  # fmt: skip
-    task.load_dataset("train")
-    dataset = task.dataset("train")
-    batch = whole_batch(dataset)
-    chosen = batch["region_target"] != IGNORE
-    assert 0 < chosen.sum() < chosen.numel() and not batch["net_input"]["region_mask"].any()
-    for i in range(9):
-        regions = dataset.regions[i]
-        np.testing.assert_array_equal(batch["net_input"]["features"][i], regions.features)
-        assert batch["region_target"][i][chosen[i]].tolist() == regions.labels[chosen[i].numpy()].tolist()
-
-
-def test_zero_fill(tmp_path):
-    """--region-mask-fill zero: features 0 at masked regions, no <mask> embedding, boxes and labels stay."""
-    data = folder(tmp_path / "bin", {"train": 9})
-    make_store(tmp_path / "r.h5", 4)
-    task = pretraining_task(data.path, "--regions", tmp_path / "r.h5", "--region-mask-prob", "0.5",
-                            "--region-leave-unmasked-prob", "0", "--region-random-prob", "0",
-                            "--region-mask-fill", "zero")  # fmt: skip
-    task.load_dataset("train")
-    dataset = task.dataset("train")
+    dataset = loaded(data.path, tmp_path / "r.h5", "--region-mask-prob", "0.5", "--region-random-prob", "0", *argv)
     batch = whole_batch(dataset)
     net, chosen = batch["net_input"], batch["region_target"] != IGNORE
-    assert chosen.any() and not net["region_mask"].any()
-    assert not net["features"][chosen].any()
+    assert 0 < chosen.sum() < chosen.numel() and not net["region_mask"].any()
     for i in range(9):
-        rest = ~chosen[i].numpy()
-        np.testing.assert_array_equal(net["features"][i][rest], dataset.regions[i].features[rest])
-        np.testing.assert_array_equal(net["boxes"][i], dataset.regions[i].boxes)
+        regions, mine = dataset.regions[i], chosen[i].numpy()
+        filled = np.where(mine[:, None] & ("zero" in argv), 0, regions.features)
+        np.testing.assert_array_equal(net["features"][i], filled)
+        np.testing.assert_array_equal(net["boxes"][i], regions.boxes)
+        assert batch["region_target"][i][mine].tolist() == regions.labels[mine].tolist()
 
 
 def test_donated_features_leave_box_and_label():
@@ -155,10 +143,11 @@ def test_cost_counts_words_and_regions_but_the_limit_is_per_sentence():
     assert len(lm_dataset(SOURCE, TARGET).filter_indices_by_size(np.arange(3), (5, 4))[1]) == 0
 
 
-def test_order_is_by_size_and_ties_are_shuffled_in_training_only():
+@pytest.mark.parametrize("make", [lm_dataset, pair_dataset])
+def test_order_is_by_size_and_ties_are_shuffled_in_training_only(make):
     lines = sentences(60, longest=4)
     for train in (True, False):
-        dataset = lm_dataset(lines, lines, train=train)
+        dataset = make(lines, lines, train=train)
         orders = []
         for seed in (1, 2):
             np.random.seed(seed)
@@ -166,15 +155,16 @@ def test_order_is_by_size_and_ties_are_shuffled_in_training_only():
             sizes = [dataset.num_tokens(i) for i in orders[-1]]
             assert sizes == sorted(sizes) and sorted(orders[-1]) == list(range(60))
         assert (orders[0] == orders[1]) is not train
-    np.testing.assert_array_equal(orders[0], np.argsort(dataset.sizes, kind="stable"))
+    np.testing.assert_array_equal(orders[0], np.argsort([dataset.num_tokens(i) for i in range(60)], kind="stable"))
 
 
+@pytest.mark.parametrize("make", [lm_dataset, pair_dataset])
 @pytest.mark.parametrize("count", [1, 7, 10, 13, 461])
 @pytest.mark.parametrize("limits", [(1, None), (4, None), (8, None), (None, 200), (8, 100)])
-def test_no_example_is_lost(count, limits):
+def test_no_example_is_lost(make, count, limits):
     """PITFALLS 32: fairseq drops a last batch whose size is no multiple of 8."""
     sentence_limit, token_limit = limits
-    dataset = lm_dataset(sentences(count), sentences(count, seed=1), regions=line_regions([3] * count))
+    dataset = make(sentences(count), sentences(count, seed=1), regions=line_regions([3] * count))
     batches = dataset.batch_by_size(
         dataset.ordered_indices(), max_tokens=token_limit, max_sentences=sentence_limit, required_batch_size_multiple=8
     )
@@ -185,7 +175,9 @@ def test_no_example_is_lost(count, limits):
 
 
 def test_no_examples_make_no_batches_and_a_pair_that_fits_none_is_named():
-    dataset = lm_dataset(SOURCE, TARGET)
+    """fairseq's dummy batches: a key in an empty one would break them (PITFALLS 18)."""
+    dataset = lm_dataset(SOURCE, TARGET, regions=line_regions([0, 0, 0]))
+    assert dataset.collater([]) == {}
     assert dataset.batch_by_size(np.array([], dtype=np.int64), max_sentences=4) == []
     assert "--max-tokens is 6" in fault(dataset.batch_by_size, np.arange(3), max_tokens=6)
 
@@ -248,3 +240,67 @@ def test_a_non_finite_feature_travels_as_a_fault_and_ends_the_step():
     assert "'img2.jpg'" in batch[FAULT] and "memory.h5" in batch[FAULT] and "img0" not in batch[FAULT]
     with pytest.raises(SystemExit, match="error: .*'img2.jpg'.*vtlm-regions validate"):
         raise_fault(batch)
+
+
+# ---- translation
+
+
+def test_layout_of_source_target_and_decoder_input():
+    batch = whole_batch(pair_dataset(left_pad_source=True))  # padded on the right whatever fairseq's loader said
+    assert batch["id"].tolist() == [1, 2, 0]  # fairseq sorts a batch by source length
+    assert batch["net_input"]["src_tokens"].tolist() == [[2, 11, 12, 13, 2], [2, 14, 15, 2, 1], [2, 10, 2, 1, 1]]
+    assert batch["net_input"]["src_lengths"].tolist() == [5, 4, 3]
+    assert batch["target"].tolist() == [[22, 2, 1, 1, 1], [23, 24, 25, 26, 2], [20, 21, 2, 1, 1]]
+    assert batch["net_input"]["prev_output_tokens"].tolist() == [
+        [2, 22, 1, 1, 1], [2, 23, 24, 25, 26], [2, 20, 21, 1, 1]
+    ]  # fmt: skip
+    assert (batch["ntokens"], batch["nsentences"]) == (10, 3)
+    assert "features" not in batch["net_input"]
+
+
+def test_regions_follow_the_sentence_through_fairseqs_sort():
+    """PITFALLS 24."""
+    regions = line_regions([1, 3, 0, 2], rows=[3, 0, 1])
+    batch = whole_batch(pair_dataset(regions=regions))
+    net = batch["net_input"]
+    assert net["region_padding_mask"].tolist() == [[False, True, True], [False] * 3, [False, False, True]]
+    for i, (line, count) in enumerate(((1, 1), (2, 3), (0, 2))):
+        expected = regions.store[regions.rows[line]]
+        np.testing.assert_array_equal(net["features"][i, :count], expected.features)
+        np.testing.assert_array_equal(net["boxes"][i, :count], expected.boxes)
+    net = whole_batch(pair_dataset(regions=line_regions([1, 3, 2], order="none")))["net_input"]  # hidden
+    assert net["features"].shape == (3, 1, 4) and net["region_padding_mask"].all() and not net["features"].any()
+
+
+def test_sizes_count_the_leading_eos_and_cost_counts_regions():
+    """PITFALLS 12."""
+    dataset = pair_dataset(regions=line_regions([1, 7, 0]))
+    assert [tuple(map(int, dataset.size(i))) for i in range(3)] == [(3, 3), (5, 2), (4, 5)]
+    assert [dataset.num_tokens(i) for i in range(3)] == [4, 12, 5]
+    assert dataset.num_tokens_vec(np.array([2, 1])).tolist() == [5, 12]
+    assert dataset.ordered_indices().tolist() == [0, 2, 1]  # 4, 4, 12 source positions, then by target
+    kept, ignored = dataset.filter_indices_by_size(np.arange(3), (4, 5))
+    assert (list(kept), list(ignored)) == ([0, 2], [1])
+    assert len(dataset.filter_indices_by_size(np.arange(3), (5, 5))[1]) == 0
+    alone = pair_dataset(target=None, regions=line_regions([1, 7, 0]))  # as in decoding
+    assert [alone.num_tokens(i) for i in range(3)] == [4, 12, 4]
+    assert alone.ordered_indices().tolist() == [0, 2, 1]
+    assert whole_batch(alone)["net_input"]["features"].shape == (3, 7, 4)
+
+
+def test_set_epoch_redraws_shuffled_regions():
+    lines = sentences(30)
+    dataset = pair_dataset(lines, lines, regions=line_regions([1] * 30, order="shuffle", redraw=True))
+    first = [float(dataset[i]["regions"].features[0, 0]) for i in range(30)]
+    dataset.set_epoch(2)
+    second = [float(dataset[i]["regions"].features[0, 0]) for i in range(30)]
+    assert first != second and all(feature != i for i, feature in enumerate(second))
+
+
+def test_faults_and_empty_batches():
+    regions = line_regions([1, 7, 2])
+    dataset = pair_dataset(regions=regions)
+    assert dataset.collater([]) == {}
+    regions.store.images[1].features[6, 0] = np.nan
+    assert "'img1.jpg'" in whole_batch(dataset)[FAULT]
+    assert FAULT not in dataset.collater([dataset[0], dataset[2]])

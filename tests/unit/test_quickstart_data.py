@@ -66,25 +66,6 @@ def test_seed_1_is_the_data_of_the_published_figures(data):
         assert file.attrs["synthetic"] and "synthetic" in file.attrs["detector"]
 
 
-@pytest.mark.parametrize(
-    ("noun", "sense", "nominative", "accusative", "dative"),
-    [
-        ("dog", 0, "ein kleiner hund", "einen kleinen hund", "einem kleinen hund"),
-        ("cat", 0, "eine kleine katze", "eine kleine katze", "einer kleinen katze"),
-        ("horse", 0, "ein kleines pferd", "ein kleines pferd", "einem kleinen pferd"),
-        ("bat", 1, "ein kleiner schläger", "einen kleinen schläger", "einem kleinen schläger"),
-        ("letter", 1, "ein kleiner buchstabe", "einen kleinen buchstaben", "einem kleinen buchstaben"),
-    ],
-)
-def test_german_cases_articles_and_endings(noun, sense, nominative, accusative, dative):
-    """Mixed declension in all genders, and a weak noun."""
-    (found,) = [one for one in make_data.FOCUS_NOUNS if one.english == noun]
-    small = next(word for word in make_data.THING_ADJECTIVES if word.english == "small")
-    cases = {"nom": nominative, "acc": accusative, "dat": dative}
-    assert make_data.Phrase(found, small).german(sense) == cases
-    assert make_data.Phrase(found).german(sense)["dat"] == dative.replace("kleinen ", "")
-
-
 @pytest.mark.parametrize("split", SIZES)
 def test_only_one_region_tells_the_sense(data, split):
     """Neither the sentence nor all of a scene but the features and label of one region; distractors show other

@@ -30,6 +30,8 @@ def test_text_aligns_words_left_and_numbers_right():
     assert head.split() == TABLE.columns and set(rule) == {"-", " "}
     assert one.split() == ["男", "0.0013", "3", "12.35"] and other.split() == ["größe", "10", "7.00"]
     assert one.startswith("男 ") and len(one) + 1 == len(other) == len(head)  # two columns of a terminal wide
+    head, rule = Table(["a", "bc"], []).render("text").split("\n")
+    assert head.split() == ["a", "bc"] and set(rule) == {"-", " "}
 
 
 def test_markdown_escapes_bars():
@@ -66,15 +68,7 @@ def test_csv_and_json_hold_unrounded_values():
         ],
         "notes": ["oracle regions"],
     }
-
-
-def test_json_of_what_json_cannot_say():
     assert json.loads(Table(["x"], [[float("nan")], [float("inf")]]).render("json"))["rows"] == [{"x": None}] * 2
-
-
-def test_a_table_without_rows_has_its_head():
-    head, rule = Table(["a", "bc"], []).render("text").split("\n")
-    assert head.split() == ["a", "bc"] and set(rule) == {"-", " "}
 
 
 def test_wrong_shapes_and_formats():

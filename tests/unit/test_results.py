@@ -48,7 +48,7 @@ def cells(table, title: str) -> dict:
     return dict(zip(table.columns, row, strict=True))
 
 
-def test_main_table(small):
+def test_tables_of_bleu(small):
     """Mean, deviation with n - 1 and maximum of 100, x, x; perplexities 2, 4 and 8; one seed has no deviation."""
     right, x, same = small.bleu("nmt")
     nmt = cells(page.main_table(small), "NMT from scratch")
@@ -62,20 +62,12 @@ def test_main_table(small):
     mmt = cells(page.main_table(small), "VTLM -> MMT")
     assert (mmt["seeds"], mmt["deviation"], mmt["regions"]) == (1, None, "oracle")
 
-
-def test_summary(small):
-    """With a deviation where there are several seeds, without where there is one, empty where there is none."""
-    _, x, _ = small.bleu("nmt")
-    rows = page.summary_table(small).rows
+    rows = page.summary_table(small).rows  # without a deviation where there is one seed, empty where there is none
     assert rows[0] == ["none", f"{(100 + 2 * x) / 3:.2f} ± {(100 - x) / 3**0.5:.2f}", None]
     assert rows[2] == ["VTLM", None, pytest.approx(100)]
-
-
-def test_orders(small):
-    """Shuffled is the mean over the derangements."""
-    row = cells(page.orders_table(small), "VTLM -> MMT")
+    row = cells(page.orders_table(small), "VTLM -> MMT")  # shuffled: the mean over the derangements
     assert row["BLEU, given"] == row["BLEU, hidden"] == pytest.approx(100)
-    assert row["BLEU, shuffled"] == pytest.approx(small.bleu("nmt")[1])
+    assert row["BLEU, shuffled"] == pytest.approx(x)
     assert row["derangements a seed"] == 5
 
 
@@ -232,10 +224,6 @@ def test_outdated_tables(small, tmp_path, monkeypatch):
     page.main(argv)
     page.main([*argv, "--check"])
     assert "| NMT from scratch " in text.read_text(encoding="utf-8")
-
-
-def test_missing_references(small, tmp_path):
-    """The line names the folder to give."""
     with pytest.raises(VTLMError, match="--references is the folder OUT/data-bin/references"):
         Results(small.folder, tmp_path / "nowhere").bleu("nmt")
 

@@ -3,10 +3,10 @@
 import os
 import runpy
 import sys
-import traceback
 from pathlib import Path
 
 import pytest
+from forks import fork
 
 import vtlm_fairseq.cli.convert  # noqa: F401  (once, for all forks)
 
@@ -24,31 +24,23 @@ def test_there_are_scripts():
 def test_scripts_find_their_modules(tmp_path, script):
     """In a forked child that forgets what other tests imported: a start of Python would take seconds for each."""
     (tmp_path / "text_options.py").write_text("raise SystemExit('code of the current folder ran')\n")
-    log = tmp_path / "log"
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.chdir(tmp_path)
-            output = os.open(log, os.O_WRONLY | os.O_CREAT)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
-            inside = [str(folder) for folder in FOLDERS]
-            sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") not in (*inside, str(tmp_path))]
-            for name, module in list(sys.modules.items()):
-                if os.path.dirname(getattr(module, "__file__", None) or "").startswith(tuple(inside)):
-                    del sys.modules[name]
-            sys.argv = [str(script), "--help"]
+
+    def show_help() -> int:
+        os.chdir(tmp_path)
+        output = os.open("log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+        inside = [str(folder) for folder in FOLDERS]
+        sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") not in (*inside, str(tmp_path))]
+        for name, module in list(sys.modules.items()):
+            if os.path.dirname(getattr(module, "__file__", None) or "").startswith(tuple(inside)):
+                del sys.modules[name]
+        sys.argv = [str(script), "--help"]
+        with pytest.raises(SystemExit) as end:
             runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as end:
-            status = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status if isinstance(status, int) else 1)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    said = log.read_text()
+        return end.value.code or 0
+
+    status = os.waitstatus_to_exitcode(os.waitpid(fork(show_help), 0)[1])
+    said = (tmp_path / "log").read_text()
     assert status == 0 and "usage: " in said, said

@@ -19,28 +19,32 @@ runpy.run_path(sys.argv[2])["check_stack"]()
 """
 
 
+def install(folder, distribution, version):
+    """The metadata of a distribution."""
+    info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+    (info / "METADATA").write_text(text, encoding="utf-8")
+
+
 def stand_in(folder, module, version, distribution=None, text="raise RuntimeError('imported')"):
     """A module that must not be imported, with the metadata of a distribution."""
     distribution = distribution or module
     (folder / module).mkdir(parents=True)
     (folder / module / "__init__.py").write_text(text, encoding="utf-8")
     (folder / module / "version.txt").write_text(f"{version}\n", encoding="utf-8")
-    info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", encoding="utf-8"
-    )
+    install(folder, distribution, version)
+
+
+def python_with(*path, command) -> subprocess.CompletedProcess:
+    """Python where folders come first on the path."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=600)
 
 
 def check(folder, *, python="3.11.7") -> subprocess.CompletedProcess:
-    """What `check_stack` says where a folder comes first on the path."""
-    return subprocess.run(
-        [sys.executable, "-c", PROBE, python, str(ROOT / "vtlm_fairseq/stack.py")],
-        env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    """What `check_stack` says."""
+    return python_with(folder, command=["-c", PROBE, python, str(ROOT / "vtlm_fairseq/stack.py")])
 
 
 def said(result: subprocess.CompletedProcess) -> str:
@@ -96,9 +100,7 @@ def test_versions_that_do_not_fit(tmp_path, module, version, distribution, wante
 def test_upstream_fairseq_over_ours(tmp_path):
     """Both distributions are installed, the files are upstream's: they decide."""
     stand_in(tmp_path, "fairseq", "0.12.2")
-    info = tmp_path / "ve_fairseq-0.12.3.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ve-fairseq\nVersion: 0.12.3\n", encoding="utf-8")
+    install(tmp_path, "ve-fairseq", "0.12.3")
     assert "fairseq 0.12.2 is installed" in said(check(tmp_path))
 
 
@@ -146,14 +148,7 @@ def test_a_library_without_metadata_is_asked_itself(tmp_path, monkeypatch):
 def test_commands_end_with_the_line(tmp_path, command):
     """Before fairseq, which would end in a traceback."""
     stand_in(tmp_path, "fairseq", "0.12.2")
-    result = subprocess.run(
-        [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert "fairseq 0.12.2 is installed" in said(result)
+    assert "fairseq 0.12.2 is installed" in said(python_with(tmp_path, ROOT, command=command))
 
 
 def test_bounds_are_those_of_the_package():

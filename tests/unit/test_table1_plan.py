@@ -152,6 +152,12 @@ def test_pretrainings_are_shared_and_rows_decode_what_has_regions():
     assert [name for name in names if name.startswith("decode.vtlm_nmt.2")] == [
         f"decode.vtlm_nmt.2.{name}.given" for name in ("test_2016_flickr", "test_2017_flickr")
     ]
+    stages = planner().plan(["tlm_mmt", "vtlm_mmt"], [1]).stages
+    shuffled = [stage for stage in stages if ".shuffled" in stage.name]  # the paper's "+shuf"; of other rows by one
+    assert [stage.name.split(".")[1] for stage in shuffled] == ["tlm_mmt"] + ["vtlm_mmt"] * 5
+    seeds = [s.command[s.command.index("--seed") + 1] for s in shuffled if "--seed" in s.command]
+    assert seeds == ["2", "3", "4", "5"]
+    assert len({stage.outputs for stage in shuffled}) == 6
 
 
 def test_controls_take_their_own_regions():
@@ -167,16 +173,6 @@ def test_controls_take_their_own_regions():
         assert names[:2] == ["prepare", stores[row.corpus]] and "regions" not in names
         found = {stage.command[stage.command.index("--regions") + 1] for stage in plan.stages[2:]}
         assert (len(plan.stages), found) == (2 + 2 + 3, {stores[row.corpus]})
-
-
-def test_five_derangements_of_the_main_row():
-    """The paper's "+shuf" by five derangements with seeds of their own; other rows by one."""
-    stages = planner().plan(["tlm_mmt", "vtlm_mmt"], [1]).stages
-    shuffled = [stage for stage in stages if ".shuffled" in stage.name]
-    assert [stage.name.split(".")[1] for stage in shuffled] == ["tlm_mmt"] + ["vtlm_mmt"] * 5
-    seeds = [s.command[s.command.index("--seed") + 1] for s in shuffled if "--seed" in s.command]
-    assert seeds == ["2", "3", "4", "5"]
-    assert len({stage.outputs for stage in shuffled}) == 6
 
 
 def test_rows_without_their_data_are_left_out_with_a_line():
@@ -229,18 +225,6 @@ def test_data_stages_that_no_row_needs_are_not_run():
     assert names[:2] == ["prepare", "regions"]
 
 
-def test_formats_are_those_of_the_tables():
-    """They stand in the runner too, whose --help imports nothing of the package."""
-    assert OFFERED == FORMATS
-
-
-def test_folder_of_inference_copies_that_cannot_be_made(tmp_path):
-    """A file stands in the way."""
-    (tmp_path / "file").touch()
-    made = planner(keep=tmp_path / "file")
-    assert "--keep" in fault(made.plan, ["nmt"], [1])
-
-
 def given(**paths) -> argparse.Namespace:
     """Options of `table1.py` that name data."""
     names = ("data", "regions", "raw", "image_splits", "entities", "cc_data", "cc_regions")
@@ -250,20 +234,14 @@ def given(**paths) -> argparse.Namespace:
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [
-        ("", "--data"),
-        ("raw", "--image-splits"),
-        ("data", "--regions"),
-        ("raw image_splits entities regions", "--regions"),
-        ("data regions cc_regions", "--cc-data"),
-        ("none regions", "--data none"),
-    ],
+    [("raw image_splits entities regions", "--regions"), ("data regions cc_regions", "--cc-data")],
 )
 def test_data_options_that_do_not_go_together(tmp_path, monkeypatch, names, words):
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "bin", {"train": 2})
-    paths = dict.fromkeys(names.replace("none", "data").split(), "bin") | ({"data": "none"} if "none" in names else {})
-    assert words in fault(find_data, given(**paths), vocab=9, checksums=Checksums(tmp_path))
+    assert words in fault(
+        find_data, given(**dict.fromkeys(names.split(), "bin")), vocab=9, checksums=Checksums(tmp_path)
+    )
 
 
 def test_data_that_cannot_be_taken(tmp_path, monkeypatch):
@@ -281,6 +259,8 @@ def test_data_that_cannot_be_taken(tmp_path, monkeypatch):
 
 
 def test_options_of_the_command(capsys):
+    """Formats stand in the runner too, whose --help imports nothing of the package."""
+    assert OFFERED == FORMATS
     for argv in (("--rows", "x"), ("--seeds", "2,2")):
         with pytest.raises(SystemExit):
             parse_arguments(["--out", "o", *argv])
@@ -294,6 +274,7 @@ def test_folders_that_cannot_hold_a_run(tmp_path):
     (tmp_path / "other/x").touch()
     for path in (tmp_path / "file" / "x", tmp_path / "other"):
         assert f"--out {path}" in fault(prepare_folder, path)
+    assert "--keep" in fault(planner(keep=tmp_path / "file").plan, ["nmt"], [1])
 
 
 def test_corpora_that_do_not_join(tmp_path):

@@ -133,8 +133,10 @@ def test_faults_of_the_data_folder(data, tmp_path, build):
     assert "'test'" in ends_with(task.load_dataset, "test")
 
 
-def test_pretraining_needs_both_sides(tmp_path):
+def test_a_split_lacks_a_side_or_its_images(tmp_path):
     path = folder(tmp_path / "bin", {"train": 2, "valid": 3}).path
+    message = fault(read_image_names, str(tmp_path), "valid")
+    assert "valid.images" in message and "--regions none" in message
     for side in path.glob("valid.en-de.de.*"):
         side.unlink()
     message = ends_with(pretraining_task(path).load_dataset, "valid")
@@ -224,31 +226,6 @@ def test_binarised_text_that_is_cut_off(tmp_path, build, keep):
 # ---- .images
 
 
-def test_image_name_faults(tmp_path):
-    message = fault(read_image_names, str(tmp_path), "valid")
-    assert "valid.images" in message and "--regions none" in message
-
-
-@pytest.mark.parametrize("build", BUILDERS)
-def test_missing_images_are_named(tmp_path, build):
-    """PITFALLS 24."""
-    made = folder(tmp_path / "bin", {"train": 9}, images=9)
-    make_store(tmp_path / "r.h5", 2)
-    message = ends_with(build(made.path, "--regions", tmp_path / "r.h5").load_dataset, "train")
-    assert "7 image ids" in message and "img2.jpg, img3.jpg, img4.jpg, img5.jpg, img6.jpg" in message
-    assert "img7" not in message
-
-
-def test_a_start_up_line_says_what_regions_are_used(data, caplog):
-    """PITFALLS 25."""
-    task = translation_task(data / "bin", "--regions", data / "regions", "--region-order", "shuffle")
-    with caplog.at_level("INFO"):
-        task.load_dataset("train")
-    (line,) = [r.getMessage() for r in caplog.records if "regions of" in r.getMessage()]
-    for part in ("train", "9 lines", str(data / "regions"), "4 images", "8 x float16", "5 classes", "order shuffle"):
-        assert part in line
-
-
 def test_regions_that_are_cut_are_counted(data, caplog):
     """An image counts once, however many lines it has; images of the store that no line names do not count."""
     argv = ("--regions", data / "regions" / "train.h5", "--max-regions", "4")
@@ -280,17 +257,9 @@ def test_the_model_learns_languages_and_region_sizes(data, pretraining, langs):
     loaded = again.build_model(cfg.model, from_checkpoint=True)  # a checkpoint describes itself
     loaded.load_state_dict(model.state_dict())
     assert again.langs == cfg.model.langs and again.has_regions
-
-
-def test_dataset_and_model_use_the_same_language_rows(data):
-    """--langs also where the data is loaded before a model is built."""
-    for build_first in (True, False):
-        cfg = pretraining_config(data / "bin", "--langs", "fr,en,de")
-        task = tasks.setup_task(cfg.task)
-        if build_first:
-            task.build_model(cfg.model)
-        task.load_dataset("valid")
-        assert task.dataset("valid").languages == (1, 2)
+    for one in (task, tasks.setup_task(config(data / "bin", *argv).task)) if pretraining else ():
+        one.load_dataset("valid")  # with a model or before one is built
+        assert one.dataset("valid").languages == ((1, 2) if langs else (1, 0))
 
 
 def test_a_resumed_run_keeps_its_languages_and_opens_no_pretrained_file(data, tmp_path):

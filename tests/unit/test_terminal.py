@@ -132,18 +132,15 @@ def test_streams(tmp_path, store, command, kinds, status, said):
     assert len(lines) == bool(said) and all(line.startswith(said) for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("kinds", "status", "said"),
-    [
+def test_streams_of_a_command_that_fails(tmp_path):
+    for kinds, status, said in (
         ({"stdout": "broken"}, 1, "error: "),  # the fault is what matters
         ({"stderr": "closed"}, 1, ""),
         ({"stdout": "broken", "stderr": "broken"}, BROKEN_PIPE, ""),
         ({"stderr": "broken"}, BROKEN_PIPE, ""),
-    ],
-)
-def test_streams_of_a_command_that_fails(tmp_path, kinds, status, said):
-    found, errors = forked(tmp_path, "vtlm_fairseq.cli.regions", ["info", tmp_path / "none.h5"], **kinds)
-    assert (found, errors.count("\n")) == (status, bool(said)) and errors.startswith(said)
+    ):
+        found, errors = forked(tmp_path, "vtlm_fairseq.cli.regions", ["info", tmp_path / "none.h5"], **kinds)
+        assert (found, errors.count("\n")) == (status, bool(said)) and errors.startswith(said), kinds
 
 
 def test_a_table_is_not_lost(tmp_path, capsys):
@@ -249,9 +246,6 @@ def test_printable():
     assert printable(EVIL) == SHOWN and printable(plain) == plain
     assert printable("\udcff\n\t") == "\\udcff\\n\\t"
     assert str(VTLMError(f"x: image {EVIL}\nis not there")) == f"x: image {SHOWN} is not there".replace("\\u2028", " ")
-
-
-def test_a_message_has_an_end():
     assert len(str(VTLMError("x: image " + "y" * 10**6 + " is not there"))) < 2100
     assert str(VTLMError("x: image " + "y" * 10**6 + " is not there")).endswith("is not there")
 

@@ -132,24 +132,15 @@ def test_misfit_names_the_option(options, named):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"region_dim": 6, "region_classes": 5}, {**REGIONS, "region_no_bias": True}, {**REGIONS, "region_layernorm": True},
-     {**REGIONS, "region_positions": 3}],
+    ("change", "named"),
+    [({"region_dim": 6}, "region_dim detector"), ({"region_no_bias": True}, "region_no_bias detector"),
+     ({"region_layernorm": True}, "region_layernorm detector"), ({"region_positions": 3}, "region_positions detector"),
+     ({"activation_fn": "relu"}, "--activation-fn gelu"), ({"region_activation": "gelu"}, "activation")],
 )  # fmt: skip
-def test_other_regions_are_named(options):
-    changed = next(name for name in options if options[name] != REGIONS.get(name))
-    message = fault(transfer, pretrained_of(**REGIONS), **options)
-    assert changed in message and "detector" in message
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [({"activation_fn": "relu"}, "--activation-fn gelu"), ({**REGIONS, "region_activation": "gelu"}, "activation")],
-)
-def test_other_activations_are_named(options, named):
-    """All shapes fit, and yet it is another function: pre-training would be lost without a word."""
-    message = fault(transfer, pretrained_of(**REGIONS), **options)
-    assert named in message
+def test_other_regions_and_activations_are_named(change, named):
+    """With another activation all shapes fit, and yet pre-training would be lost without a word."""
+    message = fault(transfer, pretrained_of(**REGIONS), **{**REGIONS, **change})
+    assert all(word in message for word in named.split())
 
 
 def test_a_foreign_dictionary_names_the_first_symbol():

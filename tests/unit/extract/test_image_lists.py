@@ -105,12 +105,12 @@ def test_ids_that_no_list_could_hold(tmp_path):
     assert "'\\udcff'" in fault(listed, tmp_path)
 
 
-@pytest.mark.parametrize("count", [1, 4, 10])
-def test_shards_are_the_whole_in_order(tmp_path, count):
+def test_shards_are_the_whole_in_order(tmp_path):
     touch(*(tmp_path / f"{i:02}.jpg" for i in range(10)))
-    parts = [listed(tmp_path, num_shards=count, shard_id=i)[0] for i in range(count)]
-    assert [file for part in parts for file in part] == listed(tmp_path)[0]
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for count in (1, 4, 10):
+        parts = [listed(tmp_path, num_shards=count, shard_id=i)[0] for i in range(count)]
+        assert [file for part in parts for file in part] == listed(tmp_path)[0]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_shards_of_tar_files_are_whole_files(tmp_path):
@@ -119,9 +119,5 @@ def test_shards_of_tar_files_are_whole_files(tmp_path):
     parts = [listed(tmp_path / "*.tar", num_shards=2, shard_id=i)[0] for i in range(2)]
     assert [[file.image_id for file in part] for part in parts] == [["0", "1"], ["2", "3", "4"]]
     assert "5 tar files" in fault(listed, tmp_path / "*.tar", num_shards=6)
+    assert ".jpg .png (it holds 5 files of other kinds: 5 x .tar)" in fault(listed, tmp_path)
     assert "must be in 0..1" in fault(listed, tmp_path / "*.tar", num_shards=2, shard_id=2)
-
-
-def test_nothing_to_read(tmp_path):
-    write_tar(tmp_path / "0.tar", ["1.jpg"])
-    assert ".jpg .png (it holds 1 files of other kinds: 1 x .tar)" in fault(listed, tmp_path)

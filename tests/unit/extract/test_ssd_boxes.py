@@ -67,11 +67,6 @@ def test_many_candidates_are_taken_in_order():
     assert sorted(classes.tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_overlaps():
-    others = np.array([[0.5, 0, 1.5, 1], [0, 0, 1, 1], [2, 2, 3, 3], [0, 0, 0, 0]])
-    np.testing.assert_allclose(ssd_boxes.overlaps(np.array([0.0, 0, 1, 1]), others), [1 / 3, 1, 0, 0])
-
-
 def test_pooling_takes_the_cells_that_a_box_touches():
     """Rows are y, columns x; a box on an edge, and one without extent, still have a cell."""
     maps = np.arange(12, dtype=np.float32).reshape(3, 4, 1)

@@ -47,16 +47,10 @@ def test_literal_values_sorted_by_score(tmp_path):
     assert scores.tolist() == [0.75, 0.5]
     assert store.attributes["note"] == "hello" and store.attributes["blocks"] == 3
     assert store.attributes["created_by"] == "vtlm-fairseq"
-
-
-def test_float16_is_exact_and_float32_input_is_rounded_once(tmp_path):
     values = np.array([[0.1, 65504.0], [6e-8, -1 / 3]], np.float32)
-    write_pair(tmp_path / "s.h5", features=values, scores=np.array([1.0, 0.5]))
-    found = RegionStore([str(tmp_path / "s.h5")])[0].features
+    write_pair(tmp_path / "r.h5", features=values, scores=np.array([1.0, 0.5]))  # rounded once
+    found = RegionStore([str(tmp_path / "r.h5")])[0].features
     np.testing.assert_array_equal(found, values.astype(np.float16))
-
-
-def test_equal_scores_keep_their_order_and_no_scores_mean_one(tmp_path):
     write_pair(tmp_path / "tie.h5", scores=np.array([0.5, 0.5]))
     assert RegionStore([str(tmp_path / "tie.h5")])[0].labels.tolist() == [2, 0]
     write_pair(tmp_path / "none.h5", scores=None)
@@ -113,11 +107,6 @@ def test_missing_ids_count_and_first_five(tmp_path):
     assert "8 image ids are missing from the store: no7, no3, no9, no1, no2, ..." in message
     assert "s.h5" in message and "--regions" in message
     assert store.rows(["img2.jpg"]).tolist() == [2]
-
-
-def test_rows_out_of_range(tmp_path):
-    make_store(tmp_path / "s.h5", 3)
-    store = RegionStore([str(tmp_path / "s.h5")])
     for row in (-1, 3):
         with pytest.raises(IndexError):
             store[row]
@@ -219,10 +208,6 @@ class StoreDataset(Dataset):
         return row, os.getpid(), tuple(self.store[row])
 
 
-def first_item(batch):
-    return batch[0]
-
-
 @pytest.mark.parametrize(
     ("workers", "start", "read_before"), [(0, None, True), (4, "fork", False), (4, "fork", True), (1, "spawn", True)]
 )
@@ -235,9 +220,8 @@ def test_workers_read_what_a_direct_read_gives(tmp_path, workers, start, read_be
         store[0], store[29]
     loader = DataLoader(
         StoreDataset(store),
-        batch_size=1,
+        batch_size=None,
         num_workers=workers,
-        collate_fn=first_item,
         multiprocessing_context=start,
         persistent_workers=start == "spawn",  # spawning them anew each epoch is slow
     )
@@ -287,9 +271,7 @@ def test_pickles_before_and_after_the_first_access(tmp_path):
         assert copy.rows(["img4.jpg", "img0.jpg"]).tolist() == [4, 0]
         assert_same(copy[4], stored["img4.jpg"])
         assert copy.counts(np.arange(5)).tolist() == [1, 2, 3, 4, 5]
-
-
-def test_pickle_carries_no_ids(tmp_path):
+    # and a pickle carries no ids
     make_store(tmp_path / "s.h5", [f"a-rather-long-image-name-{i:04}" for i in range(500)], regions=0)
     data = pickle.dumps(RegionStore([str(tmp_path / "s.h5")]))
     assert b"rather-long" not in data and len(data) < 500 * 8 + 2000

@@ -193,12 +193,10 @@ def test_validate_lists_twenty_faults_and_counts_the_rest(tmp_path, capsys):
 
 def test_regions_beyond_the_limit_are_counted(tmp_path, capsys):
     """`convert` and `info` say what training leaves out by default."""
-    (tmp_path / "in").mkdir()
     for name, regions in (("a", 50), ("b", 36), ("c", 40)):
-        np.savez(tmp_path / "in" / f"{name}.npz", features=np.ones((regions, 2)), labels=np.zeros(regions, int),
-                 boxes=np.tile([0, 0, 0.5, 0.5], (regions, 1)))  # fmt: skip
+        save_npz(tmp_path / "in", name, regions)
     out = str(tmp_path / "s.h5")
-    assert main(["convert", "--npz", str(tmp_path / "in"), "--num-classes", "1", "--out", out]) == 0
+    assert main(["convert", "--npz", str(tmp_path / "in"), "--num-classes", "3", "--out", out]) == 0
     assert "18 of 126 regions (14 %) lie beyond --max-regions 36" in capsys.readouterr().out
     assert main(["info", out]) == 0
     assert "18 of 126 regions (14 %) lie beyond --max-regions 36" in capsys.readouterr().out
