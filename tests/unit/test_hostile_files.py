@@ -4,6 +4,7 @@ import os
 import pickle
 from collections import OrderedDict
 
+import fairseq  # noqa: F401  (registers the package's models, which import their loader)
 import pytest
 import torch
 
