@@ -9,19 +9,19 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from harness import USER_DIR, pretraining, shell
 
-TRAIN = ("-m", "fairseq_cli.train")
 OURS = ("--mrc-weight", "0.5", "--region-mask-prob", "0.3", "--mask-prob", "0.2", "--region-layernorm")
 
 
 def test_relative_path_from_another_folder(corpus, tmp_path):
-    """PITFALLS 1, 3: a relative --user-dir is the only import; options of criterion, task and arch parse."""
+    """PITFALLS 1, 2, 3: a relative --user-dir is the only import, in spawned workers too; all options parse."""
     here = tmp_path / "deep" / "er"
     here.mkdir(parents=True)
-    argv = pretraining(corpus.data, "ckpt", *OURS, "--disable-validation", "--max-update", "1",
+    argv = pretraining(corpus.data, "ckpt", *OURS, "--disable-validation", "--max-update", "6", "--num-workers", "1",
                        regions=corpus.regions, user_dir=os.path.relpath(USER_DIR, here))  # fmt: skip
-    trained = shell(sys.executable, *TRAIN, *argv, cwd=here)
+    code = "import multiprocessing as m; m.set_start_method('spawn'); from fairseq_cli.train import cli_main as f; f()"
+    trained = shell(sys.executable, "-c", code, *argv, cwd=here)
     assert trained.status == 0, trained.output[-4000:]
-    assert len(trained.updates()) == 1
+    assert len(trained.updates()) == 6
     assert (here / "ckpt/checkpoint_last.pt").exists()
 
 
@@ -35,16 +35,6 @@ def test_path_of_the_installed_package(corpus, tmp_path):
     trained = shell(sys.executable, "-c", code, *argv, cwd=tmp_path)
     assert trained.status == 0, trained.output[-4000:]
     assert "has already been imported" in trained.output
-
-
-def test_spawned_workers(corpus, tmp_path):
-    """PITFALLS 2: workers that are spawned find the package, from a relative --user-dir."""
-    argv = pretraining(corpus.data, "ckpt", "--no-save", "--disable-validation", "--max-update", "6", "--num-workers",
-                       "1", regions=corpus.regions, user_dir=os.path.relpath(USER_DIR, tmp_path))  # fmt: skip
-    code = "import multiprocessing as m; m.set_start_method('spawn'); from fairseq_cli.train import cli_main as f; f()"
-    trained = shell(sys.executable, "-c", code, *argv, cwd=tmp_path)
-    assert trained.status == 0, trained.output[-4000:]
-    assert len(trained.updates()) == 6
 
 
 def task_arguments(corpus, *argv) -> tuple:
