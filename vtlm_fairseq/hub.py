@@ -4,16 +4,10 @@ Threads may share a model. Faults are exceptions (:class:`VTLMError`); logging l
 like are left as the caller's program has them.
 """
 
-# ruff: noqa: E402
-
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-
-from vtlm_fairseq import register
-
-register()  # before what imports fairseq
 
 import numpy as np
 import torch

@@ -1,13 +1,7 @@
 """Translate new sentences, with the regions of their images, from Python or ``vtlm-translate``."""
 
-# ruff: noqa: E402
-
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
-
-from vtlm_fairseq import register
-
-register()  # before what imports fairseq
 
 import numpy as np
 import torch

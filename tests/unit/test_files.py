@@ -21,10 +21,9 @@ from preparation import prepare_cli
 from harness import write_lines
 from stores import make_store
 from vtlm_fairseq import files, interrupts
-from vtlm_fairseq.cli import convert, regions, score
+from vtlm_fairseq.cli import convert, probe, regions, score
 from vtlm_fairseq.corpora import translate_captions
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.probes import contrastive
 from vtlm_fairseq.text.pipeline import TextPipeline
 
 SECRET = "another's"
@@ -183,7 +182,8 @@ def test_what_cannot_be_written_is_found_before_the_work(work, name):
     work.inputs.rmdir()  # an input that cannot be read or made
     call = {"average.pt": lambda out, _: convert.main(["average", "no", "--out", str(out)]),
             "sentences.tsv": lambda out, _: score.main(["no", "--ref", "no", "--sentences", str(out)]),
-            "contrasts.tsv": lambda out, _: contrastive.run(SimpleNamespace(sentences=str(out))),
+            "contrasts.tsv": lambda out, _: probe.main(["contrastive", "--path", "no", "--src", "no", "--correct", "no",
+                                                        "--incorrect", "no", "--sentences", str(out)]),
             "store.h5": lambda out, _: regions.main(["convert", "--npz", "no", "--out", str(out), "--overwrite"]),
             "merged.h5": lambda out, _: regions.main(["merge", "no", "--out", str(out), "--overwrite"]),
             "copied.h5": lambda out, _: regions.main(["merge", "no", "--out", str(out), "--overwrite", "--copy"]),

@@ -118,6 +118,14 @@ def test_fill_mask(vtlm):
     assert len(everything) == 41 and sum(share for _, share in everything) < 1
 
 
+def test_a_checkpoint_is_read_once(vtlm, monkeypatch):
+    """What was checked is what is built."""
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: read.append(path) or load(path, **options))
+    VTLM(vtlm.path, region_order="none", preprocessed=True, cpu=True)
+    assert read == [vtlm.path]
+
+
 def test_faults(vtlm, tmp_path):
     assert "no <mask>" in fault(vtlm.fill_mask, "w1")
     assert "no region store" in fault(vtlm.fill_mask, "<mask>", image="img0.jpg")

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from vtlm_fairseq.regions.run import COMMANDS
 
-    return COMMANDS[args.command](args)
+    return COMMANDS[args.command](args) or 0
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -44,12 +44,9 @@ def read_lines(path: Path, *, option: str) -> list[str]:
     Raises:
         VTLMError: neither file exists, or it is not readable UTF-8.
     """
-    packed = path.with_name(path.name + ".gz")
-    if not path.is_file():
-        if not packed.is_file():
-            raise VTLMError(f"{path}: no such file, nor {packed.name}; see {option}")
-        path = packed
-    return lines.read_lines(path)
+    if (found := lines.plain_or_packed(path)) is None:
+        raise VTLMError(f"{path}: no such file, nor {path.name}.gz; see {option}")
+    return lines.read_lines(found)
 
 
 def read_image_ids(image_splits: Path, split: str) -> list[str]:
@@ -104,8 +101,7 @@ def _test_sets(arguments: argparse.Namespace) -> list[str]:
     langs = (arguments.source_lang, arguments.target_lang)
 
     def has_text(split: str) -> bool:
-        names = [f"{split}.{lang}" for lang in langs]
-        return all((arguments.raw / n).is_file() or (arguments.raw / f"{n}.gz").is_file() for n in names)
+        return all(lines.plain_or_packed(arguments.raw / f"{split}.{lang}") for lang in langs)
 
     for split in sorted(COUNTS.keys() - {"train", "val"} - lists):
         if has_text(split):

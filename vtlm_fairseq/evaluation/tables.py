@@ -132,14 +132,15 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_out(args: argparse.Namespace) -> None:
-    """Find out before the work that ``--out`` cannot be written, or that it or another output would replace a file of
-    the same command.
+    """Find out before the work that ``--out`` or ``--sentences`` cannot be written, or that an output would replace a
+    file of the same command.
 
     Raises:
         VTLMError: so it is.
     """
-    if args.out is not None:
-        check_writable(args.out, label=f"--out {args.out}")
+    for name in ("out", "sentences"):
+        if getattr(args, name, None) is not None:
+            check_writable(getattr(args, name), label=f"--{name} {getattr(args, name)}")
     given = {name: value for name, value in vars(args).items() if name in (*_OUTPUTS, *_INPUTS)}
     for name in _OUTPUTS:
         for other, values in given.items():

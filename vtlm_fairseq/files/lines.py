@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 from vtlm_fairseq.errors import VTLMError, reason
@@ -73,6 +74,11 @@ def read_content(path: PathLike) -> BytesIO:
     """
     with _faults(os.fspath(path), ""), _opened(path) as file:
         return BytesIO(file.read())
+
+
+def plain_or_packed(path: PathLike) -> Path | None:
+    """The file, or else its ``.gz``; None where neither is there."""
+    return next((found for found in (Path(path), Path(f"{path}.gz")) if found.is_file()), None)
 
 
 def _opened(path: PathLike) -> BinaryIO:

@@ -34,7 +34,7 @@ _BELONGS = {
 """The source that each further option goes with."""
 
 
-def run_convert(args: argparse.Namespace) -> int:
+def run_convert(args: argparse.Namespace) -> None:
     """Make a store."""
     refuse_existing(args, streams=False)
     sizes = _check_options(args)
@@ -58,7 +58,6 @@ def run_convert(args: argparse.Namespace) -> int:
     beyond = writer.beyond(MAX_REGIONS)
     if beyond[0]:
         say(f"{args.out}: {say_beyond(beyond, MAX_REGIONS)}, the default of training")
-    return 0
 
 
 def refuse_existing(args: argparse.Namespace, *, streams: bool = True) -> None:

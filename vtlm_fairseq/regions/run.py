@@ -27,14 +27,13 @@ _SAMPLE_IMAGES, _SAMPLE_SECONDS = 2000, 5.0  # of each file, for warnings
 _LABEL_BLOCK = 1 << 24
 
 
-def run_info(args: argparse.Namespace) -> int:
+def run_info(args: argparse.Namespace) -> None:
     """Print a summary of each file of a store."""
     for number, path in enumerate(store_files(args.store, option="")):
         if number:
             say()
         for name, value in summarise(path).items():
             say(f"{name:<20}{printable(value)}")
-    return 0
 
 
 def summarise(path: str) -> dict[str, str]:
@@ -97,24 +96,22 @@ def run_validate(args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def run_merge(args: argparse.Namespace) -> int:
+def run_merge(args: argparse.Namespace) -> None:
     """Join stores."""
     refuse_existing(args)
     shards = [path for shard in args.shards for path in store_files(shard, option="")]
     with tqdm(unit=" images", disable=None if args.copy else True) as bar:
         store = merge_stores(shards, args.out, copy=args.copy, on_progress=lambda done: bar.update(done - bar.n))
     say(f"{args.out}: {len(store):,} images, {store.num_regions:,} regions from {len(shards)} files")
-    return 0
 
 
-def run_show(args: argparse.Namespace) -> int:
+def run_show(args: argparse.Namespace) -> None:
     """Draw the regions of an image."""
     refuse_existing(args)
     store = RegionStore(store_files(args.store, option=""), args.max_regions, repeats=True)
     regions = store[int(store.rows([args.image_id])[0])]
     save_drawing(draw_regions(open_image(args.image), regions, store.class_names), args.out)
     say(f"{args.out}: {len(regions.labels)} regions")
-    return 0
 
 
 def _doubts(files: list[str], images: list[str]) -> list[str]:
@@ -140,4 +137,4 @@ def _faults_of_splits(store: str, files: list[str]) -> list[str]:
 
 
 COMMANDS = {"convert": run_convert, "info": run_info, "merge": run_merge, "show": run_show, "validate": run_validate}
-"""Each returns the exit status: 0, or 1 where `validate` found faults."""
+"""Each may return an exit status: 1 where `validate` found faults."""

@@ -81,7 +81,7 @@ class Splits:
                 )
         store = self.open_store(split)
         try:
-            rows = [store.rows(ids) for ids in names]
+            rows = [store.rows(ids, again=ids is not names[-1]) for ids in names]
         except VTLMError:
             more = self.open_store(split, parts[1:])
             if more.paths == store.paths:

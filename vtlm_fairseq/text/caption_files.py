@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files.lines import stream_lines
+from vtlm_fairseq.files.lines import plain_or_packed, stream_lines
 from vtlm_fairseq.files.names import is_text
 
 FORMATS = ("auto", "tsv", "jsonl", "lines")
@@ -149,9 +149,8 @@ def _is_number(column: str) -> bool:
 
 
 def _find(path: str, option: str) -> Path:
-    for name in (path, f"{path}.gz"):
-        if Path(name).is_file():
-            return Path(name)
+    if found := plain_or_packed(path):
+        return found
     raise VTLMError(
         f"{option}: neither {path} nor its .gz is there; give a .tsv or .jsonl file, or the common beginning of line "
         "files and .images"

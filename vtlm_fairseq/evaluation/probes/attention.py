@@ -29,7 +29,7 @@ from vtlm_fairseq.files import check_writable, whole_file
 PLOT_SUFFIXES = (".png", ".pdf")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Run the probe.
 
     Raises:
@@ -53,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if args.plot is not None:
             plot(results, args.plot)
-    return 0
 
 
 @dataclass

@@ -11,20 +11,18 @@ from vtlm_fairseq.evaluation.scoring.hypotheses import read_sentences
 from vtlm_fairseq.evaluation.systems import named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
-from vtlm_fairseq.files import check_writable, write_lines
+from vtlm_fairseq.files import write_lines
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import MultimodalTransformer
 from vtlm_fairseq.options import loading_options
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Run the probe.
 
     Raises:
         VTLMError: a fault of input or options.
     """
-    if args.sentences:
-        check_writable(args.sentences, label=f"--sentences {args.sentences}")
     checkpoints = list(named_checkpoints(args.systems))
     lines = ContrastiveSet.read(src=args.src, correct=args.correct, incorrect=args.incorrect, images=args.images)
     made = Table(
@@ -53,7 +51,6 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if args.sentences:
             _write_sentences(args.sentences, written)
-    return 0
 
 
 def _write_sentences(path: str, lines: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from vtlm_fairseq.text.subwords import MASK
 NEVER_SAW_MASK = " *"
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Run the probe.
 
     Raises:
@@ -41,13 +41,12 @@ def run(args: argparse.Namespace) -> int:
         write_variants(args.write, variants, data=Path(args.data))
     if not systems:
         publish(variant_table(variants, choice), args)
-        return 0
+        return
     scores = {system: score_system(system, variants, args) for system in systems}
     made = table(scores, variants, choice)
     regions = dict.fromkeys(one for scored in scores.values() for one in scored.regions)
     made.notes += regions or ["no regions"]
     publish(made, args)
-    return 0
 
 
 @dataclass

@@ -16,7 +16,7 @@ from vtlm_fairseq.evaluation.tables import Cell, Table, publish
 from vtlm_fairseq.inference import best_hypotheses
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Run the probe.
 
     Raises:
@@ -47,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
         made.notes.append(f"shuffle: mean of {args.repeats} shufflings, p is the greatest of theirs")
     made.notes += about
     publish(made, args)
-    return 0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ BOTH = "BOTH"
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Run the probe.
 
     Raises:
@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
                 for masked, accuracy in probe.accuracies(order, args).items():
                     rows.setdefault((name, order, masked), {})[subset] = accuracy
     publish(table(rows, subsets, notes=list(dict.fromkeys(notes)), args=args), args)
-    return 0
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ COMMONEST, NEAREST = "commonest class", "nearest prototype, own features"
 _NOTHING = MaskingRates(select=0.0, keep=0.0, random=0.0)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Run the probe.
 
     Raises:
@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
                 for name, result in classes.results(probe.regions).items():
                     rows.setdefault((name, None), {})[subset] = result
     publish(table(rows, subsets, notes=list(dict.fromkeys(notes))), args)
-    return 0
 
 
 def check_model(path: str) -> None:

@@ -24,7 +24,7 @@ from vtlm_fairseq.evaluation.scoring.scores import (
     paired_bootstrap,
 )
 from vtlm_fairseq.evaluation.tables import check_out, publish
-from vtlm_fairseq.files import check_writable, write_text
+from vtlm_fairseq.files import write_text
 
 
 def run(args: argparse.Namespace) -> None:
@@ -61,8 +61,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.sentences and (args.set or len(args.hyp) > 1):
         raise VTLMError("--sentences takes one file of translations")
     check_out(args)
-    if args.sentences:
-        check_writable(args.sentences, label=f"--sentences {args.sentences}")
 
 
 def _references(args: argparse.Namespace) -> list[Reference]:
