@@ -4,11 +4,13 @@ import os
 import pickle
 from collections import OrderedDict
 
-import fairseq  # noqa: F401  (registers the package's models, which import their loader)
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from stores import Call, ends_with, fault
+from tiny import folder as data_folder
+from tiny import translation_task
 from vtlm_fairseq.checkpoint_guard import check_stock
 from vtlm_fairseq.checkpoints import load_checkpoint, read_model_config
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses
@@ -112,6 +114,17 @@ def test_what_is_no_checkpoint(tmp_path, state):
     assert "x.pt" in fault(load_checkpoint, saved(tmp_path / "x.pt", state))
 
 
+def test_models_and_criteria_that_evaluate_their_configuration_are_not_built(tmp_path):
+    """Where fairseq-generate and fairseq-validate hand over what a checkpoint holds."""
+    mark = tmp_path / "executed"
+    code = f"__import__('os').mkdir({str(mark)!r})"
+    task = translation_task(data_folder(tmp_path / "bin", {"train": 2}).path)
+    model = {"_name": "fconv", "arch": "fconv", "langs": "de,en", "encoder_layers": code}
+    assert "'fconv'" in ends_with(task.build_model, OmegaConf.create(model), from_checkpoint=True)
+    assert "--criterion ctc" in ends_with(task.build_criterion, OmegaConf.create({"_name": "ctc", "wer_args": code}))
+    assert not mark.exists()
+
+
 DEEP: dict = {}
 for _ in range(30):
     DEEP = {"a": DEEP}
@@ -138,6 +151,9 @@ def test_configurations_that_are_refused(tmp_path, changes, named):
     path = saved(tmp_path / "x.pt", checkpoint(cfg={**checkpoint()["cfg"], **changes}))
     message = fault(read_model_config, path)
     assert message.startswith(path) and named in message
+    assert read_model_config(saved(tmp_path / "x.pt", checkpoint()))["langs"] == "de,en"
+    old = saved(tmp_path / "old.pt", checkpoint(args={"arch": "fconv"}))  # which fairseq would use in its place
+    assert "(args)" in fault(read_model_config, old)
 
 
 @pytest.mark.parametrize(
