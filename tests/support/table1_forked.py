@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from forks import fork, run
 
@@ -12,22 +13,13 @@ import stages  # noqa: E402
 import table1  # noqa: E402
 
 
-class Forked:
+def start(command, *, cwd, environment, log, lock):
     """What the runner asks of the process of a command."""
-
-    def __init__(self, command, *, cwd, environment, log, lock):
-        module, *argv = command[command.index("-m") + 1 :] if "-m" in command[:2] else command
-        request = {"module": module, "argv": argv, "cwd": str(cwd), "env": environment, "log": log.name, "stdin": None}
-        self.pid = fork(lambda: run({**request, "timeout": 300}))
-        self.status = None
-
-    def wait(self) -> int:
-        self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.status
-
-    def poll(self) -> int | None:
-        return self.status
+    module, *argv = command[command.index("-m") + 1 :] if "-m" in command[:2] else command
+    request = {"module": module, "argv": argv, "cwd": str(cwd), "env": environment, "log": log.name, "stdin": None}
+    pid = fork(lambda: run({**request, "timeout": 300}))
+    return SimpleNamespace(wait=lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), poll=lambda: 0)
 
 
-stages._start = Forked
+stages._start = start
 table1.main()

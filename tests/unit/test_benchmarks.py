@@ -28,14 +28,9 @@ specification = importlib.util.spec_from_file_location("benchmark_run", BENCHMAR
 command = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(command)
 
+setups.convert_namespace_to_omegaconf = tiny.converted  # composed once, not by each of the many small trainings
 SMALL = ["--size", "tiny", "--repeats", "3", "--threads", "1", "--at-least", "0.002", "--updates", "4"]
 SMALL += ["--precisions", "float32,bf16"]
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    """Configurations are composed once, not by each of the many small trainings."""
-    monkeypatch.setattr(setups, "convert_namespace_to_omegaconf", tiny.converted)
 
 
 @pytest.fixture(scope="module")
