@@ -16,21 +16,11 @@ PRECISIONS = {
 def train(corpus, folder, *argv):
     """200 updates of a VTLM of width 64."""
     line = [corpus / "bin", "--user-dir", USER_DIR, "--task", "visual_translation_lm", "--arch", "vtlm_tiny"]
-    line += [
-        "--encoder-embed-dim",
-        "64",
-        "--encoder-ffn-embed-dim",
-        "256",
-        "--criterion",
-        "vtlm",
-        "-s",
-        "en",
-        "-t",
-        "de",
-    ]
-    line += ["--regions", corpus / "regions.h5", "--batch-size", "64", "--lr", "1e-3", "--clip-norm", "5"]
-    line += ["--max-update", "200", "--log-format", "json", "--log-interval", "1", "--save-dir", folder]
-    line += ["--no-epoch-checkpoints", "--validate-interval", "100", "--validate-interval-updates", "200", *argv]
+    line += ["--encoder-embed-dim", "64", "--encoder-ffn-embed-dim", "256", "--criterion", "vtlm"]
+    line += ["-s", "en", "-t", "de", "--regions", corpus / "regions.h5", "--batch-size", "64", "--lr", "1e-3"]
+    line += ["--clip-norm", "5", "--max-update", "200", "--log-format", "json", "--log-interval", "1"]
+    line += ["--no-epoch-checkpoints", "--validate-interval", "100", "--validate-interval-updates", "200"]
+    line += ["--save-dir", folder, *argv]
     return shell(sys.executable, "-m", "fairseq_cli.train", *line, cwd=folder, timeout=600)
 
 

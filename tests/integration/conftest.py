@@ -27,6 +27,14 @@ def corpus(run, tmp_path_factory) -> Corpus:
 
 
 @pytest.fixture(scope="session")
+def second(run, corpus, tmp_path_factory) -> Corpus:
+    """Another corpus with the dictionary of the first."""
+    sizes = {"train": 21, "valid": 5, "test": 5}
+    folder = tmp_path_factory.mktemp("second") / "toy"
+    return make_corpus(run, folder, sizes, dictionary=corpus.data / "dict.en.txt", seed=9)
+
+
+@pytest.fixture(scope="session")
 def vtlm(run, corpus, tmp_path_factory) -> Path:
     """A pre-trained VTLM checkpoint."""
     folder = tmp_path_factory.mktemp("vtlm")

@@ -49,14 +49,6 @@ def test_decoding_in_other_batches(run, corpus, nmt, argv):
 
 
 @pytest.fixture(scope="module")
-def second(run, corpus, tmp_path_factory):
-    """Another corpus with the dictionary of the first."""
-    sizes = {"train": 21, "valid": 5, "test": 5}
-    folder = tmp_path_factory.mktemp("second") / "toy"
-    return make_corpus(run, folder, sizes, dictionary=corpus.data / "dict.en.txt", seed=9)
-
-
-@pytest.fixture(scope="module")
 def joined(corpus, second, tmp_path_factory):
     """One folder with ``train`` and ``train1``, their ``.images``, and stores of both as shards."""
     both = corpus.copy(tmp_path_factory.mktemp("joined") / "toy")

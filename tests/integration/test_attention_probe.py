@@ -10,8 +10,8 @@ LAYERS, HEADS = 2, 4
 
 
 def probe(run, *argv, **kwargs):
-    """vtlm-probe attention on the CPU."""
-    return run("vtlm_fairseq.cli.probe", "attention", *argv, "--cpu", "--batch-size", "5", **kwargs)
+    """vtlm-probe attention."""
+    return run.probe("attention", *argv, "--batch-size", "5", **kwargs)
 
 
 def rows(result) -> list[dict]:

@@ -43,7 +43,7 @@ def test_unknown(run, corpus, tmp_path, metric, criterion, names):
 
 
 def test_directions(run, corpus, tmp_path):
-    """mlm_accuracy is the higher the better without being told, mlm_loss is not; the best three are the best three."""
+    """PITFALLS 13: each metric selects checkpoints; mlm_accuracy is the higher the better without being told."""
     argv = ("--best-checkpoint-metric", "mlm_accuracy", *EPOCHS, "5", "--lr", "1e-2", "--keep-best-checkpoints", "3")
     trained = run.pretrain(corpus.data, tmp_path / "a", *argv, regions=corpus.regions)
     found = [one["mlm_accuracy"] for one in trained.validations()]

@@ -82,9 +82,8 @@ def test_mmt_decodes(run, corpus, mmt, tmp_path):
     decoded = run.generate(corpus.data, mmt, *argv, regions=corpus.regions)
     assert decoded.ids() == list(range(SIZES["test"]))
     assert all(re.fullmatch(r"(w\d+ ?)*", line) for line in decoded.hypotheses())
-    lines = zip(corpus.lines("test", "en"), corpus.images("test"), strict=True)
-    stdin = "".join(f"{line}\t{image}\n" for line, image in lines)
-    translated = run.translate(mmt, "--regions", corpus.store("test"), "--preprocessed", *argv, stdin=stdin)
+    store = ("--regions", corpus.store("test"), "--preprocessed")
+    translated = run.translate(mmt, *store, *argv, stdin=corpus.stdin("test"))
     assert translated.output.splitlines()[-SIZES["test"] :] == decoded.hypotheses()
     average = mmt.parent / "average.pt"
     run.convert("average", mmt, mmt, "--out", average)

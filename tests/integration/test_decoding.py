@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness import write_lines
-from toy import SIZES
+from toy import SIZES, binarised
 
 SHORT = ("--max-len-b", "18")
 
@@ -26,12 +26,9 @@ def test_batches_do_not_change_hypotheses(run, corpus, mmt, beam):
 def test_score_equals_teacher_forced_score(run, corpus, mmt, tmp_path):
     """PITFALLS 14: the hypotheses as references score what they scored in the search."""
     decoded = run.generate(corpus.data, mmt, *SHORT, "--beam", "8", "--batch-size", "8", regions=corpus.regions)
-    write_lines(tmp_path / "raw/test.en", corpus.lines("test", "en"))
-    write_lines(tmp_path / "raw/test.de", decoded.hypotheses())
-    write_lines(tmp_path / "bin/test.images", corpus.images("test"))
-    run.preprocess("-s", "en", "-t", "de", "--destdir", tmp_path / "bin", "--testpref", tmp_path / "raw/test",
-                   "--srcdict", corpus.data / "dict.en.txt")  # fmt: skip
-    scored = run.generate(tmp_path / "bin", mmt, "--score-reference", "--batch-size", "3", regions=corpus.regions)
+    texts = {"en": corpus.lines("test", "en"), "de": decoded.hypotheses()}
+    data = binarised(run, corpus, tmp_path, corpus.images("test"), **texts)
+    scored = run.generate(data, mmt, "--score-reference", "--batch-size", "3", regions=corpus.regions)
     assert scored.hypotheses() == decoded.hypotheses()
     assert scored.scores() == pytest.approx(decoded.scores(), abs=1e-4)
     assert len(set(decoded.scores())) > 5
@@ -53,16 +50,6 @@ def test_region_order(run, corpus, mmt):
         assert differing >= 10, (order, scores)
     without = run.generate(corpus.data, mmt, *SHORT, "--region-order", "none", regions="none")
     assert without.scores() == pytest.approx(scores["none"], abs=1e-4)
-
-
-def test_ensemble(run, corpus, mmt):
-    """``a.pt:b.pt``: of one model twice, the same; of two models, scores between theirs."""
-    best = mmt.with_name("checkpoint_2.pt")
-    run.convert("average", mmt, "--out", best)
-    single = run.generate(corpus.data, mmt, *SHORT, regions=corpus.regions)
-    twice = run.generate(corpus.data, f"{mmt}:{best}", *SHORT, regions=corpus.regions)
-    assert twice.hypotheses() == single.hypotheses()
-    assert twice.scores() == pytest.approx(single.scores(), abs=1e-4)
 
 
 def test_several_test_sets(run, corpus, mmt):
@@ -87,12 +74,9 @@ def test_interactive_serves_text_only_models(run, corpus, nmt):
 
 def test_mask_is_never_generated(run, corpus, mmt, tmp_path):
     """Source text may hold ``<mask>`` (entity probe); hypotheses never hold it, nor the dictionary's padding words."""
-    write_lines(tmp_path / "raw/test.en", ["<mask> word1 <mask>", "<mask>"])
-    write_lines(tmp_path / "raw/test.de", ["Wort1", "Wort2"])
-    write_lines(tmp_path / "bin/test.images", corpus.images("test")[:2])
-    run.preprocess("-s", "en", "-t", "de", "--destdir", tmp_path / "bin", "--testpref", tmp_path / "raw/test",
-                   "--srcdict", corpus.data / "dict.en.txt")  # fmt: skip
-    decoded = run.generate(tmp_path / "bin", mmt, *SHORT, "--nbest", "5", regions=corpus.regions)
+    texts = {"en": ["<mask> word1 <mask>", "<mask>"], "de": ["Wort1", "Wort2"]}
+    data = binarised(run, corpus, tmp_path, corpus.images("test")[:2], **texts)
+    decoded = run.generate(data, mmt, *SHORT, "--nbest", "5", regions=corpus.regions)
     assert "S-0\t<mask> word1 <mask>" in decoded.output
     assert len(decoded.hypotheses()) == 10
     assert not [line for line in decoded.hypotheses() if "<mask>" in line or "madeupword" in line]

@@ -1,6 +1,5 @@
 """What a checkpoint says of its model reaches every command: options, detector, masks of validation."""
 
-import json
 import math
 import re
 import shutil
@@ -12,7 +11,7 @@ import torch
 from fairseq.data import Dictionary
 
 from harness import CommandLines, write_lines
-from toy import CLASSES, Corpus
+from toy import CLASSES, Corpus, binarised
 from vtlm_fairseq.evaluation.teacher_forcing import score_translations
 from vtlm_fairseq.hub import VTLM, MultimodalTransformer
 from vtlm_fairseq.text.pipeline import TextPipeline
@@ -29,9 +28,8 @@ def test_every_command_sees_what_training_saw(run, corpus, unusual):
     assert "at most 2 regions" in decoded.output
     lines = list(zip(corpus.lines("test", "en"), corpus.images("test"), strict=True))
     store = ("--regions", corpus.store("test"), "--preprocessed")
-    text = "".join(f"{line}\t{image}\n" for line, image in lines)
     argv = ("--beam", "3", "--max-len-b", "20", "--lenpen", "0")
-    translated = run.translate(path, *store, *argv, stdin=text).output.splitlines()[-len(lines) :]
+    translated = run.translate(path, *store, *argv, stdin=corpus.stdin("test")).output.splitlines()[-len(lines) :]
     assert translated == decoded.hypotheses()
     hub = MultimodalTransformer.from_pretrained(path, regions=str(corpus.store("test")), preprocessed=True, cpu=True)
     images = [image for _, image in lines]
@@ -60,8 +58,7 @@ def test_every_command_sees_what_training_saw(run, corpus, unusual):
 
 def probed(run, probe: str, *argv) -> dict[str, dict]:
     """A probe's rows by masked side, text, layer or order of regions, else by the system."""
-    output = run("vtlm_fairseq.cli.probe", probe, *argv, "--cpu", "--format", "json").output
-    rows = json.JSONDecoder().raw_decode(output, output.index('{\n  "title"'))[0]["rows"]
+    rows = run.probe(probe, *argv, "--format", "json").table()["rows"]
     key = next((name for name in ("masked", "text", "layer", "regions") if name in rows[0]), "system")
     return {str(row[key]): row for row in rows}
 
@@ -75,16 +72,6 @@ def region_inputs(store: Path, image: str) -> dict[str, torch.Tensor]:
     return {**found, "region_padding_mask": torch.zeros(1, end - start, dtype=torch.bool)}
 
 
-def binarised(run, corpus, folder: Path, images: str, **texts: list[str]) -> Path:
-    """A data folder whose test split has other sentences, with the images of a split."""
-    for lang, lines in texts.items():
-        write_lines(folder / f"test.{lang}", lines)
-    run.preprocess("-s", "en", "-t", "de", "--destdir", folder / "bin", "--srcdict", corpus.data / "dict.en.txt",
-                   "--testpref", folder / "test")  # fmt: skip
-    shutil.copy(corpus.data / f"{images}.images", folder / "bin" / "test.images")
-    return folder / "bin"
-
-
 def test_probes_of_a_translation_model_see_what_training_saw(run, corpus, unusual, entities, tmp_path):
     """The references are what the hub translates: BLEU is 100, scores are the hub's and fairseq-generate's."""
     _, path = unusual
@@ -92,7 +79,7 @@ def test_probes_of_a_translation_model_see_what_training_saw(run, corpus, unusua
     hub = MultimodalTransformer.from_pretrained(path, regions=str(store), preprocessed=True, cpu=True)
     target = hub.translate(source, images, beam=2)
     others = hub.translate(source, [*images[5:], *images[:5]], beam=2)
-    data = binarised(run, corpus, tmp_path, "test", en=source, de=target)
+    data = binarised(run, corpus, tmp_path, images, en=source, de=target)
     for lang, lines in (("en", source), ("de", target)):
         write_lines(data / "references" / f"test.{lang}", lines)
     TextPipeline("en", "de", steps=(), bpe="none").save(data)
@@ -173,7 +160,7 @@ def test_probes_of_a_pretrained_model_see_what_training_saw(run, corpus, unusual
     source = corpus.lines("train", "en")
     predicted, _, _ = last_words(source, images)
     source = [re.sub(r"\S+$", word, line) for line, word in zip(source, predicted, strict=True)]
-    data = binarised(run, corpus, tmp_path, "train", en=source, de=target)
+    data = binarised(run, corpus, tmp_path, images, en=source, de=target)
     ends = [[line.split()[-1] for line in side] for side in (source, target)]
     ends.append([word for pair in zip(*ends, strict=True) for word in pair])
     right, other = (
@@ -220,22 +207,6 @@ def test_probes_of_a_pretrained_model_see_what_training_saw(run, corpus, unusual
         for ours, theirs in zip(each, first[image], strict=True)
     ]
     assert (row["test of"], row["test"]) == (len(same), pytest.approx(100 * sum(same) / len(same)))
-
-
-def test_a_resumed_run_has_the_options_of_the_first_call(run, corpus, unusual, tmp_path):
-    """Without its options it goes on with them; others are refused."""
-    vtlm, _ = unusual
-    shutil.copytree(vtlm.parent, tmp_path / "v")
-    argv = ("--max-positions", "32", "--max-update", "9", "--seed", "7")
-    gone_on = run.pretrain(corpus.data, tmp_path / "v", *argv, regions=corpus.regions)
-    assert "at most 2 regions" in gone_on.output
-    saved = torch.load(tmp_path / "v" / "checkpoint_last.pt", weights_only=True)
-    first = torch.load(vtlm, weights_only=True)
-    assert saved["optimizer_history"][-1]["num_updates"] == 9
-    assert saved["task_state"] == first["task_state"]
-    for option, value in (("--max-regions", "3"), ("--region-mask-fill", "mask"), ("--encoder-attention-heads", "2")):
-        refused = run.pretrain(corpus.data, tmp_path / "v", *argv, option, value, regions=corpus.regions, ok=False)
-        refused.fault(option)
 
 
 def test_a_run_with_a_suffix_goes_on_from_its_own_checkpoint(run, corpus, tmp_path):
@@ -307,10 +278,10 @@ def test_regions_of_another_detector(run, corpus, unusual, foreign, tmp_path):
     line = f"word1 word2\t{corpus.images('test')[0]}\n"
     run.translate(path, *store, stdin=line, ok=False).fault("another", *mine)
     run.translate(path, *store, *mine, stdin=line)
-    system = ("--path", vtlm, "--regions", foreign.regions, "--cpu")
+    system = ("--path", vtlm, "--regions", foreign.regions)
     probe = ("mrc", corpus.data, *system, "--subsets", "test", "--no-references")
-    run("vtlm_fairseq.cli.probe", *probe, ok=False).fault("another", *mine)
-    run("vtlm_fairseq.cli.probe", *probe, *mine)
+    run.probe(*probe, ok=False).fault("another", *mine)
+    run.probe(*probe, *mine)
     page = (corpus.data, "--path", path, "--regions", foreign.regions, "--lines", "1", "--out", tmp_path / "p.html")
     run("vtlm_fairseq.cli.report", *page, "--cpu", ok=False).fault("another", *mine)
     # a run that begins with a model: its train split is of another detector
@@ -329,14 +300,11 @@ def test_regions_of_another_detector(run, corpus, unusual, foreign, tmp_path):
     joined = run.pretrain(foreign.data, tmp_path / "s", regions=foreign.regions, ok=False)
     joined.fault("train.1.h5", "another", *mine)
     run.pretrain(foreign.data, tmp_path / "s", *mine, "--max-update", "1", regions=foreign.regions)
-
-
-def test_the_same_detector_with_other_classes(run, corpus, unusual, tmp_path):
-    """As many classes of other names."""
-    other = corpus.copy(tmp_path / "classes")
-    with h5py.File(other.store("test"), "r+") as file:
+    # the same detector with as many classes of other names
+    with h5py.File(foreign.store("test"), "r+") as file:
+        file.attrs["detector"] = "random"
         file["class_names"][0] = b"other0"
-    run.generate(other.data, unusual[1], regions=other.regions, ok=False).fault("classes", "--any-detector")
+    run.generate(*decode, regions=foreign.regions, ok=False).fault("classes", *mine)
 
 
 def figures(run: CommandLines, data, path, *argv) -> tuple[str, str, str]:

@@ -156,17 +156,21 @@ def test_extraction_goes_on_when_there_is_room(run, tmp_path, small_disk):
     assert [path.name for path in disk.iterdir()] == ["store.h5"]
 
 
+def train(run, corpus, folder, *begin, updates: int, more=(), **options):
+    """A pre-training that saves every two updates."""
+    argv = training("pretraining", corpus, folder, workers=0, updates=updates, pretrained=None)
+    return run("fairseq_cli.train", *argv, *more, *begin, **options)
+
+
 def test_training_ends_before_it_writes_half_a_checkpoint(run, corpus, tmp_path, small_disk):
     """The numbered checkpoints fill the disk; all that is there is whole, and with room the run goes on bit-equal."""
-
-    def train(folder, *more, **options):
-        argv = training("pretraining", corpus, folder, workers=0, updates=10, pretrained=None)
-        return run("fairseq_cli.train", *argv, "--keep-interval-updates", -1, *more, **options)
-
-    train(tmp_path / "whole")
+    argv = {"updates": 10, "more": ("--keep-interval-updates", -1)}
+    train(run, corpus, tmp_path / "whole", **argv)
     size = (tmp_path / "whole/checkpoint_last.pt").stat().st_size
     disk = small_disk(5 * size)
-    line = train(disk, ok=False).fault(f"--save-dir {disk}", "make room", f"takes {size / 2**20:,.1f}")
+    line = train(run, corpus, disk, **argv, ok=False).fault(
+        f"--save-dir {disk}", "make room", f"takes {size / 2**20:,.1f}"
+    )
     assert "Traceback" not in line
     names = sorted(path.name for path in disk.iterdir())
     assert {"checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_1_2.pt", "checkpoint_1_4.pt"} < set(names)
@@ -175,25 +179,20 @@ def test_training_ends_before_it_writes_half_a_checkpoint(run, corpus, tmp_path,
         if name.endswith(".pt"):
             assert torch.load(disk / name, weights_only=True)["optimizer_history"][-1]["num_updates"] >= 2
     small_disk(20 * size)
-    train(disk, *newest(run, disk))
+    train(run, corpus, disk, *newest(run, disk), **argv)
     assert different_parts(tmp_path / "whole/checkpoint_last.pt", disk / "checkpoint_last.pt") == []
 
 
 def test_copying_a_checkpoint_to_a_full_disk(run, corpus, tmp_path, small_disk):
     """Room for one checkpoint, not for its copies: fairseq's own end, with a whole checkpoint to go on from."""
-
-    def train(folder, *more, **options):
-        argv = training("pretraining", corpus, folder, workers=0, updates=4, pretrained=None)
-        return run("fairseq_cli.train", *argv, *more, **options)
-
-    train(tmp_path / "whole")
+    train(run, corpus, tmp_path / "whole", updates=4)
     size = (tmp_path / "whole/checkpoint_last.pt").stat().st_size
     disk = small_disk(size + size // 2)
-    ended = train(disk, ok=False)
+    ended = train(run, corpus, disk, updates=4, ok=False)
     assert "No space left on device" in ended.output
     assert newest(run, disk) == ["--restore-file", str(disk / "checkpoint_1_2.pt")]
     small_disk(20 * size)
-    train(disk, *newest(run, disk))
+    train(run, corpus, disk, *newest(run, disk), updates=4)
     assert different_parts(tmp_path / "whole/checkpoint_last.pt", disk / "checkpoint_last.pt") == []
     assert different_parts(tmp_path / "whole/checkpoint_best.pt", disk / "checkpoint_best.pt") == []
 

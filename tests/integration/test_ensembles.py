@@ -17,13 +17,12 @@ def alignments(output: str) -> dict[int, str]:
 
 def test_nmt_and_mmt_decode_together(run, corpus, nmt, mmt):
     """fairseq-generate and vtlm-translate say the same; probabilities are both models' mean, whoever is first."""
-    lines = [f"{text}\t{image}" for text, image in zip(corpus.lines("test", "en"), corpus.images("test"), strict=True)]
     decoded = {}
     for order in ((nmt, mmt), (mmt, nmt)):
         path = ":".join(map(str, order))
         decoded[order] = run.generate(corpus.data, path, *BEAM, regions=corpus.regions)
         translated = run.translate(path, *BEAM, "--regions", corpus.store("test"), "--preprocessed",
-                                   stdin="".join(f"{line}\n" for line in lines))  # fmt: skip
+                                   stdin=corpus.stdin("test"))  # fmt: skip
         assert translated.output.splitlines()[-13:] == decoded[order].hypotheses()
     one, other = decoded.values()
     assert one.hypotheses() == other.hypotheses()

@@ -1,6 +1,5 @@
 """``vtlm-probe entity``: what it writes, what it prints, and that fairseq-generate gets the same translations."""
 
-import json
 import shutil
 
 import pytest
@@ -10,16 +9,6 @@ from fairseq.data import Dictionary, data_utils
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED
 
 SEARCH = ("--beam", "2")
-
-
-def probe(run, *argv, **kwargs):
-    """vtlm-probe on the CPU."""
-    return run("vtlm_fairseq.cli.probe", *argv, "--cpu", **kwargs)
-
-
-def json_table(result) -> dict:
-    """The table that a command printed as JSON, whatever was logged around it."""
-    return json.JSONDecoder().raw_decode(result.output, result.output.index('{\n  "title"'))[0]
 
 
 def options(entities, *argv):
@@ -33,9 +22,9 @@ def test_variants_and_scores(run, corpus, entities, mmt, nmt, tmp_path):
     shutil.copytree(nmt.parent, tmp_path / "scratch")
     torch.save(state, tmp_path / "scratch" / "nmt.pt")
     out = tmp_path / "variants"
-    result = probe(run, *options(entities, "--system", f"MMT={mmt},{mmt}", "--system", f"NMT={tmp_path}/scratch/nmt.pt",
-                                 "--regions", corpus.regions, "--write", out, "--format", "json"))  # fmt: skip
-    table = json_table(result)
+    systems = ("--system", f"MMT={mmt},{mmt}", "--system", f"NMT={tmp_path}/scratch/nmt.pt")
+    argv = (*systems, "--regions", corpus.regions, "--write", out, "--format", "json")
+    table = run.probe(*options(entities, *argv)).table()
     long = sum(len(line.split()) >= 3 for line in corpus.lines("test", "en"))
     assert table["notes"][0].startswith("* trained from scratch")
     assert f"{2 * long} head nouns in {long} of 13 sentences of test" in table["notes"]
@@ -62,7 +51,7 @@ def test_variants_and_scores(run, corpus, entities, mmt, nmt, tmp_path):
 
 def test_variants_only(run, corpus, entities, tmp_path):
     """Without a system the variants are kept and counted; with --boxed-only the last words stay."""
-    result = probe(run, *options(entities, "--write", tmp_path / "out", "--boxed-only", "--format", "csv"))
+    result = run.probe(*options(entities, "--write", tmp_path / "out", "--boxed-only", "--format", "csv"))
     long = sum(len(line.split()) >= 3 for line in corpus.lines("test", "en"))
     tokens = sum(len(line.split()) for line in corpus.lines("test", "en"))
     rows = result.output[result.output.index("variant,") :].splitlines()
@@ -71,9 +60,9 @@ def test_variants_only(run, corpus, entities, tmp_path):
 
 def test_faults(run, corpus, entities, mmt, tmp_path):
     system = ("--system", f"MMT={mmt}")
-    probe(run, *options(entities), ok=False).fault("nothing to do", "--system", "--write")
-    probe(run, *options(entities, *system), ok=False).fault("--region-order none")
-    probe(run, *options(entities, *system, *system), ok=False).fault("--system MMT is given twice")
-    probe(run, *options(entities, "--write", tmp_path), ok=False).fault("exists already")
+    run.probe(*options(entities), ok=False).fault("nothing to do", "--system", "--write")
+    run.probe(*options(entities, *system), ok=False).fault("--region-order none")
+    run.probe(*options(entities, *system, *system), ok=False).fault("--system MMT is given twice")
+    run.probe(*options(entities, "--write", tmp_path), ok=False).fault("exists already")
     argv = ("entity", corpus.data, "--entities", entities / "entities", "--write", tmp_path / "x")
-    probe(run, *argv, ok=False).fault("text.json")
+    run.probe(*argv, ok=False).fault("text.json")

@@ -185,12 +185,7 @@ def page() -> str:
     """docs/fairseq-options.md."""
     lines = [HEAD]
     for section, title in SECTIONS.items():
-        lines += [
-            f"## {title}",
-            "",
-            "| option | tried as | outcome | held by | note |",
-            "| --- | --- | --- | --- | --- |",
-        ]
+        lines += [f"## {title}", "", "| option | tried as | outcome | held by | note |", f"|{' --- |' * 5}"]
         for row in TABLE[section]:
             option, _, rest = row["option"].partition(" ")
             name = f"`{option}` {rest}" if rest.startswith("(") else f"`{row['option']}`"

@@ -69,6 +69,20 @@ def spellings(code: str, mark: str, data) -> dict[str, dict]:
     }  # fmt: skip
 
 
+@pytest.fixture
+def mark(tmp_path):
+    """What the code in a checkpoint would make."""
+    path = tmp_path / "executed"
+    yield path
+    assert not path.exists()
+
+
+@pytest.fixture
+def attacks(corpus, mark) -> dict[str, dict]:
+    """The changes of `spellings` that would make ``mark``."""
+    return spellings(f"__import__('os').mkdir({str(mark)!r})", str(mark), corpus.data)
+
+
 def hostile(clean: dict, changes: dict, path) -> str:
     """The clean checkpoint with changes, as a file."""
     state = copy.copy(clean)
@@ -79,12 +93,10 @@ def hostile(clean: dict, changes: dict, path) -> str:
     return str(path)
 
 
-def test_no_spelling_runs_anything(run, corpus, clean, tmp_path):
+def test_no_spelling_runs_anything(run, corpus, clean, attacks, mark, tmp_path):
     """Every part of the configuration, in every form that fairseq reads, given to every command that loads it."""
-    mark = tmp_path / "executed"
-    code = f"__import__('os').mkdir({str(mark)!r})"
     commands, names = [], []
-    for number, (what, changes) in enumerate(spellings(code, str(mark), corpus.data).items()):
+    for number, (what, changes) in enumerate(attacks.items()):
         path = hostile(clean, changes, tmp_path / f"{number}.pt")
         named = ("--user-dir", USER_DIR, "--task", TASK, "--path", path, "--cpu", "--batch-size", "8")
         commands.append(("fairseq_cli.validate", (corpus.data, *named)))
@@ -97,23 +109,18 @@ def test_no_spelling_runs_anything(run, corpus, clean, tmp_path):
         assert str(tmp_path) in result.fault(), name
 
 
-def test_training_does_not_go_on_from_a_hostile_checkpoint(run, corpus, clean, tmp_path):
+def test_training_does_not_go_on_from_a_hostile_checkpoint(run, corpus, clean, attacks, tmp_path):
     """Resuming, fine-tuning and continuing read the file as fairseq does, before anything is compared."""
-    mark = tmp_path / "executed"
-    code = f"__import__('os').mkdir({str(mark)!r})"
-    path = hostile(clean, spellings(code, str(mark), corpus.data)["old options"], tmp_path / "old.pt")
+    path = hostile(clean, attacks["old options"], tmp_path / "old.pt")
     for option in ("--restore-file", "--finetune-from-model", "--continue-once"):
         done = run.train(corpus.data, tmp_path / "out", option, path, ok=False)
         done.fault("old.pt")
-    assert not mark.exists()
 
 
-def test_shards_beside_a_checkpoint(run, corpus, clean, tmp_path):
+def test_shards_beside_a_checkpoint(run, corpus, clean, attacks, tmp_path):
     """fairseq reads NAME-shard0.pt in place of NAME.pt wherever it lies there."""
-    mark = tmp_path / "executed"
-    code = f"__import__('os').mkdir({str(mark)!r})"
     path = hostile(clean, {}, tmp_path / "model.pt")
-    hostile(clean, spellings(code, str(mark), corpus.data)["task and model of fairseq"], tmp_path / "model-shard0.pt")
+    hostile(clean, attacks["task and model of fairseq"], tmp_path / "model-shard0.pt")
     for command in (run.validate, run.generate):
         options = {"task": TASK} if command == run.validate else {}
         command(corpus.data, path, ok=False, **options).fault("model-shard0.pt")
@@ -123,19 +130,16 @@ def test_shards_beside_a_checkpoint(run, corpus, clean, tmp_path):
         command(corpus.data, path, ok=False, **options).fault("model-shard0.pt")
     asked = ("--checkpoint-suffix=-shard0", "--beam", "2")
     assert len(run.generate(corpus.data, path, *asked).ids()) == 13
-    hostile(clean, spellings(code, str(mark), corpus.data)["task and model of fairseq"], tmp_path / "model-shard0.pt")
+    hostile(clean, attacks["task and model of fairseq"], tmp_path / "model-shard0.pt")
     run.generate(corpus.data, path, *asked, ok=False).fault("model-shard0.pt")
     run.translate(path, "--data", corpus.data, "--preprocessed", stdin="a b\n", ok=False).fault("model-shard0.pt")
-    assert not mark.exists()
 
 
-def test_fairseqs_own_hub(corpus, clean, tmp_path):
+def test_fairseqs_own_hub(corpus, clean, attacks, tmp_path):
     """``from_pretrained`` of the registered models, which fairseq defines, checks the file too."""
-    mark = tmp_path / "executed"
-    code = f"__import__('os').mkdir({str(mark)!r})"
     for name in ("dict.en.txt", "dict.de.txt"):
         shutil.copy(corpus.data / name, tmp_path)
-    hostile(clean, spellings(code, str(mark), corpus.data)["task and model of fairseq"], tmp_path / "bad.pt")
+    hostile(clean, attacks["task and model of fairseq"], tmp_path / "bad.pt")
     hostile(clean, {"bpe": {"_name": "sentencepiece", "sentencepiece_model": "http://h/m"}}, tmp_path / "far.pt")
     hostile(clean, {}, tmp_path / "good.pt")
     load = multimodal_transformer.MultimodalTransformer.from_pretrained
@@ -143,15 +147,12 @@ def test_fairseqs_own_hub(corpus, clean, tmp_path):
         with pytest.raises(VTLMError, match=name):
             load(str(tmp_path), name, source_lang="en", target_lang="de")
     assert load(str(tmp_path), "good.pt", source_lang="en", target_lang="de").translate("a b", beam=1) is not None
-    assert not mark.exists()
 
 
-def test_what_a_checkpoint_names_is_neither_imported_nor_written(run, corpus, clean, tmp_path, monkeypatch):
+def test_what_a_checkpoint_names_is_neither_imported_nor_written(run, corpus, clean, mark, tmp_path):
     """A user-dir, folders to write, files to read: those of the command line count, the file's are not touched."""
-    mark, home = tmp_path / "executed", tmp_path / "home"
     (tmp_path / "plugin").mkdir()
     (tmp_path / "plugin" / "__init__.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
-    home.mkdir()
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)  # who opens it waits
     task = {**clean["cfg"]["task"], "save_dir": str(mark), "path": str(fifo), "regions": "none",
@@ -169,7 +170,6 @@ def test_what_a_checkpoint_names_is_neither_imported_nor_written(run, corpus, cl
     run.generate(corpus.data, path, "--beam", "1")
     run.translate(path, "--data", corpus.data, "--preprocessed", stdin="a b\n")
     run.train(corpus.data, tmp_path / "tuned", "--finetune-from-model", path, "--max-update", "1")
-    assert not mark.exists()
 
 
 def test_data_that_a_shell_would_read(run, corpus, clean, tmp_path):
@@ -211,12 +211,10 @@ def test_a_checkpoint_of_a_users_own_parts_still_loads(run, corpus, clean, tmp_p
     run.generate(corpus.data, path, "--beam", "1")
 
 
-def test_the_object_that_was_checked_is_the_one_that_is_built(corpus, clean, tmp_path, monkeypatch):
+def test_the_object_that_was_checked_is_the_one_that_is_built(corpus, clean, attacks, tmp_path, monkeypatch):
     """A file that is exchanged between two readings is checked again, and fairseq reads none by itself."""
-    mark = tmp_path / "executed"
-    changes = spellings(f"__import__('os').mkdir({str(mark)!r})", str(mark), corpus.data)["task and model of fairseq"]
     path = hostile(clean, {}, tmp_path / "x.pt")
-    other = hostile(clean, changes, tmp_path / "other.pt")
+    other = hostile(clean, attacks["task and model of fairseq"], tmp_path / "other.pt")
     load = torch.load
 
     def exchange(file, *args, **kwargs):
@@ -229,4 +227,3 @@ def test_the_object_that_was_checked_is_the_one_that_is_built(corpus, clean, tmp
     monkeypatch.setattr(torch, "load", exchange)
     with pytest.raises(VTLMError, match="is not one of this package"):
         MultimodalTransformer([path], **options)
-    assert not mark.exists()

@@ -27,9 +27,8 @@ def test_languages_with_a_region(run, corpus, tmp_path, lang):
     path = tmp_path / "mmt/checkpoint_last.pt"
     decoded = run.generate(data, path, "--beam", "8", "--max-len-b", "9", regions=corpus.regions)
     assert decoded.references() == corpus.lines("test", "de")
-    lines = zip(corpus.lines("test", "en"), corpus.images("test"), strict=True)
-    translated = run.translate(path, "--max-len-b", "9", "--regions", corpus.store("test"), "--preprocessed",
-                               stdin="".join(f"{line}\t{image}\n" for line, image in lines))  # fmt: skip
+    argv = ("--max-len-b", "9", "--regions", corpus.store("test"), "--preprocessed")
+    translated = run.translate(path, *argv, stdin=corpus.stdin("test"))
     assert translated.output.splitlines()[-13:] == decoded.hypotheses()
 
 

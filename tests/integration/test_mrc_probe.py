@@ -1,32 +1,14 @@
 """vtlm-probe mrc on small models, against fairseq-validate."""
 
-import json
-import re
-
 import numpy as np
 import pytest
 
-from harness import CommandLines, Result
 from toy import CLASSES
 from vtlm_fairseq.regions.store import RegionStore
 
 MASK_REGIONS = ("--region-mask-prob", "1", "--region-leave-unmasked-prob", "0", "--region-random-prob", "0")
 MASK_WORDS = ("--mask-prob", "1", "--leave-unmasked-prob", "0", "--random-token-prob", "0")
-
-
-def probe(run: CommandLines, *argv, **kwargs) -> Result:
-    """vtlm-probe mrc on the CPU."""
-    return run("vtlm_fairseq.cli.probe", "mrc", *argv, "--cpu", "--format", "json", **kwargs)
-
-
-def table(result: Result) -> dict:
-    """The JSON table in the output."""
-    return json.loads(re.search(r"^\{$.*?^\}$", result.output, re.M | re.S)[0])
-
-
-def rows(result: Result) -> dict[tuple, dict]:
-    """Its rows by system and text."""
-    return {(row["system"], row["text"]): row for row in table(result)["rows"]}
+KEYS, JSON = ("system", "text"), ("--format", "json")
 
 
 @pytest.mark.parametrize("fill", ["mask", "zero"])
@@ -36,7 +18,8 @@ def test_equals_validation_where_an_image_has_one_region(run, corpus, tmp_path, 
     options = ("--max-regions", "1", "--region-mask-fill", fill, *learn, *MASK_REGIONS, "--disable-validation")
     run.pretrain(corpus.data, tmp_path, *options, regions=corpus.regions)
     path = tmp_path / "checkpoint_last.pt"
-    found = rows(probe(run, corpus.data, "--system", f"V={path}", "--regions", corpus.regions, "--subsets", "train"))
+    argv = ("--system", f"V={path}", "--regions", corpus.regions, "--subsets", "train")
+    found = run.probe("mrc", corpus.data, *argv, *JSON).rows(*KEYS)
     for text, words in (("given", ("--mask-prob", "0")), ("hidden", MASK_WORDS)):
         argv = ("--regions", corpus.regions, "--valid-subset", "train", *MASK_REGIONS, *words)
         (record,) = run.validate(corpus.data, path, *argv).json_lines("train_mrc_accuracy")
@@ -48,10 +31,10 @@ def test_equals_validation_where_an_image_has_one_region(run, corpus, tmp_path, 
 
 def test_mrc(run, corpus, vtlm, tlm, mmt, tmp_path):
     """Seeds, splits, counts and the rows without a model, recomputed from the stores; what has no region head."""
-    argv = (corpus.data, "--regions", corpus.regions)
+    argv = ("mrc", corpus.data, "--regions", corpus.regions)
     texts = ("--text", "given", "--text", "hidden", "--text", "shuffle")
-    done = probe(run, *argv, "--system", f"V={vtlm},{vtlm}", *texts)
-    found = rows(done)
+    done = run.probe(*argv, "--system", f"V={vtlm},{vtlm}", *texts, *JSON)
+    found = done.rows(*KEYS)
     models = [(f"V {seed}", text) for seed in (1, 2) for text in ("given", "hidden", "shuffle")]
     assert list(found) == [*models, ("commonest class", None), ("nearest prototype, own features", None)]
     train = RegionStore([corpus.store("train")])
@@ -78,13 +61,14 @@ def test_mrc(run, corpus, vtlm, tlm, mmt, tmp_path):
         assert row[split] == pytest.approx(100 * np.mean(nearest))
         alone = [right for right, count in zip(nearest, own, strict=True) if count == 1]
         assert row[f"{split} unique"] == pytest.approx(100 * np.mean(alone))
-    again = rows(probe(run, *argv, "--system", f"V={vtlm}", "--batch-size", "5", "--no-references"))
+    again = run.probe(*argv, "--system", f"V={vtlm}", "--batch-size", "5", "--no-references", *JSON).rows(*KEYS)
     assert list(again) == [("V", "given"), ("V", "hidden")]
     for text in ("given", "hidden"):
         for column in again["V", text].keys() - {"system"}:
             assert again["V", text][column] == found["V 1", text][column] == found["V 2", text][column]
-    assert any('"random"' in note for note in table(done)["notes"])  # what made the regions
-    probe(run, *argv, "--system", tlm, ok=False).fault(str(tlm), "text-only model (TLM)")
-    probe(run, *argv, "--system", mmt, ok=False).fault(str(mmt), "translation model")
-    alone = probe(run, corpus.data, "--regions", corpus.store("valid"), "--system", vtlm, "--subsets", "valid")
-    assert len(rows(alone)) == 2 and any("no rows of commonest class" in note for note in table(alone)["notes"])
+    assert any('"random"' in note for note in done.table()["notes"])  # what made the regions
+    run.probe(*argv, "--system", tlm, ok=False).fault(str(tlm), "text-only model (TLM)")
+    run.probe(*argv, "--system", mmt, ok=False).fault(str(mmt), "translation model")
+    argv = ("--regions", corpus.store("valid"), "--system", vtlm, "--subsets", "valid")
+    alone = run.probe("mrc", corpus.data, *argv, *JSON).table()
+    assert len(alone["rows"]) == 2 and any("no rows of commonest class" in note for note in alone["notes"])

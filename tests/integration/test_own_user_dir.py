@@ -187,8 +187,7 @@ def test_an_arch_without_a_model_of_its_own(run, corpus, own, tmp_path):
     path, store = tmp_path / "checkpoint_last.pt", ("--regions", corpus.regions)
     decoded = run.generate(corpus.data, path, "--user-dir", own, *store, "--max-len-b", "5")
     argv = ("--preprocessed", "--regions", corpus.store("test"), "--user-dir", own, "--beam", "5", "--max-len-b", "5")
-    lines = "".join(f"{s}\t{i}\n" for s, i in zip(corpus.lines("test", "en"), corpus.images("test"), strict=True))
-    translated = run.translate(path, *argv, stdin=lines)
+    translated = run.translate(path, *argv, stdin=corpus.stdin("test"))
     assert [line for line in translated.output.splitlines() if "Warning" not in line][-13:] == decoded.hypotheses()
 
 

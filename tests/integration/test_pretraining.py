@@ -28,18 +28,6 @@ def test_validation_logs_all_metrics_and_validate_prints_the_same(run, corpus, t
         assert validated[name] == pytest.approx(validations[-1][name], rel=1e-5), name
 
 
-@pytest.mark.parametrize(("metric", "maximize"), [("mrc_accuracy", True), ("mlm_ppl", False)])
-def test_best_checkpoint_metric(run, corpus, tmp_path, metric, maximize):
-    """PITFALLS 13: each metric selects checkpoints."""
-    argv = ["--best-checkpoint-metric", metric] + ["--maximize-best-checkpoint-metric"] * maximize
-    trained = run.pretrain(corpus.data, tmp_path, *argv, "--max-epoch", "3", "--max-update", "99", "--lr", "3e-3",
-                           regions=corpus.regions)  # fmt: skip
-    values = [validation[metric] for validation in trained.validations()]
-    assert len(values) == 3
-    best = torch.load(tmp_path / "checkpoint_best.pt", weights_only=True)["extra_state"]
-    assert best["best"] == pytest.approx((max if maximize else min)(values), abs=1e-2)
-
-
 def test_metrics_with_nothing_predicted(run, corpus, tmp_path):
     """PITFALLS 13, 15: counts of zero give finite metrics that can select checkpoints."""
     argv = ("--mask-prob", "0", "--region-mask-prob", "0", "--best-checkpoint-metric", "mrc_accuracy")

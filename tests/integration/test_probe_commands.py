@@ -1,42 +1,25 @@
 """vtlm-probe last-word, contrastive and incongruent on small models, against fairseq's own commands."""
 
-import json
 import math
-import re
 from pathlib import Path
 
 import pytest
 from preparation import DATA, needs_data
 from sacrebleu.metrics import BLEU
 
-from harness import CommandLines, Result, write_lines
+from harness import write_lines
 from toy import SIZES
 from vtlm_fairseq.text.pipeline import TextPipeline, learn_sentencepiece
 
 SHORT = ("--max-len-b", "18")
 
 
-def probe(run: CommandLines, *argv, **kwargs) -> Result:
-    """vtlm-probe on the CPU."""
-    return run("vtlm_fairseq.cli.probe", *argv, "--cpu", **kwargs)
-
-
-def table(result: Result) -> dict:
-    """The JSON table in a probe's output."""
-    return json.loads(re.search(r"^\{$.*?^\}$", result.output, re.M | re.S)[0])
-
-
-def rows(result: Result, *keys: str) -> dict[tuple, dict]:
-    """Its rows by the values of some columns."""
-    return {tuple(row[key] for key in keys): row for row in table(result)["rows"]}
-
-
 def test_last_word(run, corpus, tlm, vtlm):
     """TLM and VTLM, two splits, given and shuffled; every pair of the toy corpus has a last word on both sides."""
     systems = ("--path", f"TLM={tlm}", "--path", f"VTLM={vtlm}", "--regions", corpus.regions)
     order = ("--region-order", "given", "--region-order", "shuffle")
-    done = probe(run, "last-word", corpus.data, *systems, *order, "--format", "json")
-    found = rows(done, "system", "regions", "masked")
+    done = run.probe("last-word", corpus.data, *systems, *order, "--format", "json")
+    found = done.rows("system", "regions", "masked")
     sides = ("EN", "DE", "BOTH")
     orders = [("TLM", "none"), ("VTLM", "given"), ("VTLM", "shuffle")]
     assert list(found) == [(*order, side) for order in orders for side in sides]
@@ -45,7 +28,7 @@ def test_last_word(run, corpus, tlm, vtlm):
             assert row[f"{split} of"] == SIZES[split] * (2 if side == "BOTH" else 1)
             assert row[split] == pytest.approx(100 * row[f"{split} right"] / row[f"{split} of"])
             assert row[f"{split} from"] <= row[split] <= row[f"{split} to"]
-    assert any("random" in note for note in table(done)["notes"])  # what made the regions
+    assert any("random" in note for note in done.table()["notes"])  # what made the regions
 
 
 def test_last_word_of_some_lines(run, corpus, vtlm, tmp_path):
@@ -53,18 +36,18 @@ def test_last_word_of_some_lines(run, corpus, vtlm, tmp_path):
     path = write_lines(tmp_path / "lines", ["2", "13"])
     argv = ("last-word", corpus.data, "--path", vtlm, "--region-order", "none", "--regions", corpus.regions,
             "--subsets", "test")  # fmt: skip
-    some = rows(probe(run, *argv, "--lines", path, "--format", "json"), "masked")
+    some = run.probe(*argv, "--lines", path, "--format", "json").rows("masked")
     assert [some[side,]["test of"] for side in ("EN", "DE", "BOTH")] == [2, 2, 4]
-    probe(run, *argv[:-1], "valid,test", "--lines", path, ok=False).fault("--lines", "--subsets")
-    probe(run, *argv[:4], "--subsets", "test", ok=False).fault("--regions is none")
+    run.probe(*argv[:-1], "valid,test", "--lines", path, ok=False).fault("--lines", "--subsets")
+    run.probe(*argv[:4], "--subsets", "test", ok=False).fault("--regions is none")
 
 
 def test_incongruent(run, corpus, mmt, nmt):
     """BLEU equals sacreBLEU's on fairseq-generate's output with the same regions and seed of shuffling."""
     systems = ("--path", f"MMT={mmt}", "--path", f"NMT={nmt}", "--regions", corpus.regions)
     options = ("--repeats", "1", "--seed", "4", "--beam", "3", *SHORT)
-    done = probe(run, "incongruent", corpus.data, *systems, *options, "--format", "json")
-    found = rows(done, "system", "regions")
+    done = run.probe("incongruent", corpus.data, *systems, *options, "--format", "json")
+    found = done.rows("system", "regions")
     assert list(found) == [("MMT", "given"), ("MMT", "shuffle"), ("MMT", "none"), ("NMT", "none")]
     given = found["MMT", "given"]["BLEU"]
     for order in ("given", "shuffle", "none"):
@@ -95,8 +78,8 @@ def test_contrastive(run, corpus, mmt, nmt, tmp_path):
     tsv = tmp_path / "scores.tsv"
     systems = ("--path", f"MMT={mmt}", "--path", f"NMT={nmt}", "--regions", corpus.store("test"))
     files = contrastive_files(corpus, tmp_path)
-    done = probe(run, "contrastive", *systems, *files, "--preprocessed", "--sentences", tsv, "--format", "json")
-    found = rows(done, "system", "score")
+    done = run.probe("contrastive", *systems, *files, "--preprocessed", "--sentences", tsv, "--format", "json")
+    found = done.rows("system", "score")
     assert found["NMT", "perplexity"] == {
         "system": "NMT", "score": "perplexity", "accuracy": 50, "right": 13, "ties": 0, "lines": 26
     }  # fmt: skip
@@ -116,13 +99,13 @@ def test_contrastive_faults(run, corpus, mmt, vtlm, tmp_path):
     """One line each."""
     files = contrastive_files(corpus, tmp_path)
     argv = ("--preprocessed", "--regions", corpus.store("test"))
-    probe(run, "contrastive", "--path", mmt, *files[:6], *argv, ok=False).fault("give --images")
-    probe(run, "contrastive", "--path", mmt, *files, ok=False).fault("text.json")
-    probe(run, "contrastive", "--path", vtlm, *files, *argv, ok=False).fault("pre-trained model")
+    run.probe("contrastive", "--path", mmt, *files[:6], *argv, ok=False).fault("give --images")
+    run.probe("contrastive", "--path", mmt, *files, ok=False).fault("text.json")
+    run.probe("contrastive", "--path", vtlm, *files, *argv, ok=False).fault("pre-trained model")
     long = write_lines(tmp_path / "long", ["Wort1", "Wort1 " * 600, *["Wort1"] * 24])
-    probe(run, "contrastive", "--path", mmt, *files, "--incorrect", long, *argv, ok=False).fault("line 2", "601 tokens")
+    run.probe("contrastive", "--path", mmt, *files, "--incorrect", long, *argv, ok=False).fault("line 2", "601 tokens")
     short = write_lines(tmp_path / "short", ["word1"])
-    probe(run, "contrastive", "--path", mmt, *files[:2], "--correct", short, "--incorrect", short, *argv,
+    run.probe("contrastive", "--path", mmt, *files[:2], "--correct", short, "--incorrect", short, *argv,
           ok=False).fault("--src 26", "--correct 1")  # fmt: skip
 
 
@@ -143,8 +126,8 @@ def test_commute_with_a_text_only_model(run, tmp_path):
     run.preprocess("-s", "en", "-t", "de", "--destdir", data, "--trainpref", tmp_path / "raw/train")
     pipeline.save(data)
     run.train(data, tmp_path / "nmt", "--disable-validation")
-    done = probe(run, "contrastive", "--path", tmp_path / "nmt/checkpoint_last.pt", "--src", commute / "src.en",
+    done = run.probe("contrastive", "--path", tmp_path / "nmt/checkpoint_last.pt", "--src", commute / "src.en",
                  "--correct", commute / "correct.de", "--incorrect", commute / "incorrect.de", "--images",
                  commute / "img.order", "--format", "json")  # fmt: skip
-    for row in table(done)["rows"]:
+    for row in done.table()["rows"]:
         assert (row["accuracy"], row["right"], row["ties"], row["lines"]) == (50, 150, 0, 300)

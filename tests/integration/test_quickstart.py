@@ -163,16 +163,8 @@ def test_readme_runs_what_run_sh_runs():
     """The README's blocks, with functions that print their arguments in place of the commands."""
     text = (QUICKSTART / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"<!-- tested -->\n```bash\n(.*?)```", text, re.S)
-    names = (
-        "python",
-        "fairseq-preprocess",
-        "fairseq-train",
-        "fairseq-generate",
-        "vtlm-regions",
-        "vtlm-score",
-        "vtlm-probe",
-    )
-    shown = "".join(f'{name}() {{ printf "%q " {name} "$@"; echo; }}\n' for name in names)
+    names = "python fairseq-preprocess fairseq-train fairseq-generate vtlm-regions vtlm-score vtlm-probe"
+    shown = "".join(f'{name}() {{ printf "%q " {name} "$@"; echo; }}\n' for name in names.split())
     script = f"quickstart={QUICKSTART}\n" + shown + "\n".join(blocks).replace("$(python -m vtlm_fairseq)", "DIR")
     readme = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True).stdout
     argv = ["bash", QUICKSTART / "run.sh", "--show", "--probes"]

@@ -2,14 +2,13 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness import ROOT, write_lines
+from harness import ROOT, shell, write_lines
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -41,18 +40,10 @@ def test_own_captions_in_five_commands(captions: Path):
     """The block of README.md under "Your own captions and regions", run by bash as it stands (PITFALLS 26)."""
     block = re.search(r"<!-- tested: .*? -->\n```bash\n(.*?)```", README, re.S).group(1)
     assert len([line for line in block.splitlines() if re.match(r"vtlm-|fairseq-", line)]) == 5
-    environment = {
-        **os.environ,
-        "UPDATES": "1",
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if not (Path(sys.executable).parent / "vtlm-regions").exists():  # an environment without the package installed
         block = block.replace("vtlm-regions", "python -m vtlm_fairseq.cli.regions")
-    done = subprocess.run(
-        ["bash", "-euc", block], cwd=captions, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = shell("env", "UPDATES=1", f"PATH={path}", "bash", "-euc", block, cwd=captions, timeout=600)
+    assert done.status == 0, done.output[-3000:]
     translations = (captions / "translations.txt").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^H-(\d+)", translations, re.M)) == ["0", "1", "2"]

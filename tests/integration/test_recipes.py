@@ -7,22 +7,12 @@ import torch
 from recipes import RECIPES
 
 from harness import ROOT, USER_DIR
-from toy import make_corpus
 
 SMALL = ("optimization.max_update=2", "dataset.batch_size=8", "dataset.num_workers=0", "common.cpu=true",
          "common.log_interval=1", "model.encoder_embed_dim=32", "model.encoder_ffn_embed_dim=64",
          "model.encoder_layers=2", "model.encoder_attention_heads=4")  # fmt: skip
 STARTS = {"tlm_nmt": "tlm", "tlm_mmt": "tlm"}
 """Recipes that start from TLM; the others that start from something start from VTLM."""
-
-
-@pytest.fixture(scope="module")
-def second(run, corpus, tmp_path_factory):
-    """Another corpus with the dictionary of the first."""
-    folder = tmp_path_factory.mktemp("second") / "toy"
-    return make_corpus(
-        run, folder, {"train": 21, "valid": 5, "test": 5}, dictionary=corpus.data / "dict.en.txt", seed=9
-    )
 
 
 @pytest.fixture(scope="module")

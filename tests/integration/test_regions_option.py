@@ -1,7 +1,6 @@
 """``--regions``: what names the same images means the same to every command, and what names none is refused by each."""
 
 import importlib
-import json
 import os
 import shutil
 import sys
@@ -16,9 +15,9 @@ from vtlm_fairseq.regions.merge import merge_stores
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
 
-def table(result: Result) -> list[dict]:
-    """Rows of a probe's table."""
-    return json.JSONDecoder().raw_decode(result.output, result.output.index('{\n  "title"'))[0]["rows"]
+def rows(result: Result) -> list[dict]:
+    """Of a probe's table."""
+    return result.table()["rows"]
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +42,13 @@ def commands(corpus, entities, mmt, vtlm, tmp_path_factory):
                       "--batch-size", "8", "--log-format", "json"), lambda result: result.json_lines("test_loss")),
         "translate": (("vtlm_fairseq.cli.translate", lines, "--preprocessed", "--path", mmt, "--cpu"),
                       lambda result: result.output.splitlines()[-len(texts["en"]) :]),
-        "last-word": ((probe[0], "last-word", corpus.data, *masked, *probe[1:]), table),
-        "mrc": ((probe[0], "mrc", corpus.data, *masked, "--no-references", *probe[1:]), table),
-        "contrastive": ((probe[0], "contrastive", *system, *pairs, *probe[1:]), table),
-        "incongruent": ((probe[0], "incongruent", corpus.data, *system, *test, "--repeats", "1", *probe[1:]), table),
-        "attention": ((probe[0], "attention", corpus.data, *system, *test, *probe[1:]), table),
+        "last-word": ((probe[0], "last-word", corpus.data, *masked, *probe[1:]), rows),
+        "mrc": ((probe[0], "mrc", corpus.data, *masked, "--no-references", *probe[1:]), rows),
+        "contrastive": ((probe[0], "contrastive", *system, *pairs, *probe[1:]), rows),
+        "incongruent": ((probe[0], "incongruent", corpus.data, *system, *test, "--repeats", "1", *probe[1:]), rows),
+        "attention": ((probe[0], "attention", corpus.data, *system, *test, *probe[1:]), rows),
         "entity": ((probe[0], "entity", entities / "bin", "--entities", entities / "entities", *system, *test,
-                    *probe[1:]), table),
+                    *probe[1:]), rows),
         "report": (("vtlm_fairseq.cli.report", corpus.data, "--path", mmt, *test, "--lines", "3-5", "--out",
                     folder / "NAME.html"), lambda result: Path(result.last_line.split(": ")[0]).read_text("utf-8")),
     }  # fmt: skip

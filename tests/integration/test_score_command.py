@@ -138,18 +138,6 @@ def test_gaps_and_duplicates(run, text, tmp_path):
     assert re.search(r"^BLEU +100\.00 ", result.output, re.M)
 
 
-def test_accents_stripped_from_the_models_text(run, text, tmp_path):
-    """Such text is scored by the authors' variant only, and never against raw references."""
-    data = text_json(tmp_path / "data", steps=(*STEPS, "strip_accents"))
-    lines = [TextPipeline("", "", steps=("strip_accents",)).preprocess(line, "") for line in WORDS]
-    hyp = generated(data / "out.txt", lines)
-    found = scores(run(MODULE, hyp, "--ref", text["ref"], "--format", "json"))
-    assert found == {"BLEU, accents stripped": pytest.approx(100)}
-    run(MODULE, hyp, "--ref", text["ref"], "--raw-ref", text["raw"], ok=False).fault(
-        "accents were stripped", "--raw-ref"
-    )
-
-
 def test_seeds_and_baseline(run, text, tmp_path):
     """Mean, sample deviation and maximum over files; each compared with the baseline of its place."""
     hyps = [write_lines(tmp_path / f"hyp{k}", spoilt(rate, seed=k)) for k, rate in enumerate((0.05, 0.1, 0.15))]

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from harness import ROOT, TRAINING, environment, write_lines
+from vtlm_fairseq.text.pipeline import load_bpe
 
 SCRIPT = ROOT / "preprocess/translate_captions.py"
 WORDS = {"a": "ein", "man": "Mann", "dog": "Hund", "house": "Haus", "red": "rot", "walks": "geht", ",": ",", ".": "."}
@@ -28,9 +29,6 @@ def model(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     codes = ["h o 9", "ho u 8", "M a 7", "Ma nn</w> 1", "d o 6"]
     write_lines(folder / "bpecodes", codes)
-    sys.path.insert(0, str(ROOT))
-    from vtlm_fairseq.text.pipeline import load_bpe
-
     segment = load_bpe(folder / "bpecodes")[1]
     pairs = sentences(60, 1)
     for side, lang in enumerate(("en", "de")):
@@ -90,8 +88,6 @@ def test_one_line_out_for_each_in(translated, captions):
 
 def test_the_same_as_fairseq_generate(run, model, translated, tmp_path):
     """Words of the stock command on the first block, whose lines are tokenised already."""
-    from vtlm_fairseq.text.pipeline import load_bpe
-
     rows = [line.split("\t") for line in translated.read_text(encoding="utf-8").split("\n")[:8]]
     rows = [row for row in rows if row[0]]
     segment = load_bpe(model / "bpecodes")[1]
@@ -99,20 +95,9 @@ def test_the_same_as_fairseq_generate(run, model, translated, tmp_path):
         write_lines(tmp_path / f"test.{lang}", (segment(row[0]) for row in rows))
     run("fairseq_cli.preprocess", "-s", "en", "-t", "de", "--srcdict", model / "dict.en.txt", "--joined-dictionary",
         "--testpref", tmp_path / "test", "--destdir", tmp_path / "bin")  # fmt: skip
-    argv = (
-        tmp_path / "bin",
-        "--path",
-        model / "model.pt",
-        "--beam",
-        2,
-        "--cpu",
-        "-s",
-        "en",
-        "-t",
-        "de",
-        "--remove-bpe",
-    )
-    result = run("fairseq_cli.generate", *argv, "--required-batch-size-multiple", 1, "--tokenizer", "moses")
+    argv = (tmp_path / "bin", "--path", model / "model.pt", "--beam", 2, "--cpu", "-s", "en", "-t", "de")
+    argv += ("--remove-bpe", "--required-batch-size-multiple", 1, "--tokenizer", "moses")
+    result = run("fairseq_cli.generate", *argv)
     found = [line[2:].split("\t") for line in result.output.split("\n") if line.startswith("D-")]
     expected = sorted((int(number), text) for number, _, text in found)
     assert [row[2] for row in rows] == [text.strip() for _, text in expected]

@@ -56,31 +56,20 @@ def go_on(run, corpus, folder, *argv, data=None, **options):
 @pytest.mark.parametrize(
     "argv, said, option",
     [
-        (
-            ["--optimizer", "fused_adam"],
-            "has fused_adam; go on with --optimizer adam, or drop it with",
-            "--reset-optimizer",
-        ),
-        (["--amp"], "optimizer FairseqAdam, this command has AMPOptimizer; go on with the same --fp16, --bf16", None),
-        (
-            ["--criterion", "cross_entropy"],
-            "go on with --criterion label_smoothed_cross_entropy, or begin the optimizer anew with",
-            None,
-        ),
-        (
-            ["--lr-scheduler", "reduce_lr_on_plateau"],
-            "inverse_sqrt, whose state reduce_lr_on_plateau cannot take over; go on with inverse_sqrt",
-            "--reset-lr-scheduler",
-        ),
-        (
-            ["--batch-size", "32"],
-            "which has 3 here (--batch-size 8 -> 32); go on with the batches of the first call",
-            "--reset-dataloader",
-        ),
+        ("--optimizer fused_adam", "has fused_adam; go on with --optimizer adam, or drop it with", "--reset-optimizer"),
+        ("--amp", "optimizer FairseqAdam, this command has AMPOptimizer; go on with the same --fp16, --bf16", None),
+        ("--criterion cross_entropy",
+         "go on with --criterion label_smoothed_cross_entropy, or begin the optimizer anew with", None),
+        ("--lr-scheduler reduce_lr_on_plateau",
+         "inverse_sqrt, whose state reduce_lr_on_plateau cannot take over; go on with inverse_sqrt",
+         "--reset-lr-scheduler"),
+        ("--batch-size 32", "which has 3 here (--batch-size 8 -> 32); go on with the batches of the first call",
+         "--reset-dataloader"),
     ],
-)
+)  # fmt: skip
 def test_refused(run, corpus, used, argv, said, option):
     """What fairseq ends with a stack about, in one line that names the choice; the choice works."""
+    argv = argv.split()
     go_on(run, corpus, used, *argv, ok=False).fault(str(used / "checkpoint_last.pt"), said, option or "")
     if option:
         assert go_on(run, corpus, used, *argv, option).updates()

@@ -1,7 +1,7 @@
 """Kill trainings and extractions at random moments, go on, and compare with a run that was left alone.
 
     python tests/qa/faults/kills.py --kind pretraining --kills 20 --seed 1 --workers 2
-    python tests/qa/faults/kills.py --kind extraction --kills 20 --seed 1 --json extraction.json
+    python tests/qa/faults/kills.py --kind extraction --kills 20 --seed 1
 
 The data are generated. SIGKILL goes to the whole process group at a moment drawn evenly over start-up and half of what
 follows, in processor time of the main thread; then the same command goes on from the newest whole checkpoint, as
@@ -11,7 +11,6 @@ follows, in processor time of the main thread; then the same command goes on fro
 import argparse
 import collections
 import contextlib
-import json
 import os
 import select
 import signal
@@ -19,16 +18,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(folder) for folder in (ROOT / "tests/support", ROOT) if str(folder) not in sys.path]
+sys.path[:0] = [str(folder) for folder in (ROOT / "tests", ROOT / "tests/support", ROOT) if str(folder) not in sys.path]
 
 from extraction import SCRIPT, contents, documented_detector, write_images  # noqa: E402
-from trainings import differences, different_parts, newest, place, trained_updates, training  # noqa: E402
+from qa.faults.trainings import differences, different_parts, newest, place, trained_updates, training  # noqa: E402
 
 from harness import CommandLines, Result  # noqa: E402
 from toy import make_corpus  # noqa: E402
@@ -162,11 +161,11 @@ def train(run: CommandLines, kind: str, workers: int, updates: int) -> Trial:
     )
 
 
-def extract(run: CommandLines, workers: int) -> Trial:
+def extract(run: CommandLines, within: Path, workers: int) -> Trial:
     """Extraction of 200 images with the detector of docs/extraction.md; one run left alone."""
-    images = run.folder / "images"
+    images = within / "images"
     write_images(images, 200)
-    detector = run.folder / "quarters.py"
+    detector = within / "quarters.py"
     detector.write_text(documented_detector(), encoding="utf-8")
 
     def start(folder: Path) -> Running:
@@ -175,7 +174,7 @@ def extract(run: CommandLines, workers: int) -> Trial:
                        "--out", folder / "store.h5", "--part-size", 8, "--batch-size", 3,
                        "--workers", workers)  # fmt: skip
 
-    whole = run.folder / "whole"
+    whole = within / "whole"
     _, startup, seconds = timed(start(whole), "images/s")
     expected = contents(whole / "store.h5")
 
@@ -249,22 +248,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=0, help="of the data loader (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=36, help="of a training (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     args = parser.parse_args()
     began = time.monotonic()
     report = Report(args.kind, args.workers)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         run = CommandLines(Path(folder))
         kind = args.kind
-        trial = extract(run, args.workers) if kind == "extraction" else train(run, kind, args.workers, args.updates)
+        if kind == "extraction":
+            trial = extract(run, run.folder, args.workers)
+        else:
+            trial = train(run, kind, args.workers, args.updates)
         print(f"left alone: {trial.seconds:.1f} s of processor time, start-up {trial.startup:.1f} s", flush=True)
         campaign(trial, Path(folder), args.kills, args.seed, report)
     report.seconds = time.monotonic() - began
     for difference in report.differences:
         print(difference)
     print(report.line())
-    if args.json:
-        args.json.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     return 1 if report.differences else 0
 
 

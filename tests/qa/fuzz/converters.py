@@ -11,7 +11,6 @@ import pickle
 import random
 import shutil
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
 
@@ -27,25 +26,22 @@ from vtlm_fairseq.regions.conversion import open_source
 from vtlm_fairseq.regions.formats.arrays import to_relative_boxes
 from vtlm_fairseq.regions.store import RegionStore, validate
 
-FORMATS = ("npz", "npy", "pickle", "tsv", "coco")
 
-
-def setup(folder: Path, formats: tuple[str, ...] = FORMATS) -> Case:
+def setup(folder: Path) -> Case:
     """A folder of inputs, made anew for each case."""
     work, mark, out = folder / "in", folder / "executed", folder / "out.h5"
 
     def case(rng: random.Random) -> None:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        argv = MAKERS[rng.choice(formats)](rng, work, mark)
+        argv = rng.choice(MAKERS)(rng, work, mark)
         argv = ["convert", *map(str, argv), "--out", str(out)]
         if rng.random() < 0.8 and "--class-names" not in argv:
             argv += ["--num-classes", "5"]
         try:
             with never_executed(mark):
                 if rng.random() < 0.04:
-                    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                        assert regions_command([*argv, "--overwrite"]) == 0
+                    assert regions_command([*argv, "--overwrite"]) == 0
                     assert validate(str(out)) == [], "a converted store is not valid"
                     RegionStore([str(out)])
                 else:
@@ -111,9 +107,8 @@ def _npz(rng: random.Random, work: Path, mark: Path) -> list:
 
 def _npy_header(rng: random.Random) -> bytes:
     """A .npy of few bytes that declares a large or odd array."""
-    shape = rng.choice(
-        ("(1000000000000, 3)", "(2, 3)", "(-1, 3)", "(2,)", "()", "(True, 3)", "(2.0, 3)", "[2, 3]", "x")
-    )
+    shapes = "(1000000000000, 3);(2, 3);(-1, 3);(2,);();(True, 3);(2.0, 3);[2, 3];x"
+    shape = rng.choice(shapes.split(";"))
     descr = rng.choice(("'<f4'", "'|O'", "'<f16'", "[('a', '<f4')]", "'|V1000000000'", "'|S0'", "__import__('os')"))
     order = rng.choice(("False", "True", "None"))
     header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
@@ -164,9 +159,8 @@ def _pickle(rng: random.Random, work: Path, mark: Path) -> list:
     for i in range(rng.randint(1, 2)):
         content = {names[name]: array for name, array in _arrays(rng, rng.randint(0, 3)).items()}
         if rng.random() < 0.1:
-            content[rng.choice(("x", 3, None))] = rng.choice(
-                (np.float32(1), [1, {2}], np.array([{}], object), b"x", 1j)
-            )
+            other = (np.float32(1), [1, {2}], np.array([{}], object), b"x", 1j)
+            content[rng.choice(("x", 3, None))] = rng.choice(other)
         data = pickle.dumps(rng.choice((content, content, content, [content], 3)), rng.randrange(6))
         if rng.random() < 0.4:
             data = damage(rng, data)
@@ -232,4 +226,4 @@ def _coco(rng: random.Random, work: Path, mark: Path) -> list:
     return ["--coco-json", work / "c.json", "--features", features]
 
 
-MAKERS = dict(zip(FORMATS, (_npz, _npy, _pickle, _tsv, _coco), strict=True))
+MAKERS = (_npz, _npy, _pickle, _tsv, _coco)

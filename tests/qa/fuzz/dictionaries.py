@@ -19,10 +19,8 @@ def setup(folder: Path) -> Case:
         lines = [f"w{i} {rng.randrange(100)}" for i in range(rng.randint(0, 8))]
         for _ in range(rng.choice((0, 1, 1, 3))):
             count = rng.choice((*NUMBERS, -1, "x", "", "1.5", "0x1", "1_0", "\u0663", "9" * 5000))
-            line = rng.choice(
-                (f"{word(rng)} {count}", word(rng), f"{word(rng)} {count} #fairseq:overwrite", f"{MASK} 0")
-            )
-            lines.insert(rng.randint(0, len(lines)), line)
+            kinds = (f"{word(rng)} {count}", word(rng), f"{word(rng)} {count} #fairseq:overwrite", f"{MASK} 0")
+            lines.insert(rng.randint(0, len(lines)), rng.choice(kinds))
         path.write_bytes(encoded(rng, "\n".join(lines) + rng.choice(("", "\n"))))
         loaded = CaptionsTask.load_dictionary(str(path))
         assert MASK in loaded.indices

@@ -19,18 +19,8 @@ CAPTION = "[/EN#7/people A man] in [/EN#8/clothing a red shirt] rides [/EN#0/not
 DOCTYPES = ("<!DOCTYPE annotation>", '<!DOCTYPE a [<!ENTITY e "7">]>',
             '<!DOCTYPE a [<!ENTITY e SYSTEM "/etc/passwd">]>',
             '<!DOCTYPE a [<!ENTITY % e SYSTEM "/etc/passwd"> %e;]>')  # fmt: skip
-ENCODINGS = (
-    "utf-8",
-    "utf-8-sig",
-    "utf-16",
-    "utf-16-le",
-    "utf-16-be",
-    "iso-8859-1",
-    "cp1252",
-    "utf-32",
-    "utf-7",
-    "cp037",
-)
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "iso-8859-1", "cp1252", "utf-32", "utf-7",
+             "cp037")  # fmt: skip
 
 
 def setup(folder: Path) -> Case:
@@ -60,11 +50,8 @@ def _caption(rng: random.Random) -> str:
     text = CAPTION
     for _ in range(rng.randint(0, 4)):
         at = rng.randrange(len(text) + 1)
-        text = (
-            text[:at]
-            + rng.choice((word(rng), "[/EN#", "]", "[", f"[/EN#{10**400}/a b]", ""))
-            + text[at + rng.randint(0, 3) :]
-        )
+        put = rng.choice((word(rng), "[/EN#", "]", "[", f"[/EN#{10**400}/a b]", ""))
+        text = text[:at] + put + text[at + rng.randint(0, 3) :]
     return text
 
 
@@ -73,9 +60,8 @@ def _annotation(rng: random.Random) -> tuple[bytes, bool]:
     text = XML
     for _ in range(rng.choice((0, 0, 1, 2))):
         old = rng.choice(("100", "50", "7", "30", "40", "<object>", "annotation", "</size>"))
-        text = text.replace(
-            old, rng.choice((str(rng.choice(NUMBERS)), "-1", str(10**400), "9" * 5000, "&e;", word(rng), ""))
-        )
+        new = rng.choice((str(rng.choice(NUMBERS)), "-1", str(10**400), "9" * 5000, "&e;", word(rng), ""))
+        text = text.replace(old, new)
     doctype = rng.choice(DOCTYPES) if rng.random() < 0.3 else ""
     encoding = rng.choice(ENCODINGS)
     declared = rng.choice((encoding.removesuffix("-sig").removesuffix("-le").removesuffix("-be"), "utf-8", "x"))

@@ -20,11 +20,8 @@ def setup(folder: Path) -> Case:
         for i in ids:
             if rng.random() < 0.1:
                 i = rng.choice((*NUMBERS, i + 1, "\u0663", "x", "", "9" * 5000, "1_0"))
-            score = (
-                rng.choice((-0.5, -0.5, "nan", "inf", "", "x", "1e999", "-1_0", "\u0663"))
-                if rng.random() < 0.1
-                else -1.25
-            )
+            odd = (-0.5, -0.5, "nan", "inf", "", "x", "1e999", "-1_0", "\u0663")
+            score = rng.choice(odd) if rng.random() < 0.1 else -1.25
             lines += [f"S-{i}\t{sentence(rng)}", f"T-{i}\t{sentence(rng)}", f"H-{i}\t{score}\t{sentence(rng)}",
                       f"D-{i}\t{score}\t{sentence(rng)}", f"P-{i}\t-0.1 -0.2"]  # fmt: skip
         for _ in range(rng.choice((0, 0, 1, 3))):

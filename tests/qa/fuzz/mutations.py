@@ -12,22 +12,7 @@ ODD_CHARACTERS = (
     "@@ ", "@-@", "<mask>", "< mask >", "<MASK>", "<unk>", "</s>", "<s>", "<pad>", "madeupword0000",
     "#fairseq:overwrite", "--", "...", '."', "`` ''", "1,000.5", "http://a.b/c?d=e#f", "a@b.c",
 )  # fmt: skip
-WORDS = (
-    "a",
-    "man",
-    "in",
-    "the",
-    "bank",
-    "ein",
-    "Mann",
-    "am",
-    "Ufer",
-    "gr\u00fcn",
-    "Stra\u00dfe",
-    "don't",
-    "it's",
-    "U.S.",
-)
+WORDS = ("a", "man", "bank", "ein", "Mann", "Ufer", "gr\u00fcn", "Stra\u00dfe", "don't", "it's", "U.S.")
 NUMBERS = (0, 1, 2, 7, 127, 128, 255, 256, 32767, 65535, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 63, (1 << 64) - 1)
 
 

@@ -3,10 +3,8 @@
 Files on which HDF5 itself crashes or hangs must be named by `vtlm-regions validate`, which reads in a child process.
 """
 
-import io
 import random
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import h5py
@@ -59,8 +57,7 @@ def setup(folder: Path) -> Case:
         faults = validate(str(path))
         assert all(isinstance(fault, str) and fault and "\n" not in fault for fault in faults), "no lines"
         if rng.random() < 0.1:
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                assert regions_command(["validate", str(path)]) == bool(faults), "status and faults differ"
+            assert regions_command(["validate", str(path)]) == bool(faults), "status and faults differ"
         if any(": HDF5 " in fault for fault in faults):
             return  # it hangs or crashes, which only `validate` survives
         try:
@@ -111,9 +108,8 @@ def _read(file: h5py.File, name: str) -> np.ndarray:
 
 
 def _value(rng: random.Random):
-    return rng.choice(
-        (*NUMBERS, -1, 0.5, float("nan"), "x", "", word(rng), b"\xff", [1, 2], np.int8(3), True, h5py.Empty("f4"))
-    )
+    odd = (float("nan"), "x", "", word(rng), b"\xff", [1, 2], np.int8(3), True, h5py.Empty("f4"))
+    return rng.choice((*NUMBERS, -1, 0.5, *odd))
 
 
 def _attribute(rng, file, folder):
@@ -214,9 +210,8 @@ def _virtual(rng, file, folder):
     del file[name]
     declared = (rng.choice((shape[0], shape[0], shape[0] + 1, 10**9)), *shape[1:])
     layout = h5py.VirtualLayout(declared, dtype)
-    source = rng.choice(
-        ("plain.h5", ".", "../secret.h5", str(folder / "secret.h5"), "gone.h5", "case.h5", "virtual.h5")
-    )
+    absolute = str(folder / "secret.h5")
+    source = rng.choice(("plain.h5", ".", "../secret.h5", absolute, "gone.h5", "case.h5", "virtual.h5"))
     rows = rng.choice((shape[0], max(0, shape[0] - 1), 6))
     layout[:rows] = h5py.VirtualSource(source, rng.choice((name, name, "features")), (rows, *shape[1:]))
     file.create_virtual_dataset(name, layout)

@@ -14,18 +14,8 @@ from mutations import damage, word
 from vtlm_fairseq.extract.images import list_images
 from vtlm_fairseq.regions.image_reading import IMAGE_SUFFIXES, UnreadableImageError, decode_image
 
-NAMES = (
-    "a.jpg",
-    "b/c.png",
-    "../x.jpg",
-    "/etc/passwd.jpg",
-    "a/../../x.jpg",
-    "./a.jpg",
-    ".jpg",
-    "a.b.jpg",
-    "a",
-    "x" * 90,
-)
+NAMES = ("a.jpg", "b/c.png", "../x.jpg", "/etc/passwd.jpg", "a/../../x.jpg", "./a.jpg", ".jpg", "a.b.jpg", "a",
+         "x" * 90)  # fmt: skip
 KINDS = (tarfile.REGTYPE,) * 6 + (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE,
          tarfile.GNUTYPE_SPARSE)  # fmt: skip
 
@@ -74,10 +64,8 @@ def setup(folder: Path) -> Case:
 
 def _extended(rng: random.Random) -> bytes:
     """A header that says more of the member behind it: a pax header or a long name, of any size."""
-    record = rng.choice(
-        (b"17 size=-2048", b"18 path=../x.jpg", b"22 GNU.sparse.major=1", b"22 GNU.sparse.minor=0", b"99")
-    )
-    record += rng.choice((b"\n", b"", b"\0"))
+    records = (b"17 size=-2048", b"18 path=../x.jpg", b"22 GNU.sparse.major=1", b"22 GNU.sparse.minor=0", b"99")
+    record = rng.choice(records) + rng.choice((b"\n", b"", b"\0"))
     block = bytearray(tarfile.TarInfo("x").tobuf())
     block[156:157] = rng.choice((b"x", b"g", b"X", b"L", b"K", b"S"))
     size = rng.choice((len(record), len(record), 0, 511, 1 << 20, (1 << 33) - 1, -1))
@@ -101,9 +89,5 @@ def _bomb() -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
     header = (60_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(10_000)))
-        + chunk(b"IEND", b"")
-    )
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(bytes(10_000)), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks.items())

@@ -24,18 +24,16 @@ def setup(folder: Path) -> Case:
     for symbol in ("a", "man", "\u2581a", "\u2581man"):
         words.add_symbol(symbol)
     pipelines = [None, *(TextPipeline("en", "de", bpe=bpe, folder=folder) for bpe in ("sentencepiece", "none"))]
-    translators = [
-        SimpleNamespace(pipeline=pipeline, task=SimpleNamespace(source_dictionary=words)) for pipeline in pipelines
-    ]
+    task = SimpleNamespace(source_dictionary=words)
+    translators = [SimpleNamespace(pipeline=pipeline, task=task) for pipeline in pipelines]
 
     def case(rng: random.Random) -> None:
         translator, needs_image = rng.choice(translators), rng.random() < 0.7
         lines = []
         for _ in range(rng.randint(0, 4)):
             image = rng.choice(("img0.jpg", "", "a b", rng.choice(ODD_CHARACTERS)))
-            lines.append(
-                rng.choice((sentence(rng) + "\t" + image, sentence(rng), sentence(rng).replace("\n", " ") + "\t"))
-            )
+            kinds = (sentence(rng) + "\t" + image, sentence(rng), sentence(rng).replace("\n", " ") + "\t")
+            lines.append(rng.choice(kinds))
         data = encoded(rng, rng.choice(("\n", "\r\n")).join(lines) + rng.choice(("", "\n")))
         found = list(split_lines(io.BytesIO(data), "stdin"))
         data = data.removeprefix(codecs.BOM_UTF8)

@@ -3,13 +3,13 @@
     python tests/qa/soak/run.py --out soak --updates 2000
 
 Samples memory and open files of the training process and of its loader workers from Linux's /proc, writes
-``samples.tsv``, ``result.json`` and ``result.md`` to ``--out``, and ends with status 1 where something grows or is
-left behind. See `judge` for what is demanded.
+``samples.tsv`` to ``--out``, prints a table, and ends with status 1 where something grows or is left behind. See
+`judge` for what is demanded.
 """
 
 import argparse
+import csv
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -188,21 +188,11 @@ def watch(process: subprocess.Popen, log: Path, *, interval: float) -> tuple[lis
 
 
 def leftovers(pids: set[int], memory: set[str]) -> list[str]:
-    """Those of the processes that still run, and shared memory that was not there before.
-
-    Args:
-        pids: of the training and its workers.
-        memory: names in /dev/shm before.
-    """
+    """Those of the processes that still run, and shared memory that was not there before (``memory``)."""
     processes = [f"process {pid}" for pid in sorted(pids) if Path(f"/proc/{pid}").exists()]
     ours = tuple(f"torch_{pid}_" for pid in pids)
-    new = sorted(name for name in shared_memory() - memory if name.startswith((*ours, "psm_", "sem.")))
+    new = sorted(name for name in set(os.listdir("/dev/shm")) - memory if name.startswith((*ours, "psm_", "sem.")))
     return processes + [f"/dev/shm/{name}" for name in new]
-
-
-def shared_memory() -> set[str]:
-    """Names in /dev/shm."""
-    return set(os.listdir("/dev/shm"))
 
 
 def prepare(out: Path, *, kind: str, seed: int) -> list[str]:
@@ -241,7 +231,7 @@ def train(
     argv += ["--total-num-update", str(updates), "--warmup-updates", str(updates // 10), "--log-interval", "5"]
     argv += ["--validate-interval-updates", str(every), "--save-interval-updates", str(every)]
     argv += ["--batch-size", str(batch)] if batch else []
-    before = shared_memory()
+    before = set(os.listdir("/dev/shm"))
     log = out / "logs" / "soak.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -270,13 +260,6 @@ def table(found: Sequence[Series]) -> str:
     return "\n".join(lines)
 
 
-def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """Write samples as TSV."""
-    names = [field.name for field in dataclasses.fields(Sample)]
-    rows = ["\t".join(names), *("\t".join(map(str, dataclasses.astuple(sample))) for sample in samples)]
-    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 1 where there are faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -293,16 +276,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     status, samples, left = train(
         out, command, updates=args.updates, every=args.validate_every, batch=args.batch_size, interval=args.interval
     )
-    write_samples(out / "samples.tsv", samples)
+    with open(out / "samples.tsv", "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, dialect="excel-tab")
+        rows.writerows([[field.name for field in dataclasses.fields(Sample)], *map(dataclasses.astuple, samples)])
     found = series(samples)
     faults = ([f"the training ended with status {status}"] if status else []) + judge(found, left=left)
     validations = (out / "logs" / "soak.log").read_text(encoding="utf-8").count('"valid_loss"')
-    result = {"kind": args.kind, "updates": samples[-1].update, "validations": validations, "samples": len(samples),
-              "seconds": samples[-1].seconds, "series": [dataclasses.asdict(one) for one in found],
-              "faults": faults}  # fmt: skip
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (out / "result.md").write_text(f"{table(found)}\n", encoding="utf-8")
-    print(f"{args.kind}: {result['updates']} updates, {validations} validations, {result['seconds']:.0f} s")
+    end, count = samples[-1], len(samples)
+    print(f"{args.kind}: {end.update} updates, {validations} validations, {end.seconds:.0f} s, {count} samples")
     print(table(found))
     print("\n".join(faults) or "no faults")
     return 1 if faults else 0
