@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out, command, updates=args.updates, every=args.validate_every, batch=args.batch_size, interval=args.interval
     )
     with open(out / "samples.tsv", "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, dialect="excel-tab")
+        rows = csv.writer(file, dialect="excel-tab", lineterminator="\n")
         rows.writerows([[field.name for field in dataclasses.fields(Sample)], *map(dataclasses.astuple, samples)])
     found = series(samples)
     faults = ([f"the training ended with status {status}"] if status else []) + judge(found, left=left)
