@@ -234,14 +234,14 @@ def given(**paths) -> argparse.Namespace:
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [("raw image_splits entities regions", "--regions"), ("data regions cc_regions", "--cc-data")],
-)
+    [("", "--data"), ("raw", "--image-splits"), ("data", "--regions"), ("data regions cc_regions", "--cc-data"),
+     ("raw image_splits entities regions", "--regions"), ("none regions", "--data none")],
+)  # fmt: skip
 def test_data_options_that_do_not_go_together(tmp_path, monkeypatch, names, words):
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "bin", {"train": 2})
-    assert words in fault(
-        find_data, given(**dict.fromkeys(names.split(), "bin")), vocab=9, checksums=Checksums(tmp_path)
-    )
+    paths = dict.fromkeys(names.replace("none", "data").split(), "bin") | ({"data": "none"} if "none" in names else {})
+    assert words in fault(find_data, given(**paths), vocab=9, checksums=Checksums(tmp_path))
 
 
 def test_data_that_cannot_be_taken(tmp_path, monkeypatch):
