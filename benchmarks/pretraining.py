@@ -58,8 +58,10 @@ def batch_operations(size: Size, batch: dict, *, padding: int) -> float:
 def everywhere(model) -> None:
     """Compute the last layer at all positions and select afterwards, as a plain implementation does."""
 
-    def predict(self, src_tokens, chosen, *, src_lengths=None, **inputs):
-        return self(src_tokens, src_lengths, **inputs)["encoder_out"][0].transpose(0, 1)[chosen]
+    def predict(self, src_tokens, queries, places, *, src_lengths=None, **inputs):
+        states = self(src_tokens, src_lengths, **inputs)["encoder_out"][0]
+        chosen = states.gather(0, queries.T.unsqueeze(-1).expand(-1, -1, states.size(-1)))
+        return chosen.flatten(0, 1).index_select(0, places)
 
     model.encoder.predict = MethodType(predict, model.encoder)
 

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, SupportsFloat
 
 import torch
 from fairseq.data.iterators import BackgroundConsumer
@@ -29,7 +29,7 @@ _BUFFER = os.path.join("fairseq", "data", "iterators.py")
 
 class _Step(NamedTuple):
     ids: Tensor
-    loss: Tensor
+    loss: SupportsFloat
     sample_size: Tensor | float
 
 
@@ -38,7 +38,7 @@ class LossWatch:
 
     A batch is named where its loss (in nats, divided by its sample size) is not finite, or is above three times the
     running mean of the batches before it and at least 1 above that mean. The mean decays by 0.99 a batch; the first 100
-    batches are only averaged. Losses stay on their device until `check`.
+    batches are only averaged.
     """
 
     def __init__(self) -> None:
@@ -46,9 +46,9 @@ class LossWatch:
         self._mean = 0.0
         self._count = 0
 
-    def add(self, sample: dict, loss: Tensor, sample_size: Tensor | float) -> None:
-        """Note a batch that was trained on."""
-        self._steps.append(_Step(sample["id"], loss.detach(), sample_size))
+    def add(self, sample: dict, loss: SupportsFloat, sample_size: Tensor | float) -> None:
+        """Note a batch that was trained on; its loss is read by `check`."""
+        self._steps.append(_Step(sample["id"], loss, sample_size))
 
     def report_nan(self, sample: dict, update_num: int) -> None:
         """Name the examples of a batch of an update whose gradients are not finite, with the loss that it had."""

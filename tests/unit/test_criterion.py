@@ -168,6 +168,7 @@ def test_regions_that_are_not_selected_get_no_loss():
     """PITFALLS 17: the head sees the selected ones only, and an image without a selected region gets no gradient."""
     batch = batch_of(line_regions([3, 2, 4]), regions_select=1)
     batch["region_target"][0, 1] = batch["region_target"][1] = IGNORE
+    del batch["predicted"]  # lists of what is predicted, made before
     model = vtlm_model(region_dim=4, region_classes=5)
     features = batch["net_input"]["features"].requires_grad_()
     batch["net_input"]["region_mask"] = torch.zeros_like(batch["net_input"]["region_mask"])
@@ -261,7 +262,7 @@ def test_unequal_halves_give_the_mean_of_their_gradients(training):
     assert_close(split, {name: (apart[0][name] + apart[1][name]) / 2 for name in split})
     together = update(training, whole)
     assert max(float((split[name] - together[name]).abs().max()) for name in split) > 1e-3
-    empty = {**first, "target": torch.full_like(first["target"], 1),
+    empty = {**first, "target": torch.full_like(first["target"], 1), "predicted": None,
              "region_target": torch.full_like(first["region_target"], IGNORE)}  # fmt: skip
     assert_close(update(training, first, empty), {name: gradient / 2 for name, gradient in apart[0].items()})
 

@@ -39,21 +39,24 @@ class VTLMCriterion(FairseqCriterion):
         """Loss (scalar, float32), sample size (1), and sums and counts for logging."""
         words = sample["target"]
         regions = sample.get("region_target")
-        masked_tokens = words.ne(self.padding_idx)
-        selected = None if regions is None else regions.ne(IGNORE)
-        word_logits, region_logits = model(
-            **sample["net_input"], masked_tokens=masked_tokens, selected_regions=selected
-        )
+        if (predicted := sample.get("predicted")) is not None:
+            word_logits, region_logits = model(**sample["net_input"], places=predicted["places"])
+            words, regions = predicted["words"], predicted.get("regions")
+        else:
+            masked_tokens = words.ne(self.padding_idx)
+            selected = None if regions is None else regions.ne(IGNORE)
+            word_logits, region_logits = model(
+                **sample["net_input"], masked_tokens=masked_tokens, selected_regions=selected
+            )
+            words, regions = words[masked_tokens], None if regions is None else regions[selected]
         logging_output = {
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
             "sample_size": 1,
         }
-        loss = self._add_part(logging_output, "mlm", word_logits, words[masked_tokens], weight=1.0)
+        loss = self._add_part(logging_output, "mlm", word_logits, words, weight=1.0)
         if region_logits is not None:
-            loss = loss + self._add_part(
-                logging_output, "mrc", region_logits, regions[selected], weight=self.mrc_weight
-            )
+            loss = loss + self._add_part(logging_output, "mrc", region_logits, regions, weight=self.mrc_weight)
         return loss, 1, logging_output
 
     @staticmethod
@@ -62,10 +65,10 @@ class VTLMCriterion(FairseqCriterion):
         total = F.cross_entropy(logits.float(), target, reduction="sum")
         count = target.numel()
         log[f"{name}_loss_sum"] = total.detach()
-        log[f"{name}_weighted_sum"] = weight * total.detach()
+        log[f"{name}_weighted_sum"] = total.detach() if weight == 1 else weight * total.detach()
         log[f"{name}_count"] = count
-        log[f"{name}_correct"] = (logits.argmax(-1) == target).sum().detach()
-        return weight * total / max(count, 1)
+        log[f"{name}_correct"] = (logits.argmax(-1) == target).sum()
+        return total * (weight / max(count, 1))
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:

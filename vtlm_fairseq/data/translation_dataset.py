@@ -55,15 +55,21 @@ class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
         return item
 
     def collater(self, samples: list[dict], pad_to_length=None) -> dict:
-        """LanguagePairDataset's batch; ``net_input`` also has ``features boxes region_padding_mask``."""
+        """LanguagePairDataset's batch; ``net_input`` also has ``features boxes region_padding_mask``, and ``padded``,
+        whether there is any padding in the source."""
         batch = super().collater(samples, pad_to_length=pad_to_length)
-        if batch and self.regions is not None:
+        if not batch:
+            return batch
+        net_input = batch["net_input"]
+        net_input["padded"] = int(net_input["src_lengths"].min()) < net_input["src_tokens"].size(1)
+        if self.regions is not None:
             fault = self.first_fault(samples)
             if fault is not None:
                 batch[FAULT] = fault
             else:
                 by_id = {item["id"]: item["regions"] for item in samples}  # fairseq sorts the batch by source length
-                batch["net_input"].update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
+                net_input.update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
+                net_input["padded"] = net_input["padded"] or bool(net_input["region_padding_mask"].any())
         return send_small_by_value(batch)
 
     def num_tokens(self, index: int) -> int:

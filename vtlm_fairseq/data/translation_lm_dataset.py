@@ -7,6 +7,7 @@ from fairseq.data import data_utils
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
 from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
 from vtlm_fairseq.data.masking import REGIONS, WORDS, MaskingRates, RegionDraw, draw_regions, generator, mask_words
+from vtlm_fairseq.data.predictions import predicted_places
 from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.text.subwords import MASK
 
@@ -116,9 +117,10 @@ class TranslationLMDataset(CaptionsDataset):
         """Batch of B examples; ``{}`` for none (fairseq's dummy batches).
 
         ``net_input``: ``src_tokens positions langs`` B x T, ``src_lengths`` B, with regions ``features`` B x R x D,
-        ``boxes`` B x R x 4, ``region_padding_mask region_mask`` B x R. Beside it ``target`` B x T (padding where
-        nothing is predicted), ``region_target`` B x R (-1 where nothing is predicted), ``id``, ``ntokens``,
-        ``nsentences``.
+        ``boxes`` B x R x 4, ``region_padding_mask region_mask`` B x R; ``padded``, whether there is any padding.
+        Beside it ``target`` B x T (padding where nothing is predicted), ``region_target`` B x R (-1 where nothing is
+        predicted), the same as lists in ``predicted`` (``words`` [n], ``regions`` [m], and their ``places``, see
+        :func:`~vtlm_fairseq.data.predictions.predicted_places`), ``id``, ``ntokens``, ``nsentences``.
         """
         if not samples:
             return {}
@@ -146,7 +148,18 @@ class TranslationLMDataset(CaptionsDataset):
             batch[FAULT] = fault
         elif self.regions is not None:
             self._add_regions(batch, samples)
+        self._add_predicted(batch)
         return send_small_by_value(batch)
+
+    def _add_predicted(self, batch: dict) -> None:
+        net_input, target, region_target = batch["net_input"], batch["target"], batch.get("region_target")
+        masked = target.ne(self.pad)
+        selected = None if region_target is None else region_target.ne(IGNORE)
+        batch["predicted"] = {"places": predicted_places(masked, selected), "words": target[masked]}
+        net_input["padded"] = int(net_input["src_lengths"].min()) < net_input["src_tokens"].size(1)
+        if selected is not None:
+            batch["predicted"]["regions"] = region_target[selected]
+            net_input["padded"] = net_input["padded"] or bool(net_input["region_padding_mask"].any())
 
     def _add_regions(self, batch: dict, samples: list[dict]) -> None:
         regions = [s["regions"] for s in samples]

@@ -16,17 +16,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout_p
     Args:
         q: B x H x T x head width.
         k, v: B x H x S x head width.
-        mask: True where a key may be attended to, anything that broadcasts to B x H x T x S; None: everywhere.
+        mask: added to the scores, or bool and True where a key may be attended to; anything that broadcasts to
+            B x H x T x S; None: everywhere.
         dropout_p: dropout on the weights.
 
     Returns:
         B x H x T x head width.
     """
-    if dropout_p == 0 or q.device.type != "cpu":
+    if dropout_p == 0 or q.device.type != "cpu" or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     scores = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     return dropout(scores.softmax(-1), dropout_p) @ v
 
 
@@ -55,7 +56,7 @@ class SelfAttention(MultiheadAttention):
         Args:
             query: T x B x d.
             key: S x B x d (``value`` is the same).
-            key_padding_mask: B x S, True at padding.
+            key_padding_mask: B x S, True at padding; or, without weights, B x 1 x 1 x S, added to the scores.
             need_weights: also return the weights, mean over heads (then fairseq's own path computes all).
             attn_mask: fairseq's; None here.
 
@@ -70,7 +71,9 @@ class SelfAttention(MultiheadAttention):
             q, k, v = self._project(query, self.q_proj, self.k_proj, self.v_proj)
         else:
             (q,), (k, v) = self._project(query, self.q_proj), self._project(key, self.k_proj, self.v_proj)
-        mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        mask = key_padding_mask
+        if mask is not None and mask.dtype == torch.bool:
+            mask = ~mask[:, None, None, :]
         x = attention(q, k, v, mask=mask, dropout_p=self.dropout_module.p if self.dropout_module.active else 0.0)
         return self.out_proj(x.permute(2, 0, 1, 3).reshape(query.shape)), None
 

@@ -52,22 +52,44 @@ class CaptionDecoder(TransformerDecoderBase):
     ):
         """As fairseq's; attention weights are computed only where a caller asks for a layer, or for alignments.
 
-        For alignments they are those on text: models of an ensemble may have other regions, or none.
+        For alignments they are those on text: models of an ensemble may have other regions, or none. fairseq's looks
+        for padding, for which a GPU is waited for; targets are padded on the right, where no earlier word looks.
         """
         aligning = alignment_layer is None and self.need_attn
-        if alignment_layer is None and not self.need_attn:
-            alignment_layer = -1
-        x, extra = super().extract_features(
-            prev_output_tokens,
-            encoder_out,
-            incremental_state,
-            full_context_alignment,
-            alignment_layer,
-            alignment_heads,
-        )
         if aligning:
-            extra["attn"] = [attention_to_text(weights, encoder_out["src_tokens"][0]) for weights in extra["attn"]]
-        return x, extra
+            alignment_layer = self.num_layers - 1
+        states, source_padding = None, None
+        if encoder_out is not None:
+            states, source_padding = encoder_out["encoder_out"][0], encoder_out["encoder_padding_mask"][0]
+        positions = self.embed_positions(prev_output_tokens)
+        if incremental_state is not None:
+            prev_output_tokens, positions = prev_output_tokens[:, -1:], positions[:, -1:]
+        x = self.layernorm_embedding(self.embed_tokens(prev_output_tokens) + positions)
+        x = self.dropout_module(x).transpose(0, 1)
+        future, padding = None, None
+        if full_context_alignment:
+            padding = prev_output_tokens.eq(self.padding_idx)
+        elif incremental_state is None:
+            future = self.buffered_future_mask(x)
+        attention, inner_states = None, [x]
+        for number, layer in enumerate(self.layers):
+            wanted = number == alignment_layer
+            x, weights, _ = layer(
+                x,
+                states,
+                source_padding,
+                incremental_state,
+                self_attn_mask=future,
+                self_attn_padding_mask=padding,
+                need_attn=wanted,
+                need_head_weights=wanted,
+            )
+            inner_states.append(x)
+            if wanted and weights is not None:
+                attention = weights[:alignment_heads].float().to(x).mean(dim=0)
+        if aligning and attention is not None:
+            attention = attention_to_text(attention, encoder_out["src_tokens"][0])
+        return x.transpose(0, 1), {"attn": [attention], "inner_states": inner_states}
 
     def buffered_future_mask(self, tensor: Tensor) -> Tensor:
         """fairseq's mask of later positions, T x T for T x B x d: 0, and -inf above the diagonal.

@@ -55,8 +55,14 @@ class SentencePositionEmbedding(PositionLanguageEmbedding):
 
     def forward(self, tokens: Tensor, incremental_state=None) -> Tensor:
         """tokens: B x T (fairseq hands over the whole prefix, also when decoding step by step) -> 1 x T x d."""
-        positions = torch.arange(tokens.size(1), device=tokens.device)
+        positions = first_positions(tokens, self.max_positions)
         return (self.positions(positions) + self.languages.weight[self.language]).unsqueeze(0)
+
+
+def first_positions(tokens: Tensor, rows: int) -> Tensor:
+    """Positions 0, 1, ... of B x T tokens, [T]; padding may reach beyond the table's rows: it has the last one."""
+    positions = torch.arange(tokens.size(1), device=tokens.device)
+    return positions if tokens.size(1) <= rows else positions.clamp(max=rows - 1)
 
 
 class RegionEmbedding(nn.Module):
@@ -97,16 +103,16 @@ class RegionEmbedding(nn.Module):
         boxes: Tensor,
         *,
         image_row: Tensor,
-        mask_row: Tensor,
+        mask_row: Tensor | None,
         region_mask: Tensor | None = None,
     ) -> Tensor:
         """Embed the regions of a batch.
 
         Args:
-            features: B x R x D, any floating type (cast to the projection's).
+            features: B x R x D, any floating type (cast to the projection's; under autocast it casts them).
             boxes: B x R x 4, x1 y1 x2 y2 within 0..1.
             image_row: d, the language row of images.
-            mask_row: d, the token embedding of ``<mask>``.
+            mask_row: d, the token embedding of ``<mask>``; unused without ``region_mask``.
             region_mask: B x R, True where the projected feature is replaced by ``mask_row``; box and language stay.
 
         Returns:
@@ -116,7 +122,9 @@ class RegionEmbedding(nn.Module):
             VTLMError: more regions than rows of the position table.
         """
         dtype = self.feature_proj.weight.dtype
-        x = self.activation(self.feature_proj(features.to(dtype)))
+        if not torch.is_autocast_enabled(features.device.type):
+            features = features.to(dtype)
+        x = self.activation(self.feature_proj(features))
         if region_mask is not None:
             x = torch.where(region_mask.unsqueeze(-1), mask_row.to(x.dtype), x)
         x = x + self.activation(self.box_proj(boxes.to(dtype))) + image_row

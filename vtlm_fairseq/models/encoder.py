@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vtlm_fairseq.models.cross_attention import sentence_order
 from vtlm_fairseq.models.dropout import Dropout
-from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding
+from vtlm_fairseq.models.embeddings import PositionLanguageEmbedding, RegionEmbedding, first_positions
 from vtlm_fairseq.models.encoder_layer import CaptionEncoderLayer
 from vtlm_fairseq.text.subwords import MASK
 
@@ -64,18 +64,24 @@ class MultimodalEncoder(FairseqEncoder):
     ) -> tuple[Tensor, Tensor]:
         """The first layer's input, (T+R) x B x d, and its padding mask, B x (T+R) (arguments: see :meth:`forward`)."""
         if positions is None:
-            positions = torch.arange(src_tokens.size(1), device=src_tokens.device).unsqueeze(0)
+            positions = first_positions(src_tokens, self.embed_positions.max_positions).unsqueeze(0)
         if langs is None:
             langs = torch.full_like(positions, self.language)
-        x = self.embed_tokens(src_tokens) + self.embed_positions(positions, langs)
-        x = self.dropout(self.layernorm_embedding(x))
+        mask_row = None
+        if region_mask is None:
+            x = self.embed_tokens(src_tokens)
+        else:  # looked up with the words: by itself, its gradient would be a table of V x d of its own
+            mask = src_tokens.new_full((src_tokens.size(0), 1), self.mask_idx)
+            x, mask_rows = self.embed_tokens(torch.cat([src_tokens, mask], dim=1)).split([src_tokens.size(1), 1], dim=1)
+            mask_row = mask_rows[0, 0]
+        x = self.dropout(self.layernorm_embedding(x + self.embed_positions(positions, langs)))
         padding_mask = src_tokens.eq(self.padding_idx)
         if features is not None and self.embed_regions is not None:
             regions = self.embed_regions(
                 features,
                 boxes,
                 image_row=self.embed_positions.image_row(),
-                mask_row=self.embed_tokens.weight[self.mask_idx],
+                mask_row=mask_row,
                 region_mask=region_mask,
             )
             x = torch.cat([x, regions.to(x.dtype)], dim=1)
@@ -92,6 +98,7 @@ class MultimodalEncoder(FairseqEncoder):
         boxes: Tensor | None = None,
         region_padding_mask: Tensor | None = None,
         region_mask: Tensor | None = None,
+        padded: bool | None = None,
         return_all_hiddens: bool = False,
     ) -> dict[str, list[Tensor]]:
         """Encode a batch.
@@ -105,6 +112,7 @@ class MultimodalEncoder(FairseqEncoder):
             boxes: B x R x 4.
             region_padding_mask: B x R, True at padded regions.
             region_mask: B x R, True where a region's content is replaced by the ``<mask>`` embedding.
+            padded: whether anything in the batch is padding; None: it is looked for, for which a GPU is waited for.
             return_all_hiddens: also return the input and the output of each layer.
 
         Returns:
@@ -121,7 +129,7 @@ class MultimodalEncoder(FairseqEncoder):
             region_mask=region_mask,
         )
         states = [x] if return_all_hiddens else []
-        attention_mask = padding_mask if padding_mask.any() else None
+        attention_mask = additive_mask(padding_mask, x) if is_padded(padding_mask, padded) else None
         for layer in self.layers:
             x, _ = layer(x, self_attn_padding_mask=attention_mask)
             if return_all_hiddens:
@@ -139,25 +147,34 @@ class MultimodalEncoder(FairseqEncoder):
         encoder_out = super().forward_torchscript({name: x for name, x in net_input.items() if name != BEAM})
         return {**encoder_out, BEAM: [net_input[BEAM]]} if BEAM in net_input else encoder_out
 
-    def predict(self, src_tokens: Tensor, chosen: Tensor, *, src_lengths: Tensor | None = None, **inputs) -> Tensor:
-        """States at chosen positions only, n x d in row-major order of ``chosen``.
+    def predict(
+        self,
+        src_tokens: Tensor,
+        queries: Tensor,
+        places: Tensor,
+        *,
+        src_lengths: Tensor | None = None,
+        padded: bool | None = None,
+        **inputs,
+    ) -> Tensor:
+        """States at chosen positions only, n x d in the order of ``places``.
 
         The last layer, whose output elsewhere nobody reads in pre-training, is computed at those positions alone;
         it attends to all. Equal to indexing what :meth:`forward` returns.
 
         Args:
             src_tokens: B x T.
-            chosen: B x (T+R), True at positions to compute.
+            queries: B x P, positions within ``[text ; regions]`` at which the last layer attends.
+            places: [n], places within P x B (row-major) that are wanted.
             src_lengths: unused, as in :meth:`forward`.
+            padded: as in :meth:`forward`.
             inputs: as for :meth:`embed`.
         """
         x, padding_mask = self.embed(src_tokens, **inputs)
-        attention_mask = padding_mask if padding_mask.any() else None
+        attention_mask = additive_mask(padding_mask, x) if is_padded(padding_mask, padded) else None
         for layer in self.layers[:-1]:
             x, _ = layer(x, self_attn_padding_mask=attention_mask)
-        positions = chosen.int().argsort(dim=1, descending=True, stable=True)
-        positions = positions[:, : max(int(chosen.sum(1).max()), 1)]
-        return self.layers[-1].at(x, positions, chosen.gather(1, positions), padding_mask=attention_mask)
+        return self.layers[-1].at(x, queries, places, mask=attention_mask)
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
         """Select and reorder the batch.
@@ -182,6 +199,30 @@ class MultimodalEncoder(FairseqEncoder):
     def max_positions(self) -> int:
         """Longest sentence in tokens, its leading ``</s>`` included."""
         return self.embed_positions.max_positions
+
+
+def is_padded(padding_mask: Tensor, padded: bool | None) -> bool:
+    """Whether attention needs the mask; looked for in it where the batch does not say."""
+    return bool(padding_mask.any()) if padded is None else padded
+
+
+def additive_mask(padding_mask: Tensor, x: Tensor) -> Tensor:
+    """What every layer adds to its scores: -inf at padding and else 0.
+
+    Its rows lie at multiples of 8 elements, as the kernels of GPUs want it.
+
+    Args:
+        padding_mask: B x S, True at padding.
+        x: a layer's input; the mask has the type that attention computes in.
+
+    Returns:
+        B x 1 x 1 x S.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    rows, length = padding_mask.shape
+    mask = padding_mask.new_zeros(rows, 1, 1, -(-length // 8) * 8, dtype=dtype)[..., :length]
+    return mask.masked_fill_(padding_mask[:, None, None, :], float("-inf"))
 
 
 def share_states(sample: dict, generator) -> dict:

@@ -34,22 +34,22 @@ class CaptionEncoderLayer(TransformerSentenceEncoderLayer):
         """The same attention, under the same parameter names."""
         return SelfAttention(embed_dim, num_attention_heads, **options)
 
-    def at(self, x: Tensor, positions: Tensor, chosen: Tensor, *, padding_mask: Tensor | None) -> Tensor:
+    def at(self, x: Tensor, queries: Tensor, places: Tensor, *, mask: Tensor | None) -> Tensor:
         """The layer's output at chosen positions; all positions are attended to.
 
         Args:
             x: T x B x d, the layer's input.
-            positions: B x P, positions to compute, each sentence's in the first places of its row.
-            chosen: B x P, True at those.
-            padding_mask: B x T, True at padding.
+            queries: B x P, positions that attend.
+            places: [n], places within P x B (row-major) to compute.
+            mask: as :class:`SelfAttention`'s.
 
         Returns:
-            n x d, n the number of chosen positions, in row-major order of ``chosen``.
+            n x d.
         """
-        index = positions.transpose(0, 1).unsqueeze(-1)
-        queries = x.gather(0, index.expand(-1, -1, x.size(-1)))  # P x B x d
-        attended, _ = self.self_attn(query=queries, key=x, value=x, key_padding_mask=padding_mask, need_weights=False)
-        residual = queries.transpose(0, 1)[chosen]
-        x = self.self_attn_layer_norm(residual + self.dropout_module(attended.transpose(0, 1)[chosen]))
+        index = queries.transpose(0, 1).unsqueeze(-1)
+        residual = x.gather(0, index.expand(-1, -1, x.size(-1)))  # P x B x d
+        attended, _ = self.self_attn(query=residual, key=x, value=x, key_padding_mask=mask, need_weights=False)
+        residual, attended = (states.flatten(0, 1).index_select(0, places) for states in (residual, attended))
+        x = self.self_attn_layer_norm(residual + self.dropout_module(attended))
         hidden = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
         return self.final_layer_norm(x + self.dropout_module(self.fc2(hidden)))

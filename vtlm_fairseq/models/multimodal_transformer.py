@@ -77,6 +77,7 @@ class MultimodalTransformer(CheckedHub, FairseqEncoderDecoderModel):
         features: Tensor | None = None,
         boxes: Tensor | None = None,
         region_padding_mask: Tensor | None = None,
+        padded: bool | None = None,
         **decoder_options,
     ):
         """Teacher-forced translation.
@@ -86,6 +87,7 @@ class MultimodalTransformer(CheckedHub, FairseqEncoderDecoderModel):
             src_lengths: B.
             prev_output_tokens: B x T, ``</s> t1 ... tm``.
             features, boxes, region_padding_mask: B x R x D, B x R x 4, B x R; None for text only.
+            padded: whether anything in the source is padding; None: not known.
             decoder_options: handed to the decoder (``alignment_layer``, ``features_only``, ...).
 
         Returns:
@@ -97,6 +99,7 @@ class MultimodalTransformer(CheckedHub, FairseqEncoderDecoderModel):
             features=features,
             boxes=boxes,
             region_padding_mask=region_padding_mask,
+            padded=padded,
         )
         return self.decoder(prev_output_tokens, encoder_out=encoder_out, src_lengths=src_lengths, **decoder_options)
 

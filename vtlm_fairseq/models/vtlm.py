@@ -8,6 +8,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_task
+from vtlm_fairseq.data.predictions import predicted_places
 from vtlm_fairseq.loading import CheckedHub
 from vtlm_fairseq.models.config import EncoderConfig, sized
 from vtlm_fairseq.models.description import fill_defaults
@@ -67,8 +68,9 @@ class VTLMModel(CheckedHub, BaseFairseqModel):
         self,
         src_tokens: Tensor,
         *,
-        masked_tokens: Tensor,
+        masked_tokens: Tensor | None = None,
         selected_regions: Tensor | None = None,
+        places: dict[str, Tensor] | None = None,
         **net_input,
     ) -> tuple[Tensor, Tensor | None]:
         """Predict masked words and selected regions.
@@ -77,20 +79,26 @@ class VTLMModel(CheckedHub, BaseFairseqModel):
             src_tokens: B x T, the masked input.
             masked_tokens: B x T, True where a word is predicted.
             selected_regions: B x R, True where a region's label is predicted; None: nowhere.
+            places: the two as :func:`vtlm_fairseq.data.predictions.predicted_places` gives them (they may be left out
+                then); a batch of the training data has them.
             net_input: the encoder's other inputs (see :class:`MultimodalEncoder`).
 
         Returns:
             logits of words, n_text x V, in row-major order of ``masked_tokens``; logits of regions,
             n_region x C, in row-major order of ``selected_regions``, or None without regions.
         """
-        if net_input.get("features") is None or self.region_head is None:
-            return self.lm_head(self.encoder.predict(src_tokens, masked_tokens, **net_input)), None
-        if selected_regions is None:
-            selected_regions = torch.zeros_like(net_input["region_padding_mask"])
-        chosen = torch.cat([masked_tokens, selected_regions], dim=1)
-        states = self.encoder.predict(src_tokens, chosen, **net_input)
-        is_region = chosen.nonzero()[:, 1] >= src_tokens.size(1)
-        return self.lm_head(states[~is_region]), self.region_head(states[is_region])
+        has_regions = net_input.get("features") is not None and self.region_head is not None
+        if places is None:
+            if has_regions and selected_regions is None:
+                selected_regions = torch.zeros_like(net_input["region_padding_mask"])
+            places = predicted_places(masked_tokens, selected_regions if has_regions else None)
+        words = places["words"]
+        if not has_regions:
+            return self.lm_head(self.encoder.predict(src_tokens, places["queries"], words, **net_input)), None
+        regions = places["regions"]
+        states = self.encoder.predict(src_tokens, places["queries"], torch.cat([words, regions]), **net_input)
+        of_words, of_regions = states.split([words.size(0), regions.size(0)])
+        return self.lm_head(of_words), self.region_head(of_regions)
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target sentence in tokens; regions do not count, they have no positions."""

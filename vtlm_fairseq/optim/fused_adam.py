@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, List
 
+import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
 from omegaconf import II, OmegaConf
@@ -50,6 +51,28 @@ class FusedAdam(FairseqOptimizer):
             "weight_decay": self.cfg.weight_decay,
         }
 
+    def multiply_grads(self, c):
+        """As fairseq's; by 1, which is what pre-training asks for, it takes no pass over the gradients."""
+        if torch.is_tensor(c) or c != 1:
+            super().multiply_grads(c)
+
+    def clip_grad_norm(self, max_norm, aggregate_norm_fn=None):
+        """As fairseq's, without a norm for each parameter by itself; the optimizer's pass does the clipping.
+
+        Returns:
+            the norm of all gradients, a scalar.
+        """
+        grads = [parameter.grad.detach() for parameter in self.params if parameter.grad is not None]
+        plain = type(self._optimizer) is AdamW and all(grad.dtype == torch.float32 for grad in grads)
+        if not grads or not plain or len({grad.device for grad in grads}) > 1 or any(grad.is_sparse for grad in grads):
+            return super().clip_grad_norm(max_norm, aggregate_norm_fn)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        if aggregate_norm_fn is not None:
+            norm = aggregate_norm_fn(norm)
+        if max_norm > 0:
+            self._optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp_(min=1)  # gradients are divided by it
+        return norm
+
     _step_supports_amp_scaling = True  # read by GradScaler; see step
 
     def step(self, closure=None, scale=1.0, groups=None):
@@ -61,6 +84,7 @@ class FusedAdam(FairseqOptimizer):
         """
         self._optimizer.found_inf = getattr(self, "found_inf", None)
         super().step(closure, scale, groups)
+        self._optimizer.grad_scale = None
 
     @property
     def supports_flat_params(self) -> bool:

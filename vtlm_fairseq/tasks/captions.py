@@ -21,6 +21,7 @@ from vtlm_fairseq.files.names import check_distinct, check_languages
 from vtlm_fairseq.health import LoaderWatch, LossWatch
 from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
+from vtlm_fairseq.tasks.acceleration import compile_model, say_speed, set_up_device
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
@@ -112,6 +113,7 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
                     f"{paths[0]}: dict.{cfg.source_lang}.txt and dict.{cfg.target_lang}.txt differ {difference}; "
                     "run fairseq-preprocess with --joined-dictionary"
                 )
+            set_up_device(cfg)
             task = cls(cfg, source, target)
             task.rebuilt = bool(kwargs.get("from_checkpoint"))
             return task
@@ -165,6 +167,8 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
             model = super().build_model(cfg, from_checkpoint)
             if self.training is not None and not from_checkpoint:
                 self.training.lock(self)
+                if self.cfg.compile:
+                    compile_model(model, self.cfg)
             return model
 
     def build_criterion(self, cfg, from_checkpoint=False):
@@ -194,6 +198,8 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
             self.loss_watch, self.loader_watch = LossWatch(), LoaderWatch()
             self.loader_watch.start()
             self.begin_best()
+            if (whole := whole_config(self.cfg)) is not None:
+                say_speed(whole, self.cfg, model)
         if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
             return
         folder, save_dir = utils.split_paths(self.cfg.data)[0], self.cfg.save_dir

@@ -38,6 +38,11 @@ class CaptionsConfig(FairseqDataclass):
     autocast: ChoiceEnum(["none", "bf16", "fp16"]) = setting(
         "none", "run forward and loss under torch.autocast, on CPU and GPU (training in fp16 needs --amp)"
     )
+    no_tf32: bool = setting(False, "on a GPU, products of float32 in full precision, not in TF32 (slower)")
+    compile: bool = setting(False, "train with PyTorch's compiler (the first updates take minutes, the others less)")
+    compile_mode: ChoiceEnum(["default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune"]) = setting(
+        "default", "mode of --compile; reduce-overhead and max-autotune replay CUDA graphs, on a GPU"
+    )
     # fairseq keeps its loader workers over epochs, so set_epoch would not reach them and masks would repeat;
     # FairseqTask reads this field
     reuse_dataloader: bool = setting(False, "keep loader workers over epochs (masks repeat)")

@@ -20,6 +20,7 @@ from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.models.embeddings import check_region_positions
 from vtlm_fairseq.regions.file_identity import WatchedFiles
 from vtlm_fairseq.regions.store import say_beyond
+from vtlm_fairseq.tasks.acceleration import length_multiple
 from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.terminal import get_logger
 
@@ -60,7 +61,7 @@ class Splits:
                 max_source_positions=self.option("max_source_positions") - 1,
                 max_target_positions=self.option("max_target_positions"),
                 truncate_source=self.option("truncate_source"),
-                pad_to_multiple=self.cfg.required_seq_len_multiple,
+                pad_to_multiple=length_multiple(self.cfg),
             )
         regions = self.load_regions(folder, split, parts, pair)
         self.doubts.load(self, split, folder, parts, regions)

@@ -9,6 +9,8 @@ from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
+from vtlm_fairseq.tasks.acceleration import mark_lengths
+from vtlm_fairseq.tasks.readings import Readings, as_numbers
 from vtlm_fairseq.tasks.runs import TrainingRun
 
 
@@ -18,6 +20,7 @@ class WatchedSteps:
     training: TrainingRun | None = None
     loss_watch: LossWatch | None = None
     loader_watch: LoaderWatch | None = None
+    readings: Readings | None = None
 
     def autocast(self, sample):
         """The context that ``--autocast`` asks for."""
@@ -32,6 +35,9 @@ class WatchedSteps:
         self.batch_arrived()
         raise_fault(sample)
 
+        if self.cfg.compile:
+            mark_lengths(sample)
+
         def autocast_criterion(model, sample):
             with self.autocast(sample):
                 return criterion(model, sample)
@@ -44,20 +50,29 @@ class WatchedSteps:
             except StopIteration:  # the trainer's NanDetector finds no tensor in what the encoder returns
                 return None
         loss, sample_size, logging_output = step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
+        if self.readings is None:
+            self.readings = Readings()
+        read = self.readings.add(loss, logging_output)
         if self.loss_watch is not None and not ignore_grad:
-            self.loss_watch.add(sample, loss, sample_size)
+            self.loss_watch.add(sample, read, sample_size)
         if self.training is not None:
             self.training.stop.tell(logging_output, update_num)
         return loss, sample_size, logging_output
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """As the parent task's; all ranks learn here that one of them was asked to stop."""
+        super().reduce_metrics(self.agreed_logs(logging_outputs), criterion)
+
+    def agreed_logs(self, logging_outputs: list[dict]) -> list[dict]:
+        """Logging outputs as plain numbers, without what is said about the end."""
         if self.training is not None:
             self.training.stop.agree(self, logging_outputs)
-        super().reduce_metrics(logging_outputs, criterion)
+        return as_numbers(logging_outputs)
 
     def optimizer_step(self, optimizer, model, update_num):
         """As FairseqTask's; names batches whose loss has jumped."""
+        if self.readings is not None:
+            self.readings.settle()
         if self.loss_watch is not None:
             self.loss_watch.check(update_num)
         super().optimizer_step(optimizer, model, update_num)
@@ -71,6 +86,8 @@ class WatchedSteps:
         """As the parent task's, under autocast."""
         self.batch_arrived()
         raise_fault(sample)
+        if self.cfg.compile:
+            mark_lengths(sample)
         with self.autocast(sample):
             return super().valid_step(sample, model, criterion)
 

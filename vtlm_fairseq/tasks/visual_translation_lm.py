@@ -15,6 +15,7 @@ from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.vtlm import VTLMModel
 from vtlm_fairseq.options import setting
 from vtlm_fairseq.ranges import option
+from vtlm_fairseq.tasks.acceleration import length_multiple
 from vtlm_fairseq.tasks.captions import CaptionsTask
 from vtlm_fairseq.tasks.options import CaptionsConfig
 from vtlm_fairseq.tasks.warm_start import WarmStart
@@ -98,7 +99,7 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
                 zero_masked_regions=self.option("region_mask_fill") == "zero",
                 seed=self.cfg.seed if train else self.validation_seed(),
                 train=train,
-                pad_to_multiple=self.cfg.required_seq_len_multiple,
+                pad_to_multiple=length_multiple(self.cfg),
             )
 
     def build_generator(self, models, args, *rest, **kwargs):
