@@ -70,7 +70,7 @@ def say_speed(whole, cfg, model: torch.nn.Module) -> None:
     tf32 = device == "cuda" and torch.get_float32_matmul_precision() != "highest"
     half = {"none": "float16" if whole.common.fp16 else ""}.get(str(cfg.autocast), str(cfg.autocast))
     precision = half or ("TF32" if tf32 else "float32")
-    optimizer = str(whole.optimizer._name)
+    optimizer = str(getattr(whole.optimizer, "_name", "none"))
     workers = whole.dataset.num_workers
     kernels = "PyTorch's" if device == "cpu" else "/".join(_attention_kernels())
     compiled = f"compiled ({cfg.compile_mode})" if cfg.compile else "not compiled"
