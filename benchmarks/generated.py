@@ -15,6 +15,17 @@ from vtlm_fairseq.regions.store import RegionStoreWriter
 from vtlm_fairseq.text.subwords import MASK
 
 SPECIAL = 4  # fairseq's own symbols
+# Counted in the training split of Multi30k (task 1, 29,000 pairs): lower-cased, tokenised, 4,000 sentencepiece pieces.
+# English sentences of 4, 5, ... pieces; German pieces more than English ones, from -17 on, which hardly depends on the
+# English length.
+ENGLISH = (
+    2, 19, 104, 424, 982, 1424, 1951, 2408, 2573, 2548, 2556, 2257, 2064, 1741, 1498, 1240, 1030, 830, 680, 541, 455,
+    355, 286, 214, 196, 136, 97, 81, 67, 49, 36, 26, 26, 16, 13, 15, 10, 8, 8, 11, 6, 2, 6, 3, 2, 0, 1, 1, 1, 1,
+)  # fmt: skip
+GERMAN_MORE = (
+    1, 1, 1, 1, 1, 2, 6, 11, 22, 48, 112, 188, 413, 763, 1419, 2699, 4281, 4819, 4216, 3197, 2377, 1611, 1035, 692, 437,
+    233, 153, 96, 59, 41, 22, 12, 14, 8, 5, 0, 2, 1, 0, 0, 1,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,26 +83,59 @@ def write_data(folder: Path, size: Size, *, pairs: int, seed: int = 1) -> None:
     write_store(folder / "regions.h5", size, images=pairs, seed=seed)
 
 
+def real_lengths(rng: np.random.Generator, pairs: int) -> np.ndarray:
+    """[2, pairs] words of English and German sentences, drawn as long as Multi30k's are."""
+    english, more = (np.array(counts) / sum(counts) for counts in (ENGLISH, GERMAN_MORE))
+    of_english = 4 + rng.choice(len(english), pairs, p=english)
+    return np.stack([of_english, np.maximum(of_english - 17 + rng.choice(len(more), pairs, p=more), 1)])
+
+
 def write_text(
-    folder: Path, size: Size, *, pairs: int, seed: int, image_id: Callable[[int], str] = "image{}".format
+    folder: Path,
+    size: Size,
+    *,
+    pairs: int,
+    seed: int,
+    image_id: Callable[[int], str] = "image{}".format,
+    lengths: np.ndarray | None = None,
 ) -> None:
-    """Write dictionaries, binarised sentences of random words, and ``train.images``."""
+    """Write dictionaries, binarised sentences of random words, and ``train.images``.
+
+    ``lengths``: as :func:`real_lengths`'s; None: all sentences have the words of the size.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     dictionary = Dictionary()
     for i in range(size.vocabulary - SPECIAL - 1):
         dictionary.add_symbol(f"w{i}")
     dictionary.add_symbol(MASK, n=0)
     rng = np.random.default_rng(seed)
-    for lang in ("en", "de"):
+    if lengths is None:
+        lengths = np.full((2, pairs), size.words)
+    for lang, words in zip(("en", "de"), lengths, strict=True):
         dictionary.save(str(folder / f"dict.{lang}.txt"))
-        prefix = str(folder / f"train.en-de.{lang}")
-        builder = make_builder(f"{prefix}.bin", "mmap", vocab_size=len(dictionary))
-        lines = np.full((pairs, size.words + 1), dictionary.eos(), np.int32)
-        lines[:, :-1] = rng.integers(SPECIAL, len(dictionary) - 1, (pairs, size.words), np.int32)
-        for line in torch.from_numpy(lines):
-            builder.add_item(line)
-        builder.finalize(f"{prefix}.idx")
+        write_lines(folder / f"train.en-de.{lang}", dictionary, words, rng)
     (folder / "train.images").write_text("".join(f"{image_id(i)}\n" for i in range(pairs)), encoding="utf-8")
+
+
+def write_lines(prefix: Path, dictionary: Dictionary, words: np.ndarray, rng: np.random.Generator) -> None:
+    """Write ``prefix.bin`` and ``prefix.idx``: sentences of so many random words, and ``</s>``."""
+    builder = make_builder(f"{prefix}.bin", "mmap", vocab_size=len(dictionary))
+    drawn = rng.integers(SPECIAL, len(dictionary) - 1, int(words.sum()), np.int32)
+    end = np.array([dictionary.eos()], np.int32)
+    for line in np.split(drawn, np.cumsum(words)[:-1]):
+        builder.add_item(torch.from_numpy(np.concatenate([line, end])))
+    builder.finalize(f"{prefix}.idx")
+
+
+def write_blocks(folder: Path, size: Size, *, blocks: int, seed: int = 1) -> None:
+    """Write ``folder/bin`` for fairseq's ``masked_lm``: blocks of as many positions as a pair and its regions have."""
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
+    dictionary = Dictionary()
+    for i in range(size.vocabulary - SPECIAL - 1):
+        dictionary.add_symbol(f"w{i}")
+    dictionary.save(str(folder / "bin" / "dict.txt"))
+    words = np.full(blocks, size.word_positions + size.regions - 2)  # besides <s> and </s>
+    write_lines(folder / "bin" / "train", dictionary, words, np.random.default_rng(seed))
 
 
 def write_store(path: Path, size: Size, *, images: int, seed: int) -> None:

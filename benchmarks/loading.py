@@ -3,13 +3,16 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from fairseq.data.iterators import GroupedIterator
-from generated import Size, image_bytes, write_data
+from fairseq.logging import metrics
+from generated import Size, image_bytes, write_data, write_store, write_text
+from generated import real_lengths as draw_lengths
 from machine import in_turn, synchronise
 from setups import Training
 from torch.utils.data import DataLoader, Dataset
@@ -86,15 +89,16 @@ def measure(folder: Path, size: Size, *, device: str, repeats: int, gigabytes: f
         f"Loading {images} images of {size.regions} x {size.region_dim} float16, "
         f"{images * image_bytes(size) / 1e9:.3f} GB, {part} of them in a turn, in a random order but for raw"
     )
-    wait, update = waiting(run, updates, device)
+    loop = in_the_loop(run, updates, device)
     table.notes = [
         "cold: after the file was dropped from the page cache (posix_fadvise); a disk below may still have it",
-        f"VTLM training with 1 worker waits for data {100 * wait:.2f} % of its time ({update:.3f} s an update)",
+        f"VTLM training with 1 worker waits for data {100 * loop.waiting:.2f} % of its time "
+        f"({sum(loop.seconds) / updates:.3f} s an update)",
     ]
     figures = {
         "images/s, 1 worker": part / median(seconds["regions, workers: 1"]),
         "images/s of pre-training batches, 1 worker": part / median(seconds["pre-training batches, workers: 1"]),
-        "share of training that waits for data": wait,
+        "share of training that waits for data": loop.waiting,
     }
     return {"tables": [table], "figures": figures, "seconds": {**seconds, **{f"{n}, cold": t for n, t in cold.items()}}}
 
@@ -153,21 +157,84 @@ def cold_reads(path: Path, lines: LineRegions, size: Size, repeats: int) -> dict
     return rates
 
 
-def waiting(run: Training, updates: int, device: str) -> tuple[float, float]:
-    """The share of its time that training waits for its next batch, and seconds an update.
+@dataclass
+class Loop:
+    """What some updates of a training took, with its loader.
 
-    The first update is not counted: its wait is the start of the worker.
+    Attributes:
+        seconds: of each update, with the wait for its batch.
+        waited: of them, seconds of waiting.
+        pairs: in all.
+        padding: share of the text positions that is padding.
     """
+
+    seconds: list[float]
+    waited: float
+    pairs: int
+    padding: float
+
+    @property
+    def rate(self) -> float:
+        """Pairs a second."""
+        return self.pairs / sum(self.seconds)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time that training waits for its next batch."""
+        return self.waited / sum(self.seconds)
+
+    @property
+    def p99(self) -> float:
+        """99th percentile of the seconds of an update."""
+        return float(np.quantile(self.seconds, 0.99))
+
+
+def in_the_loop(run: Training, updates: int, device: str) -> Loop:
+    """Train on batches of the loader. The first update is not counted: its wait is the start of the workers."""
     iterator = run.trainer.get_train_iterator(epoch=1, load_dataset=False)
     batches = iter(GroupedIterator(iterator.next_epoch_itr(shuffle=True), 1))
     run.trainer.train_step(next(batches))
     synchronise(device)
-    start, wait = time.perf_counter(), 0.0
+    marks, waited, pairs, words, positions = [time.perf_counter()], 0.0, 0, 0, 0
     for _ in range(updates):
-        asked = time.perf_counter()
         batch = next(batches)
-        wait += time.perf_counter() - asked
+        waited += time.perf_counter() - marks[-1]
         run.trainer.train_step(batch)
+        marks.append(time.perf_counter())
+        pairs += batch[0]["nsentences"]
+        words += int(batch[0]["net_input"]["src_lengths"].sum())
+        positions += batch[0]["net_input"]["src_tokens"].numel()
     synchronise(device)
-    whole = time.perf_counter() - start
-    return wait / whole, whole / updates
+    marks[-1] = time.perf_counter()
+    return Loop(np.diff(marks).tolist(), waited, pairs, 1 - words / positions)
+
+
+def real_lengths(folder: Path, size: Size, *, device: str, updates: int) -> dict:
+    """Training on sentences as long as Multi30k's, padded, from the loader; as :func:`pretraining.measure`."""
+    data = folder / "lengths"
+    write_real(data, size, pairs=(updates + 2) * size.batch)
+    rows, figures, seconds = [], {}, {}
+    for kind, workers in [*(("pretraining", n) for n in size.workers), ("translation", 1)]:
+        options = ("--num-workers", str(workers))
+        run = Training(data, size, kind, device=device, regions=True, options=options, batches=0)
+        run.task.load_dataset("train")
+        metrics.reset()  # two criteria log values of different kinds under the same names
+        loop = in_the_loop(run, updates, device)
+        name = f"{'VTLM' if kind == 'pretraining' else 'MMT'}, workers: {workers}"
+        rows.append([name, loop.rate, median(loop.seconds), loop.p99, 100 * loop.waiting, 100 * loop.padding])
+        figures |= {f"pairs/s: {name}": loop.rate, f"share of waiting: {name}": loop.waiting}
+        seconds[name] = loop.seconds
+    columns = ["training", "pairs/s", "s an update", "s, 99th percentile", "% waiting", "% padding"]
+    table = Table(
+        columns, rows, title=f"Sentences as long as Multi30k's, {size.batch} pairs, loader in the loop, float32"
+    )
+    table.precision = {"pairs/s": 1, "s an update": 4, "s, 99th percentile": 4}
+    return {"tables": [table], "figures": figures, "seconds": seconds}
+
+
+def write_real(data: Path, size: Size, *, pairs: int) -> None:
+    """Write ``bin``, sentences as long as Multi30k's, and ``regions.h5``, an image for eight pairs each."""
+    images = -(-pairs // 8)
+    lengths = draw_lengths(np.random.default_rng(1), pairs)
+    write_text(data / "bin", size, pairs=pairs, seed=1, lengths=lengths, image_id=lambda i: f"image{i % images}")
+    write_store(data / "regions.h5", size, images=images, seed=1)

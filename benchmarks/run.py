@@ -3,18 +3,15 @@
 
     python benchmarks/run.py [--only NAME,...] [--device cpu|cuda] [--json FILE] [--repeats 5] [--threads N]
 
-Sections: pretrain (with the machine's matrix products), finetune, decode, loading, corpus. What is compared is timed
+Sections: pretrain (with the machine's matrix products), finetune, decode, loading, lengths (training on sentences as
+long as Multi30k's, with padding and the loader in the loop), corpus. What is compared is timed
 in turn; a figure is the median of --repeats, a speed-up the median of the ratios within a turn. All data are generated.
 """
 
 import argparse
 import json
-import logging
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import corpora
@@ -25,11 +22,12 @@ import translation
 from fairseq.logging import metrics
 from generated import SIZES
 from machine import DTYPES, cores, describe
+from setups import quiet
 
 from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.precision import is_fast
 
-SECTIONS = ("pretrain", "finetune", "decode", "loading", "corpus")
+SECTIONS = ("pretrain", "finetune", "decode", "loading", "lengths", "corpus")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,18 +63,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what fairseq says about each model that it builds, and hydra about being called by fairseq."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Options of the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -94,7 +80,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="keep generated data in this folder and use what is there")
     parser.add_argument("--store-gb", type=float, default=5, help="features of the loading section (default: 5 GB)")
     parser.add_argument("--at-least", type=float, default=0.5, help="seconds a turn of one measurement takes at least")
-    parser.add_argument("--updates", type=int, default=30, help="updates of loading and corpus (default: %(default)s)")
+    parser.add_argument(
+        "--updates", type=int, default=30, help="updates of loading, lengths, corpus (default: %(default)s)"
+    )
     parser.add_argument("--profile", action="store_true", help="print the top operators of an update of VTLM")
     args = parser.parse_args(argv)
     args.only = [name for name in args.only.split(",") if name]
@@ -125,6 +113,8 @@ def run_section(name: str, folder: Path, size, args: argparse.Namespace) -> dict
         return translation.decoding(folder, size, at_least=args.at_least, **timing)
     if name == "loading":
         return loading.measure(folder, size, gigabytes=args.store_gb, updates=args.updates, **timing)
+    if name == "lengths":
+        return loading.real_lengths(folder, size, device=args.device, updates=args.updates)
     return corpora.measure(folder, size, repeats=args.repeats, updates=args.updates)
 
 

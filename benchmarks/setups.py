@@ -1,7 +1,10 @@
 """fairseq-train and fairseq-generate taken apart: what their options build, as objects that can be timed."""
 
+import logging
+import warnings
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from generated import Size
 import vtlm_fairseq  # noqa: F401  (registers tasks, models, criterion and optimizer)
 
 COMMON = (
-    "-s en -t de --optimizer {optimizer} --adam-betas (0.9,0.98) --lr 1e-4 --clip-norm 5 --dropout 0.1 "
+    "--optimizer {optimizer} --adam-betas (0.9,0.98) --lr 1e-4 --clip-norm 5 --dropout 0.1 "
     "--attention-dropout 0.1 --batch-size {batch} --no-save --disable-validation --seed 1 "
     "--required-batch-size-multiple 1"
 )
@@ -30,13 +33,17 @@ STOCK = (
 )
 
 
+MASKED = "--task masked_lm --arch roberta --criterion masked_lm --max-positions 512"
+
+
 class Training:
     """A training run: fairseq's Trainer and batches that lie in memory.
 
     Args:
         data: folder with ``bin`` and ``regions.h5`` (:func:`generated.write_data`).
         size: of model and batch.
-        kind: ``pretraining``, ``translation`` or ``stock`` (fairseq's ``transformer``, text only).
+        kind: ``pretraining``, ``translation``, ``stock`` (fairseq's ``transformer``, text only), or ``masked`` (its
+            ``roberta``, on blocks as long as a pair with its regions, with about as many masked words).
         device: cpu or cuda.
         regions: whether images are read.
         options: further options of fairseq-train.
@@ -76,10 +83,13 @@ class Training:
         self.trainer.train_step([self._next()])
 
 
-def decoder(data: Path, size: Size, kind: str, *, device: str, regions: bool = False) -> Callable[[], object]:
+def decoder(
+    data: Path, size: Size, kind: str, *, device: str, regions: bool = False, autocast: bool = False
+) -> Callable[[], object]:
     """A function that decodes a batch as fairseq-generate does, all hypotheses as long as the sources.
 
-    Arguments: as :class:`Training`'s. The model is drawn at random: what it says does not matter to its speed.
+    Arguments: as :class:`Training`'s; ``autocast``: in bf16. The model is drawn at random: what it says does not
+    matter to its speed.
 
     Raises:
         RuntimeError: a hypothesis is of another length.
@@ -94,7 +104,8 @@ def decoder(data: Path, size: Size, kind: str, *, device: str, regions: bool = F
     sample = utils.move_to_cuda(setup.batches[0]) if device == "cuda" else setup.batches[0]
 
     def decode():
-        found = setup.task.inference_step(generator, [model], sample)
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            found = setup.task.inference_step(generator, [model], sample)
         lengths = {len(hypothesis["tokens"]) for sentence in found for hypothesis in sentence}
         if lengths != {length + 1} or len(found) != size.batch:
             raise RuntimeError(f"{kind}: {len(found)} sentences with hypotheses of {lengths} tokens")
@@ -103,12 +114,28 @@ def decoder(data: Path, size: Size, kind: str, *, device: str, regions: bool = F
     return decode
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what fairseq says about each model that it builds, and hydra about being called by fairseq."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def configuration(
     data: Path, size: Size, kind: str, device: str, *, regions: bool, optimizer: str, extra: tuple[str, ...] = ()
 ):
     """The configuration that fairseq-train makes of a command line."""
-    line = f"{COMMON} {ENCODER} "
-    if kind == "pretraining":
+    line = f"{COMMON} {ENCODER} " + ("" if kind == "masked" else "-s en -t de ")
+    if kind == "masked":
+        positions = size.word_positions + size.regions
+        words = 0.15 * 2 * size.words / positions
+        line += f"{MASKED} --tokens-per-sample {positions} --mask-prob {words:.3f}"
+    elif kind == "pretraining":
         line += "--task visual_translation_lm --arch vtlm --criterion vtlm"
     elif kind == "translation":
         line += "--task multimodal_translation --arch multimodal_transformer --criterion cross_entropy"
@@ -117,7 +144,7 @@ def configuration(
     values = {name: getattr(size, name) for name in ("dim", "ffn", "layers", "heads", "batch")}
     argv = [str(data / "bin"), *line.format(optimizer=optimizer, **values).split(), *extra]
     argv += ["--save-dir", str(data / "unused")]
-    if kind != "stock":
+    if kind in ("pretraining", "translation"):
         argv += ["--regions", str(data / "regions.h5") if regions else "none"]
     if device == "cpu":
         argv.append("--cpu")

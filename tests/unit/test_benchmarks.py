@@ -1,15 +1,18 @@
 """The benchmark command at a toy size: what it counts, how it times, and what it writes."""
 
 import argparse
+import functools
 import importlib.util
 import json
 import statistics
 import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from numpy.random import default_rng
 
 import tiny
 from harness import ROOT
@@ -18,6 +21,7 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import generated  # noqa: E402
+import gpu  # noqa: E402
 import loading  # noqa: E402
 import machine  # noqa: E402
 import pretraining  # noqa: E402
@@ -31,6 +35,7 @@ specification.loader.exec_module(command)
 setups.convert_namespace_to_omegaconf = tiny.converted  # composed once, not by each of the many small trainings
 SMALL = ["--size", "tiny", "--repeats", "3", "--threads", "1", "--at-least", "0.002", "--updates", "4"]
 SMALL += ["--precisions", "float32,bf16"]
+TINY_GPU = ["--size", "tiny", "--device", "cpu", "--minutes", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +186,88 @@ def test_loading_section(tmp_path):
     assert 0 < section["figures"]["share of training that waits for data"] < 1
     path = tmp_path / "loading-1e-05GB" / "regions.h5"
     assert loading.raw_read(path, generated.TINY, torch.arange(images).numpy(), block=10) == images * 128
+
+
+def test_lengths_are_multi30ks():
+    """Means of both languages as counted there (15.23 and 15.95 pieces), and long English goes with long German."""
+    english, german = generated.real_lengths(default_rng(1), 20_000)
+    assert (english.mean(), german.mean()) == pytest.approx((15.226, 15.952), abs=0.15)
+    assert sum(generated.ENGLISH) == sum(generated.GERMAN_MORE) == 29_000
+    assert english.min() >= 4 and german.min() >= 1 and english.max() > 40
+
+
+def test_lengths_section(tmp_path):
+    """Training on batches of the loader: they have padding, and all time is that of the updates."""
+    section = measured(tmp_path, "--only", "lengths")["sections"]["lengths"]
+    rows = {row["training"]: row for row in section["tables"][0]["rows"]}
+    assert list(rows) == ["VTLM, workers: 0", "VTLM, workers: 1", "MMT, workers: 1"]
+    for name, row in rows.items():
+        seconds = section["seconds"][name]
+        assert len(seconds) == 4 and row["pairs/s"] == pytest.approx(4 * 8 / sum(seconds))
+        assert statistics.median(seconds) == row["s an update"] <= row["s, 99th percentile"] <= max(seconds)
+        assert 0 < row["% waiting"] < 100 and 0 < row["% padding"] < 50
+
+
+def test_gpu_script_on_a_cpu(tmp_path, monkeypatch, capsys):
+    """Phases in their order, written one by one; one that fails, or runs out of time, loses no other's figures."""
+    out, seen = tmp_path / "gpu.json", []
+
+    def fails(bench):
+        seen.append(json.loads(out.read_text()))
+        bench.compare("twice", {"a": lambda: gpu.Step(lambda _: 2.0), "b": lambda: 1 / 0}, pairs=4)
+        raise ValueError("no such kernel")
+
+    def sleeps(bench):
+        bench.compare("kept", {"a": lambda: gpu.Step(lambda _: 2.0), "b": lambda: threading.Event().wait(60)}, pairs=4)
+
+    monkeypatch.setitem(gpu.PHASES, "attention", (1, fails))
+    monkeypatch.setitem(gpu.PHASES, "loader", (0.001, sleeps))
+    phases = ["machine", "attention", "loader", "others"]
+    assert gpu.main([*TINY_GPU, "--out", str(out), "--phases", ",".join(phases)]) == 1
+    report = json.loads(out.read_text())
+    assert list(seen[0]["phases"]) == ["machine"] and list(report["phases"]) == phases
+    failed, late = report["phases"]["attention"], report["phases"]["loader"]
+    assert failed["error"] == "ValueError: no such kernel" and "fails" in failed["traceback"]
+    assert failed["groups"]["twice"]["errors"] == {"b": "ZeroDivisionError: division by zero"}
+    assert "out of time" in late["error"]
+    for group in (failed["groups"]["twice"], late["groups"]["kept"]):
+        assert group["cells"]["a"]["seconds"] == [2.0, 2.0, 2.0]
+    assert not any("error" in report["phases"][name] for name in ("machine", "others"))
+    (group,) = report["phases"]["others"]["groups"].values()
+    assert group["errors"] == {}
+    ours, plain = (group["cells"][name] for name in ("VTLM bf16", "plain PyTorch bf16"))
+    assert ours["operations"] == plain["operations"] > 0 and len(ours["seconds"]) == 3
+    assert gpu.tables(report) in capsys.readouterr().out
+    assert (tmp_path / "gpu.md").read_text() == gpu.tables(report) + "\n"
+
+
+@pytest.mark.slow
+def test_gpu_script_through_all_phases(tmp_path, monkeypatch):
+    """With a checkout as its baseline; the compiler only reads the model, it makes no code."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    assert gpu.main([*TINY_GPU, "--out", str(tmp_path / "gpu.json"), "--baseline", str(ROOT)]) == 0
+    phases = json.loads((tmp_path / "gpu.json").read_text())["phases"]
+    assert list(phases) == list(gpu.PHASES)
+    for name, found in phases.items():
+        assert name == "attention" or all(group["errors"] == {} for group in found.get("groups", {}).values())
+    assert "VTLM bf16, baseline" in phases["eager"]["groups"]["VTLM, 8 pairs"]["cells"]
+    assert phases["compiled"]["groups"]["compiled, 8 pairs"]["cells"]["VTLM bf16, compiled"]["graphs"] >= 1
+    assert 1 <= phases["compiled"]["loops"]["VTLM bf16, compiled, real lengths"]["graphs"] <= 24
+    assert 0 < phases["loader"]["loops"]["VTLM bf16, real lengths, 1 worker(s)"]["waiting"] < 1
+
+
+def test_ratios_of_the_gpu_table():
+    """Of speeds, within a turn; a share of the data sheet's rate; from nothing but the JSON."""
+    cells = {"ours": {"seconds": [0.001, 0.002, 0.004], "operations": 989e9 / 4, "waits": 2, "graphs": 0},
+             "plain": {"seconds": [0.002, 0.003, 0.004], "operations": None, "waits": 1, "graphs": 0},
+             "stock": {"seconds": [0.004], "operations": None, "waits": 9, "graphs": 0}}  # fmt: skip
+    group = {"pairs": 64, "against": {"plain": "plain", "stock": "stock"}, "cells": cells, "errors": {}}
+    report = {
+        "machine": {"cpu": "c", "gpu": "NVIDIA H100 80GB", "torch": "2"},
+        "phases": {"x": {"groups": {"g": group}}},
+    }
+    line = next(line for line in gpu.tables(report).splitlines() if "| ours" in line)
+    assert [cell.strip() for cell in line.strip("|").split("|")][2:8] == ["2.00", "32000", "12.5", "1.50", "4.00", "2"]
 
 
 def test_corpus_section(tmp_path):
