@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[float]] = {}
     for precision in ("float32", args.precision):
-        options = () if precision == "float32" else ("--autocast", precision)
+        options = ("--autocast", "none" if precision == "float32" else precision)  # whatever the quickstart takes
         seeds = args.seeds if precision == "float32" else args.half_seeds or args.seeds
         found[precision] = [last_losses(args, seed, precision, options) for seed in seeds]
         print(f"{precision}: " + ", ".join(f"{loss:.4f}" for loss in found[precision]), flush=True)

@@ -1,4 +1,4 @@
-"""Which precisions pay on a device."""
+"""Which precisions pay on a device, and which options use it."""
 
 import functools
 from importlib.util import find_spec
@@ -50,6 +50,18 @@ def default_precision(*, cpu: bool = False) -> str:
     """
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     return "bf16" if is_fast("bf16", device) else "fp32"
+
+
+def fast_options(*, cpu: bool = False) -> dict[str, str]:
+    """Options of fairseq-train that use a GPU as it should be; none where there is none.
+
+    Args:
+        cpu: leave a GPU alone.
+    """
+    if cpu or not torch.cuda.is_available():
+        return {}
+    options = {"--optimizer": "fused_adam", "--num-workers": "4"}
+    return {**options, "--autocast": "bf16"} if is_fast("bf16", "cuda") else options
 
 
 def check_training(common) -> None:

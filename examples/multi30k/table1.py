@@ -68,7 +68,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--precision",
         choices=("bf16", "fp32"),
-        help="default: fp32; for small bf16, where the device computes it at full speed",
+        help="default: bf16 on a GPU, and for small on a CPU, that computes it at full speed; else fp32",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: OMP_NUM_THREADS, else all)")
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone; where PyTorch is installed, a CPU build")
@@ -108,15 +108,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from table1_data import Checksums, find_data
     from table1_plan import Planner
     from table1_results import Recorder, only_finished, seeds_found, tables, write_tables
-    from table1_rows import ROWS, SIZES
+    from table1_rows import ON_GPU, ROWS, SIZES
 
+    from vtlm_fairseq.precision import fast_options
     from vtlm_fairseq.terminal import command_line
 
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     if args.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    size = SIZES[args.size]
+    size = replace(SIZES[args.size], **(ON_GPU if fast_options(cpu=args.cpu) else {}))
     precision = chosen_precision(args, size)
     with command_line():
         prepare_folder(args.out)
@@ -125,14 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         planner = Planner(args.out, data, size, precision=precision, keep=args.keep)
         plan = planner.plan(args.rows, args.seeds)
         recorder = Recorder(planner, plan, checksums)
-        runner = Runner(
-            args.out,
-            plan.stages,
-            root=ROOT,
-            environment=environment(),
-            screen=sys.stderr,
-            record=recorder,
-        )
+        runner = Runner(args.out, plan.stages, root=ROOT, environment=environment(), screen=sys.stderr, record=recorder)
         print(f"Table 1, size {args.size}, {precision}, in {args.out}; logs in {args.out / 'logs'}", file=sys.stderr)
         for line in plan.skipped:
             print(line, file=sys.stderr)

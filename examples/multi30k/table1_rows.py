@@ -153,7 +153,7 @@ class Size:
         clip: greatest norm of the gradient.
         smoothing: of labels in translation; 0 is plain cross-entropy.
         precision: ``fp32``, or ``bf16`` where the device is fast in it.
-        workers: loader processes.
+        workers, optimizer: loader processes, and what trains.
         phases: by name.
     """
 
@@ -168,8 +168,10 @@ class Size:
     precision: str
     workers: int
     phases: dict[str, Phase] = field(hash=False)
+    optimizer: str = "adam"
 
 
+ON_GPU = {"precision": "bf16", "optimizer": "fused_adam", "workers": 4}  # of each size
 BETAS_PRETRAINING = ("--adam-betas", "(0.9, 0.999)")
 BETAS_TRANSLATION = ("--adam-betas", "(0.9, 0.98)")
 

@@ -33,11 +33,14 @@ if [ -z "$show" ] && [ ! -e data-bin/text.json ]; then
 fi
 
 regions=(--regions data/regions)
+fast=() # options that use a GPU
+[ -n "${cpu[*]}" ] || read -ra fast <<<"$(python -m vtlm_fairseq --fast)"
 train=(
     "${user[@]}" --seed "$seed" "${cpu[@]}" --distributed-world-size 1 --num-workers 0 --log-format json
     --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-layers 3 --encoder-attention-heads 4
     --optimizer adam --adam-betas '(0.9,0.98)' --lr-scheduler polynomial_decay
     --save-interval 100000 --validate-interval 100000 --keep-interval-updates 1 # saves by updates, not by epochs
+    "${fast[@]}"
 )
 # Half of the words are masked (the paper: 15 %). Where both nouns of a pair are, only the scene tells them, and a
 # training as short as this one has to meet that often to learn to look.

@@ -27,8 +27,8 @@ FILLED = {("model", "source_lang"), ("model", "target_lang")}
 
 
 @cache
-def recipe(name: str) -> dict:
-    """The whole configuration that fairseq-hydra-train makes of a recipe."""
+def recipe(name: str, *overrides: str) -> dict:
+    """The whole configuration that fairseq-hydra-train makes of a recipe and of what is given behind it."""
     from hydra import compose, initialize_config_dir
 
     path = RECIPES[name]
@@ -36,7 +36,7 @@ def recipe(name: str) -> dict:
         warnings.simplefilter("ignore")
         hydra_init(path.stem)
         with initialize_config_dir(config_dir=str(path.parent), version_base="1.1"):
-            cfg = compose(path.stem)
+            cfg = compose(path.stem, overrides=list(overrides))
     add_defaults(cfg)
     return filled(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 

@@ -1,16 +1,19 @@
 """Half precision is chosen only where it is fast, and asking for it elsewhere is answered with one warning."""
 
 import logging
+import runpy
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import recipes  # noqa: F401  (puts the examples on the path)
+import recipes  # puts the examples on the path
 import torch
 from table1 import chosen_precision, parse_arguments
 from table1_data import Data
 from table1_plan import Planner
-from table1_rows import SIZES
+from table1_rows import ON_GPU, SIZES
 
 from tiny import folder, pretraining_task
 from vtlm_fairseq import precision
@@ -92,6 +95,46 @@ def test_precision_of_table_1(monkeypatch, argv, fast, expected):
     plan = Planner(args.out, data, size, precision=chosen).plan(["nmt"], [1])
     (command,) = [stage.command for stage in plan.stages if stage.name == "nmt.1"]
     assert ("--autocast" in command) == (expected == "bf16")
+
+
+def test_what_uses_a_gpu(monkeypatch):
+    """Training takes bf16 only where the GPU computes it; on a CPU nothing changes."""
+    on_a_cpu(monkeypatch, fast=True)
+    assert precision.fast_options() == {}
+    on_a_gpu(monkeypatch, fast=False)
+    assert precision.fast_options() == {"--optimizer": "fused_adam", "--num-workers": "4"}
+    on_a_gpu(monkeypatch, fast=True)
+    assert precision.fast_options()["--autocast"] == "bf16"
+    assert precision.fast_options(cpu=True) == {}
+
+
+@pytest.mark.parametrize("form", ["train", "hydra"])
+def test_options_that_are_printed_train(monkeypatch, capsys, form):
+    """Behind a command or a recipe, whose optimizer they replace and whose betas they keep."""
+    on_a_gpu(monkeypatch, fast=True)
+    monkeypatch.setattr("sys.argv", ["vtlm_fairseq", "--fast", form])
+    runpy.run_module("vtlm_fairseq", run_name="__main__")
+    printed = capsys.readouterr().out.split()
+    line = ("data", "--task", "visual_translation_lm", "--arch", "vtlm", "--criterion", "vtlm", "--optimizer", "adam",
+            "--adam-betas", "(0.9, 0.999)")  # fmt: skip
+    cfg = recipes.parsed((*line, *printed)) if form == "train" else recipes.recipe("vtlm", *printed)
+    assert (cfg["optimizer"]["_name"], cfg["optimizer"]["adam_betas"]) == ("fused_adam", "(0.9, 0.999)")
+    assert (cfg["task"]["autocast"], cfg["dataset"]["num_workers"]) == ("bf16", 4)
+
+
+def test_table_1_on_a_gpu():
+    """Our rows train with what uses it; stock fairseq knows neither optimizer nor autocast."""
+    size = replace(SIZES["paper"], **ON_GPU)
+    data = Data(pair=("en", "de"), bpe="none", test_sets=("test",), region_sets=frozenset(), stages=(), has_cc=False,
+                has_cc_regions=False, checksums={"data-bin": "0"})  # fmt: skip
+    commands = {
+        stage.name: stage.command for stage in Planner(Path("/nowhere"), data, size).plan(["nmt", "stock"], [1]).stages
+    }
+    for name, optimizer in (("nmt.1", "fused_adam"), ("stock.1", "adam")):
+        command = commands[name]
+        assert command[command.index("--optimizer") + 1] == optimizer
+        assert command[command.index("--num-workers") + 1] == "4"
+        assert ("--autocast" in command) == (name == "nmt.1")
 
 
 @pytest.mark.parametrize(
