@@ -273,6 +273,7 @@ def tables(report: dict) -> str:
             if isinstance(loop, dict):
                 loops.append([name, loop["pairs/s"], 1e3 * loop["p99_s"], 100 * loop["waiting"], 100 * loop["padding"]])
     columns = ["what", "", "ms", "pairs/s", "% MFU", "of plain PyTorch", "of stock fairseq", "waits", "graphs"]
+    columns.append("s, first call")
     title = f"{report['machine'].get('gpu', report['machine']['cpu'])}, PyTorch {report['machine']['torch']}"
     updates = Table(columns, rows, title=title, precision={"pairs/s": 0, "% MFU": 1})
     if peak:
@@ -293,7 +294,8 @@ def row(title: str, name: str, group: dict, peak: float | None) -> list:
         theirs = group["cells"].get(group["against"].get(other), {}).get("seconds", [])
         turns = [b / a for a, b in zip(cell["seconds"], theirs, strict=False)]  # time may be up within a turn
         ratios.append(median(turns) if turns else None)
-    return [title, name, 1e3 * seconds, group["pairs"] / seconds, share, *ratios, cell["waits"], cell["graphs"] or None]
+    others = [cell["waits"], cell["graphs"] or None, cell["first_s"]]
+    return [title, name, 1e3 * seconds, group["pairs"] / seconds, share, *ratios, *others]
 
 
 if __name__ == "__main__":
