@@ -18,7 +18,7 @@ import logging
 import sys
 import warnings
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 
 from vtlm_fairseq.version import __version__
 
@@ -91,7 +91,9 @@ class _AfterFairseq(MetaPathFinder):
     """Registers as soon as fairseq is imported: it does not load a user-dir whose module is there already."""
 
     def find_spec(self, fullname, path=None, target=None):
-        """fairseq, with a registration at the end of its import; nothing else."""
+        """fairseq, with a registration at the end of its import, and what would begin that import half made."""
+        if fullname in _BEHIND_FAIRSEQ:
+            return importlib.util.spec_from_loader(fullname, _BehindFairseq())
         if fullname != "fairseq":
             return None
         sys.meta_path.remove(self)
@@ -106,6 +108,20 @@ class _AfterFairseq(MetaPathFinder):
 
             spec.loader.exec_module = execute_and_register
         return spec
+
+
+_BEHIND_FAIRSEQ = {f"{__name__}.{name}" for name in ("compatibility", "health", "loading")}
+"""Modules that import fairseq, and that those that register need whole."""
+
+
+class _BehindFairseq(Loader):
+    """Has fairseq imported first; the registration loads the module."""
+
+    def exec_module(self, module):
+        """Leave the place of the module to the one that is loaded."""
+        del sys.modules[module.__name__]
+        register()
+        importlib.import_module(module.__name__)
 
 
 if "fairseq" in sys.modules:

@@ -59,6 +59,14 @@ def test_scripts(script):
     assert "usage: " in runs(SCRIPT, script)
 
 
+@pytest.mark.parametrize("name", ["compatibility", "health", "hub", "loading"])
+def test_any_module_may_come_first(name):
+    """Also those that fairseq's import, which registers the package, needs itself: there is one of each."""
+    code = f"import sys, vtlm_fairseq as package, vtlm_fairseq.{name} as first, vtlm_fairseq.tasks.captions\n"
+    code += f"assert first is sys.modules[first.__name__] is package.{name}"
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=600)
+
+
 def test_region_stores(tmp_path):
     """Every part of vtlm-regions that makes, joins or judges a store."""
     ids = {name: [f"{name}{k}" for k in range(4)] for name in "ab"}
