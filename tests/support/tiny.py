@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from fairseq import options, tasks
-from fairseq.data import Dictionary, ListDataset
+from fairseq.data import Dictionary, LanguagePairDataset, ListDataset
 from fairseq.data.indexed_dataset import make_builder
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.registry import REGISTRIES
@@ -20,6 +20,7 @@ import vtlm_fairseq  # noqa: F401  (registers tasks, models and criterion)
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
+from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer, MultimodalTransformerTinyConfig
@@ -89,6 +90,14 @@ def line_regions(counts, rows=None, *, order="given", seed=1, split="train", red
     """Regions of lines from a memory store whose images have ``counts`` regions."""
     rows = np.arange(len(counts)) if rows is None else np.asarray(rows)
     return LineRegions(MemoryStore(counts, **store), rows, order=order, seed=seed, split=split, redraw=redraw)
+
+
+def pair_dataset(source, target, *, regions=None, train=False, **options) -> MultimodalTranslationDataset:
+    """A translation dataset of in-memory sentences."""
+    words = dictionary()
+    source, target = text(source), target and text(target)
+    pair = LanguagePairDataset(source, source.sizes, words, target, target and target.sizes, words, **options)
+    return MultimodalTranslationDataset.from_pair(pair, regions=regions, shuffle=train)
 
 
 def lm_dataset(source, target, *, regions=None, rates=PAPER_RATES, region_rates=PAPER_RATES, **kwargs):

@@ -3,29 +3,17 @@
 import pytest
 import torch
 
-from tiny import dictionary, line_regions, sentences, text, translation_model
-from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
+from tiny import dictionary, line_regions, pair_dataset, sentences, translation_model
 from vtlm_fairseq.evaluation.attention_weights import cross_attention, record_attention, region_mass
 
 COUNTS = [3, 0, 6, 1]
 
 
-def batch(words, *, counts=COUNTS):
+def batch(*, counts=COUNTS):
     """A padded batch of four pairs whose images have ``counts`` regions."""
     source, target = sentences(len(counts), seed=3), sentences(len(counts), seed=4)
     source[0] = source[0][-2:]  # one word
-    dataset = MultimodalTranslationDataset(
-        text(source),
-        [len(line) for line in source],
-        words,
-        text(target),
-        [len(line) for line in target],
-        words,
-        left_pad_source=False,
-        left_pad_target=False,
-        shuffle=False,
-        regions=line_regions(counts),
-    )
+    dataset = pair_dataset(source, target, regions=line_regions(counts))
     sample = dataset.collater([dataset[i] for i in range(len(dataset))])
     return sample, {i: len(line) + 1 for i, line in enumerate(source)}
 
@@ -58,7 +46,7 @@ def constant_attention(model):
 def test_equal_weights_give_the_uniform_share(words):
     """Mass is exactly R / (R + T): padded words and regions are not counted, sentences without regions are left out."""
     model = constant_attention(translation_model(words, region_dim=4, region_classes=5))
-    sample, lengths = batch(words)
+    sample, lengths = batch()
     _, found = masses(model, words, sample)
     ids = [i for i in sample["id"].tolist() if COUNTS[i]]
     expected = torch.tensor([COUNTS[i] / (COUNTS[i] + lengths[i]) for i in ids])
@@ -95,7 +83,7 @@ def test_without_region_inputs_every_sentence_is_left_out():
 def test_recorded_weights_are_fairseqs(words):
     """Layer by layer the mean over heads is what fairseq returns for that alignment layer; logits stay the same."""
     model = translation_model(words, region_dim=4, region_classes=5)
-    sample, _ = batch(words)
+    sample, _ = batch()
     net_input = sample["net_input"]
     before, _ = model(**net_input)
     weights = cross_attention(model, net_input)

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from fairseq.data import LanguagePairDataset
+from equality import equal
 
 from stores import fault, make_store
-from tiny import dictionary, folder, line_regions, lm_dataset, pretraining_task, sentences, text
+from tiny import dictionary, folder, line_regions, lm_dataset, pair_dataset, pretraining_task, sentences
 from vtlm_fairseq.data.batching import FAULT, raise_fault
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 from vtlm_fairseq.regions.store import RegionStoreWriter
 
@@ -23,14 +21,6 @@ ALL_RANDOM = MaskingRates(select=1, keep=0, random=1)
 SOURCE = [[10, 11, 2], [12, 2], [13, 14, 15, 2]]
 TARGET = [[20, 2], [21, 22, 2], [23, 2]]
 PAIR = [[10, 2], [11, 12, 13, 2], [14, 15, 2]], [[20, 21, 2], [22, 2], [23, 24, 25, 26, 2]]
-
-
-def pair_dataset(source=PAIR[0], target=PAIR[1], *, regions=None, train=False, **options):
-    """A translation dataset of in-memory sentences."""
-    words = dictionary()
-    source, target = text(source), target and text(target)
-    pair = LanguagePairDataset(source, source.sizes, words, target, target and target.sizes, words, **options)
-    return MultimodalTranslationDataset.from_pair(pair, regions=regions, shuffle=train)
 
 
 def whole_batch(dataset) -> dict:
@@ -191,18 +181,6 @@ def loaded(path: Path, store: Path, *argv):
     return task.dataset("train")
 
 
-def assert_equal(one, other):
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
-
-
 def test_a_permuted_store_gives_identical_batches(tmp_path):
     """PITFALLS 24: text and images meet by id."""
     data = folder(tmp_path / "bin", {"train": 13})
@@ -215,7 +193,7 @@ def test_a_permuted_store_gives_identical_batches(tmp_path):
             writer.add(image, **stored[image])
     one, other = (whole_batch(loaded(data.path, tmp_path / f"{name}.h5")) for name in "ab")
     assert one["net_input"]["features"].abs().sum() > 0
-    assert_equal(one, other)
+    assert equal(one, other)
 
 
 def test_pickles_before_and_after_the_first_access(tmp_path):
@@ -226,27 +204,30 @@ def test_pickles_before_and_after_the_first_access(tmp_path):
     before = pickle.loads(pickle.dumps(dataset))
     expected = whole_batch(dataset)
     after = pickle.loads(pickle.dumps(dataset))
-    assert_equal(whole_batch(before), expected)
-    assert_equal(whole_batch(after), expected)
+    assert equal(whole_batch(before), expected)
+    assert equal(whole_batch(after), expected)
 
 
-def test_a_non_finite_feature_travels_as_a_fault_and_ends_the_step():
+@pytest.mark.parametrize("make", [lm_dataset, pair_dataset])
+def test_a_non_finite_feature_travels_as_a_fault_and_ends_the_step(make):
     regions = line_regions([2, 1, 3])
-    dataset = lm_dataset(SOURCE, TARGET, regions=regions)
+    dataset = make(SOURCE, TARGET, regions=regions)
+    assert dataset.collater([]) == {}
     raise_fault(whole_batch(dataset))
     raise_fault({})
-    regions.store.images[2].features[1, 3] = np.inf
+    regions.store.images[2].features[1, 3] = np.inf if make is lm_dataset else np.nan
     batch = whole_batch(dataset)
     assert "'img2.jpg'" in batch[FAULT] and "memory.h5" in batch[FAULT] and "img0" not in batch[FAULT]
     with pytest.raises(SystemExit, match="error: .*'img2.jpg'.*vtlm-regions validate"):
         raise_fault(batch)
+    assert FAULT not in dataset.collater([dataset[0], dataset[1]])
 
 
 # ---- translation
 
 
 def test_layout_of_source_target_and_decoder_input():
-    batch = whole_batch(pair_dataset(left_pad_source=True))  # padded on the right whatever fairseq's loader said
+    batch = whole_batch(pair_dataset(*PAIR, left_pad_source=True))  # padded on the right whatever fairseq's loader said
     assert batch["id"].tolist() == [1, 2, 0]  # fairseq sorts a batch by source length
     assert batch["net_input"]["src_tokens"].tolist() == [[2, 11, 12, 13, 2], [2, 14, 15, 2, 1], [2, 10, 2, 1, 1]]
     assert batch["net_input"]["src_lengths"].tolist() == [5, 4, 3]
@@ -261,20 +242,20 @@ def test_layout_of_source_target_and_decoder_input():
 def test_regions_follow_the_sentence_through_fairseqs_sort():
     """PITFALLS 24."""
     regions = line_regions([1, 3, 0, 2], rows=[3, 0, 1])
-    batch = whole_batch(pair_dataset(regions=regions))
+    batch = whole_batch(pair_dataset(*PAIR, regions=regions))
     net = batch["net_input"]
     assert net["region_padding_mask"].tolist() == [[False, True, True], [False] * 3, [False, False, True]]
     for i, (line, count) in enumerate(((1, 1), (2, 3), (0, 2))):
         expected = regions.store[regions.rows[line]]
         np.testing.assert_array_equal(net["features"][i, :count], expected.features)
         np.testing.assert_array_equal(net["boxes"][i, :count], expected.boxes)
-    net = whole_batch(pair_dataset(regions=line_regions([1, 3, 2], order="none")))["net_input"]  # hidden
+    net = whole_batch(pair_dataset(*PAIR, regions=line_regions([1, 3, 2], order="none")))["net_input"]  # hidden
     assert net["features"].shape == (3, 1, 4) and net["region_padding_mask"].all() and not net["features"].any()
 
 
 def test_sizes_count_the_leading_eos_and_cost_counts_regions():
     """PITFALLS 12."""
-    dataset = pair_dataset(regions=line_regions([1, 7, 0]))
+    dataset = pair_dataset(*PAIR, regions=line_regions([1, 7, 0]))
     assert [tuple(map(int, dataset.size(i))) for i in range(3)] == [(3, 3), (5, 2), (4, 5)]
     assert [dataset.num_tokens(i) for i in range(3)] == [4, 12, 5]
     assert dataset.num_tokens_vec(np.array([2, 1])).tolist() == [5, 12]
@@ -282,7 +263,7 @@ def test_sizes_count_the_leading_eos_and_cost_counts_regions():
     kept, ignored = dataset.filter_indices_by_size(np.arange(3), (4, 5))
     assert (list(kept), list(ignored)) == ([0, 2], [1])
     assert len(dataset.filter_indices_by_size(np.arange(3), (5, 5))[1]) == 0
-    alone = pair_dataset(target=None, regions=line_regions([1, 7, 0]))  # as in decoding
+    alone = pair_dataset(PAIR[0], None, regions=line_regions([1, 7, 0]))  # as in decoding
     assert [alone.num_tokens(i) for i in range(3)] == [4, 12, 4]
     assert alone.ordered_indices().tolist() == [0, 2, 1]
     assert whole_batch(alone)["net_input"]["features"].shape == (3, 7, 4)
@@ -295,12 +276,3 @@ def test_set_epoch_redraws_shuffled_regions():
     dataset.set_epoch(2)
     second = [float(dataset[i]["regions"].features[0, 0]) for i in range(30)]
     assert first != second and all(feature != i for i, feature in enumerate(second))
-
-
-def test_faults_and_empty_batches():
-    regions = line_regions([1, 7, 2])
-    dataset = pair_dataset(regions=regions)
-    assert dataset.collater([]) == {}
-    regions.store.images[1].features[6, 0] = np.nan
-    assert "'img1.jpg'" in whole_batch(dataset)[FAULT]
-    assert FAULT not in dataset.collater([dataset[0], dataset[2]])

@@ -13,12 +13,13 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(folder) for folder in (ROOT / "tests/support", ROOT) if str(folder) not in sys.path]
 
-from harness import USER_DIR, CommandLines, Result, pretraining  # noqa: E402
+from harness import USER_DIR, CommandLines, Result, pretraining, translation  # noqa: E402
 from toy import Corpus, make_corpus  # noqa: E402
 
 TRANSLATION = ("--user-dir", USER_DIR, "--task", "multimodal_translation")
@@ -34,14 +35,13 @@ def with_checkpoint(corpus: Corpus, path: Path, out: Path) -> dict[str, tuple[st
         out: folder for what would be made.
     """
     regions = ["--regions", corpus.regions]
-    train = [corpus.data, *TRANSLATION, "--arch", "multimodal_transformer_tiny", "--criterion", "cross_entropy"]
-    train += ["--optimizer", "adam", "--cpu", "--batch-size", "8", "--max-update", "3", *regions, "--save-dir"]
+    train = partial(translation, corpus.data, regions=corpus.regions)
     decode = [corpus.data, *TRANSLATION, "--path", path, "--cpu", *regions]
     return {
-        "resume": ("fairseq_cli.train", [*train, path.parent]),
-        "--restore-file": ("fairseq_cli.train", [*train, out / "run", "--restore-file", path]),
-        "--finetune-from-model": ("fairseq_cli.train", [*train, out / "run", "--finetune-from-model", path]),
-        "--pretrained": ("fairseq_cli.train", [*train, out / "run", "--pretrained", path]),
+        "resume": ("fairseq_cli.train", train(path.parent)),
+        "--restore-file": ("fairseq_cli.train", train(out / "run", "--restore-file", path)),
+        "--finetune-from-model": ("fairseq_cli.train", train(out / "run", "--finetune-from-model", path)),
+        "--pretrained": ("fairseq_cli.train", train(out / "run", "--pretrained", path)),
         "fairseq-generate": ("fairseq_cli.generate", decode),
         "fairseq-interactive": ("fairseq_cli.interactive", [*decode, "--region-order", "none"]),
         "vtlm-translate": ("vtlm_fairseq.cli.translate", ["--path", path, "--cpu", "--preprocessed", *regions]),

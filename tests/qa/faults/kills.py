@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,37 +75,6 @@ class Running:
     def result(self) -> Result:
         """Status and output so far."""
         return Result(self.status, self.log.read_text(encoding="utf-8", errors="replace"))
-
-
-@dataclass
-class Report:
-    """What a campaign did.
-
-    Attributes:
-        kind: of what was killed.
-        workers: of its data loader.
-        kills: how many.
-        places: how many fell where.
-        runs: how many were killed and led to their ends.
-        differences: all that differed from the run that was left alone.
-        seconds: of the whole campaign.
-    """
-
-    kind: str
-    workers: int
-    kills: int = 0
-    places: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-    differences: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def line(self) -> str:
-        """A row of the table in docs/dev/reliability.md."""
-        places = ", ".join(f"{where} {count}" for where, count in sorted(self.places.items()))
-        return (
-            f"| {self.kind} | {self.workers} | {self.kills} | {places} | {self.runs} | {len(self.differences)} | "
-            f"{self.seconds:.0f} |"
-        )
 
 
 @dataclass
@@ -209,18 +178,24 @@ def timed(running: Running, mark: str) -> tuple[Result, float, float]:
     return running.result, startup, running.computed
 
 
-def campaign(trial: Trial, folder: Path, kills: int, seed: int, report: Report) -> None:
-    """Kill, go on and compare until there were so many kills."""
+def campaign(trial: Trial, folder: Path, kills: int, seed: int) -> tuple[collections.Counter[str], int, list[str]]:
+    """Kill, go on and compare until there were so many kills.
+
+    Returns:
+        How many fell where; runs that were killed and led to their ends; all that differed from the one left alone.
+    """
     rng = np.random.default_rng(seed)
     latest = trial.startup + (trial.seconds - trial.startup) / 2
     places: collections.Counter[str] = collections.Counter()
-    while report.kills < kills:
-        target = folder / f"killed{report.runs}"
+    found: list[str] = []
+    runs = 0
+    while places.total() < kills:
+        target = folder / f"killed{runs}"
         results: list[Result] = []
         done = False
         while not done:
             running = trial.start(target)
-            left = min(KILLS_OF_A_RUN - len(results), kills - report.kills)
+            left = min(KILLS_OF_A_RUN - len(results), kills - places.total())
             if not running.wait(rng.uniform(0, latest) if left > 0 else None):
                 running.kill()
             results.append(running.result)
@@ -228,16 +203,15 @@ def campaign(trial: Trial, folder: Path, kills: int, seed: int, report: Report) 
             if running.status == -signal.SIGKILL:
                 where = trial.place(running.result, target)
                 places[where] += 1
-                report.kills += 1
-                print(f"run {report.runs}, kill {report.kills}: {where}", flush=True)
+                print(f"run {runs}, kill {places.total()}: {where}", flush=True)
                 done = trial.finished(target)
             elif not done:
-                report.differences.append(f"run {report.runs} could not go on: {running.result.output[-1500:]}")
+                found.append(f"run {runs} could not go on: {running.result.output[-1500:]}")
                 break
         if done:
-            report.differences += [f"run {report.runs}: {found}" for found in trial.compare(target, results)]
-        report.runs += 1
-    report.places = dict(places)
+            found += [f"run {runs}: {difference}" for difference in trial.compare(target, results)]
+        runs += 1
+    return places, runs, found
 
 
 def main() -> int:
@@ -250,21 +224,20 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=36, help="of a training (default: %(default)s)")
     args = parser.parse_args()
     began = time.monotonic()
-    report = Report(args.kind, args.workers)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         run = CommandLines(Path(folder))
-        kind = args.kind
-        if kind == "extraction":
+        if args.kind == "extraction":
             trial = extract(run, run.folder, args.workers)
         else:
-            trial = train(run, kind, args.workers, args.updates)
+            trial = train(run, args.kind, args.workers, args.updates)
         print(f"left alone: {trial.seconds:.1f} s of processor time, start-up {trial.startup:.1f} s", flush=True)
-        campaign(trial, Path(folder), args.kills, args.seed, report)
-    report.seconds = time.monotonic() - began
-    for difference in report.differences:
-        print(difference)
-    print(report.line())
-    return 1 if report.differences else 0
+        places, runs, found = campaign(trial, Path(folder), args.kills, args.seed)
+    print("\n".join(found))
+    # a row of the table in docs/dev/reliability.md
+    where = ", ".join(f"{name} {count}" for name, count in sorted(places.items()))
+    row = (args.kind, args.workers, places.total(), where, runs, len(found), f"{time.monotonic() - began:.0f}")
+    print(f"| {' | '.join(map(str, row))} |")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -4,16 +4,15 @@ import re
 from pathlib import Path
 
 import torch
+from equality import equal
 
-from harness import USER_DIR, CommandLines, Result
+from harness import CommandLines, Result, pretraining, translation
 from toy import Corpus
 from vtlm_fairseq.checkpoints import load_checkpoint, num_updates
 
 TIMES = re.compile(r"(\w+_)?(wps|ups|wall)")  # what a clock decides in the log
 SAVING = ("--save-interval-updates", "2", "--keep-interval-updates", "2", "--validate-interval-updates", "3",
-          "--no-epoch-checkpoints", "--num-workers")  # fmt: skip
-COMMON = ("--user-dir", USER_DIR, "--optimizer", "adam", "--lr", "3e-3", "--batch-size", "8", "--cpu",
-          "--log-format", "json", "--log-interval", "1")  # fmt: skip
+          "--lr", "3e-3", "--num-workers")  # fmt: skip
 
 
 def training(kind: str, corpus: Corpus, save_dir: Path, *, workers: int, updates: int, pretrained: Path | None) -> list:
@@ -27,14 +26,12 @@ def training(kind: str, corpus: Corpus, save_dir: Path, *, workers: int, updates
         updates: of the whole run.
         pretrained: for fine-tuning.
     """
-    argv = [corpus.data, "--save-dir", save_dir, "--regions", corpus.regions, *COMMON, *SAVING, workers,
-            "--max-update", updates]  # fmt: skip
+    argv = (corpus.data, save_dir, *SAVING, workers, "--max-update", updates)
     if kind == "pretraining":
-        return [*argv, "--task", "visual_translation_lm", "--arch", "vtlm_tiny", "--criterion", "vtlm"]
-    return [*argv, "--task", "multimodal_translation", "--arch", "multimodal_transformer_tiny",
-            "--criterion", "label_smoothed_cross_entropy", "--pretrained", pretrained, "--eval-bleu",
-            "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}', "--best-checkpoint-metric", "bleu",
-            "--maximize-best-checkpoint-metric"]  # fmt: skip
+        return pretraining(*argv, regions=corpus.regions)
+    bleu = ("--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}', "--best-checkpoint-metric", "bleu")
+    more = (*bleu, "--maximize-best-checkpoint-metric", "--pretrained", pretrained)
+    return translation(*argv, *more, regions=corpus.regions)
 
 
 def newest(run: CommandLines, folder: Path) -> list:
@@ -117,14 +114,3 @@ def different_parts(first: Path, second: Path) -> list[str]:
         "validation": lambda state: (state["extra_state"].get("val_loss"), state["extra_state"].get("best")),
     }
     return [name for name, part in parts.items() if not equal(*map(part, states))]
-
-
-def equal(first, second) -> bool:
-    """Bit for bit, through containers."""
-    if isinstance(first, torch.Tensor):
-        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(value, second[name]) for name, value in first.items())
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(equal, first, second))
-    return type(first) is type(second) and first == second

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from equality import equal
 from torch.utils.data import DataLoader
 
 from vtlm_fairseq.data.shared import send_small_by_value, stack_padded
@@ -31,16 +32,6 @@ def collate(dtypes: list[str]) -> dict:
     )
 
 
-def same(one, other) -> bool:
-    if isinstance(one, torch.Tensor):
-        return type(other) is torch.Tensor and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return type(one) is type(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    return type(one) is type(other) and one == other
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("sharing", ["file_descriptor", "file_system"])
 def test_workers_hand_over_what_the_process_itself_makes(dtype, sharing):
@@ -58,7 +49,7 @@ def test_workers_hand_over_what_the_process_itself_makes(dtype, sharing):
         torch.multiprocessing.set_sharing_strategy(usual)
     assert len(found) == 3
     for batch in found:
-        assert same(expected, batch)
+        assert equal(expected, batch)
         batch["features"] += 1  # writable, and nobody else's
         batch["nested"][0] += 1
 
