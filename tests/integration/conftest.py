@@ -11,6 +11,8 @@ from harness import CommandLines, write_lines
 from toy import Corpus, make_corpus
 from vtlm_fairseq.text.pipeline import TextPipeline
 
+FINE_TUNING = ("--max-update", "60", "--lr", "3e-3", "--disable-validation", "--save-interval", "100")
+
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> CommandLines:
@@ -54,8 +56,7 @@ def tlm(run, corpus, tmp_path_factory) -> Path:
 def mmt(run, corpus, vtlm, tmp_path_factory) -> Path:
     """A multimodal model, fine-tuned from ``vtlm``."""
     folder = tmp_path_factory.mktemp("mmt")
-    run.train(corpus.data, folder, "--pretrained", vtlm, "--max-update", "60", "--lr", "3e-3", "--disable-validation",
-              "--save-interval", "100", regions=corpus.regions)  # fmt: skip
+    run.train(corpus.data, folder, "--pretrained", vtlm, *FINE_TUNING, regions=corpus.regions)
     return folder / "checkpoint_last.pt"
 
 
@@ -63,8 +64,7 @@ def mmt(run, corpus, vtlm, tmp_path_factory) -> Path:
 def nmt(run, corpus, tlm, tmp_path_factory) -> Path:
     """A text-only model, fine-tuned from ``tlm``."""
     folder = tmp_path_factory.mktemp("nmt")
-    run.train(corpus.data, folder, "--pretrained", tlm, "--max-update", "60", "--lr", "3e-3", "--disable-validation",
-              "--save-interval", "100")  # fmt: skip
+    run.train(corpus.data, folder, "--pretrained", tlm, *FINE_TUNING)
     return folder / "checkpoint_last.pt"
 
 

@@ -49,16 +49,20 @@ def test_decoding_without_the_task(run, corpus, trained, model):
         )
 
 
+def hydra(corpus, folder, task: str, *argv) -> list[str]:
+    """Arguments of fairseq-hydra-train."""
+    line = (f"task={task}", f"task.data={corpus.data}", f"common.user_dir={USER_DIR}", f"hydra.run.dir={folder}")
+    return [*line, "common.cpu=true", "optimizer=adam", "lr_scheduler=fixed", "dataset.batch_size=8", *argv]
+
+
 def test_training_with_a_task_of_fairseqs(run, corpus, tmp_path):
     """fairseq-train, also where --task is forgotten, and fairseq-hydra-train."""
     line = (corpus.data, "--user-dir", USER_DIR, "--save-dir", tmp_path / "a", *TRAINING)
     for task, arch in OURS.items():
         for argv in ((), ("--task", "translation_lev", "--noise", "no_noise")):
             run("fairseq_cli.train", *line, *argv, "--arch", arch, ok=False).fault("--task", task)
-        hydra = ("task=translation", f"task.data={corpus.data}", f"model={arch}", "criterion=cross_entropy",
-                 f"common.user_dir={USER_DIR}", "common.cpu=true", "optimizer=adam", "dataset.batch_size=8",
-                 "lr_scheduler=fixed", f"hydra.run.dir={tmp_path}/hydra")  # fmt: skip
-        run("fairseq_cli.hydra_train", *hydra, ok=False).fault("--task", task)
+        argv = hydra(corpus, tmp_path / "hydra", "translation", f"model={arch}", "criterion=cross_entropy")
+        run("fairseq_cli.hydra_train", *argv, ok=False).fault("--task", task)
 
 
 def test_fairseqs_hub(corpus, trained):
@@ -136,10 +140,9 @@ def test_command_lines_that_do_not_fit(run, corpus, tmp_path):
         (("--task", "multimodal_translation", "--arch", "transformer"), ("--arch multimodal_transformer",)),
     ):
         run("fairseq_cli.train", *line, *argv, ok=False).fault(*parts)
-    hydra = ("task=visual_translation_lm", f"task.data={corpus.data}", f"common.user_dir={USER_DIR}", "optimizer=adam",
-             "common.cpu=true", "dataset.batch_size=8", "lr_scheduler=fixed", f"hydra.run.dir={tmp_path}")  # fmt: skip
-    run("fairseq_cli.hydra_train", *hydra, ok=False).fault("the model to train is missing", "model=")
-    run("fairseq_cli.hydra_train", *hydra, "model=vtlm_tiny", ok=False).fault("cross_entropy", "--criterion vtlm")
+    argv = hydra(corpus, tmp_path, "visual_translation_lm")
+    run("fairseq_cli.hydra_train", *argv, ok=False).fault("the model to train is missing", "model=")
+    run("fairseq_cli.hydra_train", *argv, "model=vtlm_tiny", ok=False).fault("cross_entropy", "--criterion vtlm")
 
 
 def test_options_that_are_forgotten(corpus, tmp_path):

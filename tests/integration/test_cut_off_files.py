@@ -3,12 +3,7 @@
 import shutil
 from pathlib import Path
 
-import pytest
 from qa.faults.cuts import STDIN, unclear, with_checkpoint, with_store
-
-from stores import make_store
-from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.regions.store import RegionStore
 
 
 def answers(run, commands, path: Path, size: int):
@@ -55,14 +50,3 @@ def test_region_store(run, corpus, mmt, tmp_path):
     shutil.copy(corpus.store("train"), store)
     answers(run, with_store(corpus, store, mmt, tmp_path / "out"), store, store.stat().st_size // 2)
     assert files(tmp_path) == ["cut.h5"]
-
-
-def test_region_store_at_many_places(tmp_path):
-    """No cut is accepted."""
-    make_store(tmp_path / "whole.h5", 5, feature_dim=3)
-    data = (tmp_path / "whole.h5").read_bytes()
-    cut = tmp_path / "cut.h5"
-    for size in [*range(0, len(data), 97), len(data) - 1]:
-        cut.write_bytes(data[:size])
-        with pytest.raises(VTLMError, match=r"cut\.h5"):
-            RegionStore([str(cut)])

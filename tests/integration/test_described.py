@@ -33,26 +33,20 @@ def test_every_command_sees_what_training_saw(run, corpus, unusual):
     assert translated == decoded.hypotheses()
     hub = MultimodalTransformer.from_pretrained(path, regions=str(corpus.store("test")), preprocessed=True, cpu=True)
     images = [image for _, image in lines]
+
+    def score(targets):
+        sides = [hub.encode(line) for line, _ in lines], [hub.encode_target(line) for line in targets]
+        return score_translations(hub, *sides, regions=hub.line_regions(images))
+
     assert hub.translate([line for line, _ in lines], images, beam=3, max_len_b=20, lenpen=0) == translated
-    scores = score_translations(
-        hub,
-        [hub.encode(line) for line, _ in lines],
-        [hub.encode_target(line) for line in translated],
-        regions=hub.line_regions(images),
-    )
-    bits = [score.normalised(lenpen=0) / torch.log(torch.tensor(2.0)).item() for score in scores]
+    bits = [score.normalised(lenpen=0) / math.log(2) for score in score(translated)]
     assert bits == pytest.approx(decoded.scores(), abs=2e-3)
     # the loss of the references: fairseq-validate, and the same by forced scores
     argv = ("--regions", corpus.regions, "--valid-subset", "test")
     checked = run.validate(corpus.data, path, *argv, task="multimodal_translation").json_lines("test_nll_loss")[-1]
-    scores = score_translations(
-        hub,
-        [hub.encode(line) for line, _ in lines],
-        [hub.encode_target(line) for line in corpus.lines("test", "de")],
-        regions=hub.line_regions(images),
-    )
+    scores = score(corpus.lines("test", "de"))
     tokens = sum(score.tokens for score in scores)
-    loss = -sum(score.normalised(lenpen=0) for score in scores) / tokens / torch.log(torch.tensor(2.0)).item()
+    loss = -sum(score.normalised(lenpen=0) for score in scores) / tokens / math.log(2)
     assert float(checked["test_nll_loss"]) == pytest.approx(loss, abs=2e-3)
 
 

@@ -120,14 +120,10 @@ def test_training_does_not_go_on_from_a_hostile_checkpoint(run, corpus, clean, a
 def test_shards_beside_a_checkpoint(run, corpus, clean, attacks, tmp_path):
     """fairseq reads NAME-shard0.pt in place of NAME.pt wherever it lies there."""
     path = hostile(clean, {}, tmp_path / "model.pt")
-    hostile(clean, attacks["task and model of fairseq"], tmp_path / "model-shard0.pt")
-    for command in (run.validate, run.generate):
-        options = {"task": TASK} if command == run.validate else {}
-        command(corpus.data, path, ok=False, **options).fault("model-shard0.pt")
-    shutil.copy(path, tmp_path / "model-shard0.pt")  # clean, but not the file that was named
-    for command in (run.validate, run.generate):
-        options = {"task": TASK} if command == run.validate else {}
-        command(corpus.data, path, ok=False, **options).fault("model-shard0.pt")
+    for changes in (attacks["task and model of fairseq"], {}):  # the second is clean, but not the file that was named
+        hostile(clean, changes, tmp_path / "model-shard0.pt")
+        run.validate(corpus.data, path, task=TASK, ok=False).fault("model-shard0.pt")
+        run.generate(corpus.data, path, ok=False).fault("model-shard0.pt")
     asked = ("--checkpoint-suffix=-shard0", "--beam", "2")
     assert len(run.generate(corpus.data, path, *asked).ids()) == 13
     hostile(clean, attacks["task and model of fairseq"], tmp_path / "model-shard0.pt")

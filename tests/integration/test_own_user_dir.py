@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import TRAINING, USER_DIR, shell
+from harness import USER_DIR, pretraining, shell
 
 OWN = '''"""Derived classes under names that say nothing of ours."""
 
@@ -137,8 +137,8 @@ def own(tmp_path_factory) -> Path:
 
 def training(corpus, own, folder, task, arch, *argv) -> list[str]:
     """A command line of fairseq-train with classes of one's own."""
-    line = [corpus.data, "--user-dir", own, "--task", task, "--arch", arch, "--save-dir", folder, *TRAINING]
-    return [str(part) for part in (*line, "--regions", corpus.regions, *argv, "--optimizer", "own_adam")]
+    line = (corpus.data, folder, "--task", task, *argv, "--optimizer", "own_adam")
+    return pretraining(*line, regions=corpus.regions, arch=arch, user_dir=own)
 
 
 @pytest.fixture(scope="module")

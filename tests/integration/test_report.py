@@ -131,8 +131,11 @@ def test_pointing_at_a_word_lights_what_it_attends_to(corpus, mmt_page, open_pag
     assert box == "0 0 480 240"  # the picture's proportions
 
 
-def test_the_keyboard_does_the_same(mmt_page, open_page):
-    page = open_page(mmt_page)
+def test_the_keyboard_does_the_same_in_every_layer(mmt_page, open_page):
+    """On a light and a dark page."""
+    assert not is_dark(open_page(mmt_page, color_scheme="light"))
+    page = open_page(mmt_page, color_scheme="dark")
+    assert is_dark(page)
     numbers = attention(page)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "layer"
@@ -154,25 +157,15 @@ def test_the_keyboard_does_the_same(mmt_page, open_page):
     assert page.locator(".lit").count() == 0 and first.locator(".summary").inner_text() == ""
     page.keyboard.press("Tab")
     check_lit(page.locator("article").nth(1), numbers[1][0][0])
-
-
-def test_a_layer_can_be_chosen(mmt_page, open_page):
-    page = open_page(mmt_page)
-    numbers = attention(page)
+    # a layer can be chosen
     assert len(numbers[0]) == 3  # mean, layer 1, layer 2
-    article = page.locator("article").nth(0)
-    article.locator("button.word").nth(0).hover()
+    first.locator("button.word").nth(0).hover()
     for layer in (1, 2):
         page.locator("#layer").select_option(str(layer))
-        check_lit(article, numbers[0][layer][0])
+        check_lit(first, numbers[0][layer][0])
     for query, row in enumerate(numbers[0][0]):
         for key, mean in enumerate(row):
             assert mean == pytest.approx((numbers[0][1][query][key] + numbers[0][2][query][key]) / 2, abs=1)
-
-
-def test_light_and_dark(mmt_page, open_page):
-    assert not is_dark(open_page(mmt_page, color_scheme="light"))
-    assert is_dark(open_page(mmt_page, color_scheme="dark"))
 
 
 def test_pretrained_model(corpus, vtlm, vtlm_page, open_page):
