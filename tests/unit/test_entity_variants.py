@@ -6,7 +6,7 @@ import pytest
 from fairseq.data import Dictionary
 from preparation import DATA, annotation, flickr30k_entities, multi30k, needs_data, write
 
-from vtlm_fairseq.errors import VTLMError
+from stores import fault
 from vtlm_fairseq.evaluation.probes.entity_variants import (
     MASKED,
     REMOVED,
@@ -72,8 +72,7 @@ def test_whole_phrases_colours_boxes_and_count():
     assert spans(count=1) == [(2, 3)]
     assert spans(count=1, boxed_only=True, boxed=[2]) == [(7, 8)]  # the first that may be masked
     assert spans(count=4) == [(2, 3), (7, 8)]
-    with pytest.raises(VTLMError, match="--whole-phrase"):
-        Choice(what="colour", whole_phrase=True)
+    assert "--whole-phrase" in fault(Choice, what="colour", whole_phrase=True)
 
 
 def test_head_is_a_word_not_a_mark():
@@ -95,22 +94,25 @@ SOURCE = ["two young men near a gorgeous shirt .", "dogs .", "something else ."]
 TARGET = ["zwei junge männer .", "hunde .", "etwas anderes ."]
 
 
+def prepare(data, split, images, sides, *, known, vocab_size):
+    """A prepared folder with a BPE model of lines whose sub-words are in the dictionary."""
+    write_lines(write(data / f"{split}.images", ""), images)
+    (data / "bpe.model").write_bytes(learn_sentencepiece(known * 2, vocab_size=vocab_size))
+    pipeline = TextPipeline("en", "de", bpe="sentencepiece", folder=data)
+    words = Dictionary()
+    for line in known:
+        words.encode_line(pipeline.apply_bpe(line))
+    words.add_symbol("<mask>", n=0)
+    for lang, lines in zip(("en", "de"), sides, strict=True):
+        write_lines(write(data / "references" / f"{split}.{lang}", ""), lines)
+        words.save(str(data / f"dict.{lang}.txt"))
+    pipeline.save(data)
+
+
 @pytest.fixture
 def world(tmp_path):
     """A prepared folder with a BPE model that splits words, and Entities of three images."""
-    data = tmp_path / "data"
-    write(data / "test.images", "1\n2\n3\n")
-    write_lines(write(data / "references" / "test.en", "").resolve(), SOURCE)
-    write_lines(write(data / "references" / "test.de", "").resolve(), TARGET)
-    (data / "bpe.model").write_bytes(learn_sentencepiece([*SOURCE, *TARGET] * 2, vocab_size=40))
-    pipeline = TextPipeline("en", "de", bpe="sentencepiece", folder=data)
-    words = Dictionary()
-    for line in (*SOURCE, *TARGET):
-        words.encode_line(pipeline.apply_bpe(line))
-    words.add_symbol("<mask>", n=0)
-    for lang in ("en", "de"):
-        words.save(str(data / f"dict.{lang}.txt"))
-    pipeline.save(data)
+    prepare(tmp_path / "data", "test", "123", (SOURCE, TARGET), known=[*SOURCE, *TARGET], vocab_size=40)
     for image, line in SENTENCES.items():
         write(tmp_path / "entities" / "Sentences" / f"{image}.txt", f"Another one .\n{line}\n")
         write(tmp_path / "entities" / "Annotations" / f"{image}.xml", annotation(9, 9, [((0, 0, 5, 5), (2, 7))]))
@@ -159,46 +161,31 @@ def test_unknown_words_of_a_masked_head_are_accounted_for(world):
 def test_bpe_that_does_not_keep_to_words_is_refused(world, monkeypatch):
     """Sub-words that depend on the neighbouring word make the three variants incomparable."""
     monkeypatch.setattr(TextPipeline, "apply_bpe", lambda self, words: words if "<mask>" in words else words[:3])
-    with pytest.raises(VTLMError, match="test line 1: its sub-words change"):
-        variants(world)
+    assert "test line 1: its sub-words change" in fault(variants, world)
 
 
 def test_faults(world):
     write_lines(world / "data" / "references" / "test.de", TARGET[:2])
-    with pytest.raises(VTLMError, match="3 source lines, 2 references and 3 images"):
-        variants(world)
+    assert "3 source lines, 2 references and 3 images" in fault(variants, world)
     (world / "data" / "references" / "test.de").write_bytes(b"\xe9\n")
-    with pytest.raises(VTLMError, match="test.de"):
-        variants(world)
+    assert "test.de" in fault(variants, world)
     (world / "data" / "references" / "test.de").unlink()
-    with pytest.raises(VTLMError, match="references/"):
-        variants(world)
+    assert "references/" in fault(variants, world)
     words = Dictionary.load(str(world / "data" / "dict.en.txt"))
     del words.indices["<mask>"]
-    with pytest.raises(VTLMError, match="<mask>"):
-        check_variants(None, words)
+    assert "<mask>" in fault(check_variants, None, words)
 
 
 @pytest.fixture(scope="module")
 def flickr_test(tmp_path_factory):
     """test_2016_flickr as words with a BPE model of its own text, and its images' Entities unpacked."""
     folder = tmp_path_factory.mktemp("flickr")
-    data, split = folder / "data", "test_2016_flickr"
+    split = "test_2016_flickr"
     images = multi30k.read_image_ids(DATA / "multi30k/image_splits", split)
-    write_lines(write(data / f"{split}.images", ""), images)
-    pipeline = TextPipeline("en", "de", bpe="sentencepiece", folder=data)
     raw = multi30k.read_lines(DATA / "multi30k/raw" / f"{split}.en", option="--raw")
-    words = [pipeline.preprocess(line, "en") for line in raw]
-    for lang in ("en", "de"):
-        write_lines(write(data / "references" / f"{split}.{lang}", ""), words)
-    (data / "bpe.model").write_bytes(learn_sentencepiece(words, vocab_size=1500))
-    symbols = Dictionary()
-    for line in words[:900]:  # so that some pieces of the rest are unknown
-        symbols.encode_line(pipeline.apply_bpe(line))
-    symbols.add_symbol("<mask>", n=0)
-    for lang in ("en", "de"):
-        symbols.save(str(data / f"dict.{lang}.txt"))
-    pipeline.save(data)
+    words = [TextPipeline("en", "de").preprocess(line, "en") for line in raw]
+    # so that some pieces of the rest are unknown
+    prepare(folder / "data", split, images, (words, words), known=words[:900], vocab_size=1500)
     wanted = set(images)
     with tarfile.open(DATA / "flickr30k_entities.tgz") as archive:
         for member in archive:

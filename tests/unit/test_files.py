@@ -96,7 +96,6 @@ FILES = {
     "extracted.h5": extracted,
 }
 STREAMS = ("average.pt", "sentences.tsv", "contrasts.tsv", "drawing.png")
-WRITERS = [pytest.param(name, id=name) for name in FILES]
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def fails(call: Callable, *args: object) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", FILES)
 def test_links_rights_and_leftovers(work, name):
     """A link stays and its target is replaced, with the target's rights; what a killed run left goes, no more."""
     target = work.elsewhere / f"target{Path(name).suffix}"
@@ -151,7 +150,7 @@ def test_links_rights_and_leftovers(work, name):
     assert listed(work.out) == sorted([name, f"{name}.tmp", new.name])
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", FILES)
 def test_devices_and_pipes(work, name):
     """Written straight, or refused where it cannot be a stream; the device stays one."""
     null, fifo = work.out / f"null{Path(name).suffix}", work.out / f"fifo{Path(name).suffix}"
@@ -174,7 +173,7 @@ def test_devices_and_pipes(work, name):
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode) and stat.S_ISFIFO(fifo.stat().st_mode)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", FILES)
 def test_what_cannot_be_written_is_found_before_the_work(work, name):
     """A folder in the place of the file, a folder that is missing: before the input is read."""
     folder = work.out / f"folder{Path(name).suffix}"

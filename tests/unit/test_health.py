@@ -45,6 +45,14 @@ def test_a_spike_names_its_batch(caplog):
     assert warnings_of(caplog) == []
     feed(watch, [8.0], sample_size=2.0, first=300)
     assert len(warnings_of(caplog)) == 1
+    caplog.clear()
+    # every batch of an update is judged: --update-freq 3; the losses are looked at once, in optimizer_step
+    for ids, loss in (([7, 3], 2.0), ([9, 8], 30.0), ([5, 1], 2.0)):
+        watch.add({"id": torch.tensor(ids)}, torch.tensor(loss), 1)
+    assert warnings_of(caplog) == []
+    watch.check(4321)
+    (line,) = warnings_of(caplog)
+    assert line.startswith("update 4321: loss 30 ") and line.endswith(" 8 9")
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -55,18 +63,6 @@ def test_a_loss_that_is_not_finite_is_named_at_once_and_left_out_of_the_mean(cap
     assert line.startswith("update 1: ") and line.endswith(" 2 3") and str(loss) in line
     feed(watch, [2.0] * WARM_UP + [6.5], first=100)
     assert "running mean 2)" in warnings_of(caplog)[-1]
-
-
-def test_every_batch_of_an_update_is_judged(caplog):
-    """--update-freq 3: the losses are looked at once, in optimizer_step."""
-    watch = LossWatch()
-    feed(watch, [2.0] * WARM_UP)
-    for ids, loss in (([7, 3], 2.0), ([9, 8], 30.0), ([5, 1], 2.0)):
-        watch.add({"id": torch.tensor(ids)}, torch.tensor(loss), 1)
-    assert warnings_of(caplog) == []
-    watch.check(4321)
-    (line,) = warnings_of(caplog)
-    assert line.startswith("update 4321: loss 30 ") and line.endswith(" 8 9")
 
 
 def test_the_repeated_update_is_known_by_the_error_in_flight():

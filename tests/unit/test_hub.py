@@ -23,6 +23,8 @@ REGIONS = {"region_dim": 4, "region_classes": 5}
 
 def save(path, model, config, task) -> str:
     """A checkpoint as fairseq's trainer writes it, without optimizer."""
+    for name, value in {**REGIONS, "langs": "de,en", "source_lang": "en", "target_lang": "de"}.items():
+        config.model[name] = value
     state = {
         "cfg": OmegaConf.to_container(config, resolve=True, enum_to_str=True),
         "model": model.state_dict(),
@@ -41,8 +43,6 @@ def vtlm(tmp_path_factory) -> VTLM:
     data = folder(tmp_path_factory.mktemp("hub") / "bin", {"train": 3})
     config = pretraining_config(data.path)
     model = vtlm_model(data.dictionary, **REGIONS)
-    for name, value in {**REGIONS, "langs": "de,en", "source_lang": "en", "target_lang": "de"}.items():
-        config.model[name] = value
     path = save(data.path / "checkpoint_last.pt", model, config, pretraining_task(data.path))
     loaded = VTLM(path, region_order="none", preprocessed=True, cpu=True)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.model.state_dict().items())
@@ -142,8 +142,6 @@ def test_faults(vtlm, tmp_path):
 def test_faults_of_translation(tmp_path):
     data = folder(tmp_path / "bin", {"train": 3})
     config = translation_config(data.path)
-    for name, value in {**REGIONS, "langs": "de,en", "source_lang": "en", "target_lang": "de"}.items():
-        config.model[name] = value
     model = translation_model(data.dictionary, **REGIONS)
     path = save(data.path / "checkpoint_last.pt", model, config, translation_task(data.path))
     make_store(tmp_path / "r.h5", 4, feature_dim=4)

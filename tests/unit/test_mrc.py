@@ -197,17 +197,15 @@ TRAIN = by_hand(
 
 
 def test_class_means_by_hand():
-    """0 has (0, 0) and (2, 0), 1 has (0, 8), 2 has (9, 9) and (9, 11); 3 and 4 have none. Lines do not count twice."""
+    """0 has (0, 0) and (2, 0), 1 has (0, 8), 2 has (9, 9) and (9, 11); 3 and 4 have none. Lines do not count twice.
+
+    Nearest: (0, 4.25) is 18.06 + 1 from (1, 0) and 14.06 from (0, 8); by dot product (9, 10) would win; (50, 50) is of
+    no class with regions, so of the nearest one. (0.5, 4) is 16.25 from both 0 and 1: the first.
+    """
     found = Classes.of(TRAIN)
     assert found.counts.tolist() == [2, 1, 2, 0, 0]
     assert found.means[:3].tolist() == [[1, 0], [0, 8], [9, 10]]
     assert found.commonest == 0  # of 0 and 2, the first
-
-
-def test_nearest_mean_is_euclidean():
-    """(0, 4.25) is 18.06 + 1 from (1, 0) and 14.06 from (0, 8); by dot product (9, 10) would win; (50, 50) is of no
-    class with regions, so of the nearest one. (0.5, 4) is 16.25 from both 0 and 1: the first."""
-    found = Classes.of(TRAIN)
     points = np.array([[0, 4.25], [0, 3], [50, 50], [0.5, 4]], np.float32)
     assert found.nearest(points).tolist() == [1, 0, 2, 0]
     assert found.nearest(np.zeros((0, 2), np.float16)).tolist() == []

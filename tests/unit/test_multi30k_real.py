@@ -8,6 +8,7 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import load_indexed_dataset
 from preparation import DATA, multi30k, needs_data, prepare_cli, read_lines, write
 
+from stores import ends_with
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.text import prepare
 from vtlm_fairseq.text.binarise import binarise
@@ -120,8 +121,7 @@ def test_what_is_written(raw):
         assert (raw / "again" / name).read_bytes() == (out / name).read_bytes(), name
 
     # that vocabulary was learnt from lower-cased text
-    with pytest.raises(SystemExit, match="--keep-case"):
-        prepare_cli.main(["multi30k", *arguments(raw, "cased", "--keep-case", *more)])
+    assert "--keep-case" in ends_with(prepare_cli.main, ["multi30k", *arguments(raw, "cased", "--keep-case", *more)])
     assert not (raw / "cased").exists() and not (raw / "cased.tmp").exists()
 
 
@@ -170,8 +170,7 @@ def test_counts_and_files_of_train(raw):
     with pytest.raises(SystemExit, match=r"train.en: 5 lines, Multi30k's train has 29000.*--any-counts"):
         prepare_cli.main([part for part in argv if part != "--any-counts"])
     (raw / "raw/train.de.gz").unlink()
-    with pytest.raises(SystemExit, match=r"train.de: no such file, nor train.de.gz; see --raw"):
-        prepare_cli.main(argv)
+    assert "train.de: no such file, nor train.de.gz; see --raw" in ends_with(prepare_cli.main, argv)
 
 
 def test_options_and_files_that_do_not_fit(raw, capsys):
@@ -181,8 +180,7 @@ def test_options_and_files_that_do_not_fit(raw, capsys):
     with pytest.raises(SystemExit):
         prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60", "--dict", "d")])
     assert "--bpe-model" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="codes/out"):
-        prepare_cli.main(["multi30k", *arguments(raw, "codes/out", "--vocab-size", "60")])
+    assert "codes/out" in ends_with(prepare_cli.main, ["multi30k", *arguments(raw, "codes/out", "--vocab-size", "60")])
     for name in ("raw/val.en", "raw/val.de", "splits/val.txt"):
         write(raw / name, "")
     with pytest.raises(SystemExit, match="valid.*--raw"):

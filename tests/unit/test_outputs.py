@@ -3,6 +3,7 @@
 import pytest
 
 from harness import write_lines
+from stores import fault
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.outputs import find_pipeline, join_subwords, read_output, read_reference
 from vtlm_fairseq.text.pipeline import TextPipeline
@@ -71,8 +72,7 @@ def test_what_cannot_be_compared_with_raw_references(tmp_path):
         output(tmp_path, ["a"], ["a"], steps=None)
     hyp, ref = write_lines(tmp_path / "h", ["a"]), read_reference("set", raw=str(write_lines(tmp_path / "r", ["a"])))
     pipeline = find_pipeline(str(hyp), text_json=None, steps="tokenise", lang=None)
-    with pytest.raises(VTLMError, match="give --lang"):
-        read_output(str(hyp), ref, pipeline=pipeline, lang=None)
+    assert "give --lang" in fault(read_output, str(hyp), ref, pipeline=pipeline, lang=None)
 
 
 def test_capitals_in_the_reference_of_a_lower_cased_model(tmp_path):
@@ -88,10 +88,9 @@ def test_subset_counts_from_one(tmp_path):
     reference = read_reference("set", words=ref, subset=str(write_lines(tmp_path / "s", ["4", "1"])))
     read = read_output(hyp, reference, pipeline=None, lang=None)
     assert (read.ids, read.words, read.missing) == ([0, 3], ["h1", "h4"], [])
-    for lines, fault in ((["0"], "line 1: '0' is not"), (["1", "5"], "line 2: '5' is not a line number from 1 to 4"),
+    for lines, said in ((["0"], "line 1: '0' is not"), (["1", "5"], "line 2: '5' is not a line number from 1 to 4"),
                          (["1", "1"], "twice"), ([], "no line numbers"), (["1.0"], "'1.0' is not")):  # fmt: skip
-        with pytest.raises(VTLMError, match=fault):
-            read_reference("set", words=ref, subset=str(write_lines(tmp_path / "s", lines)))
+        assert said in fault(read_reference, "set", words=ref, subset=str(write_lines(tmp_path / "s", lines)))
     # and missing lines matter within it only
     (tmp_path / "hyp").write_text("H-3\t-1\th4\nH-0\t-1\th1\n", encoding="utf-8")
     reference = read_reference("set", words=ref, subset=str(write_lines(tmp_path / "s", ["1", "3"])))
@@ -101,13 +100,10 @@ def test_subset_counts_from_one(tmp_path):
 
 def test_references_that_do_not_fit(tmp_path):
     short, long = (str(write_lines(tmp_path / str(n), ["a"] * n)) for n in (2, 3))
-    with pytest.raises(VTLMError, match=f"{short} 2, {long} 3"):
-        read_reference("set", words=short, raw=long)
+    assert f"{short} 2, {long} 3" in fault(read_reference, "set", words=short, raw=long)
     pieces = str(write_lines(tmp_path / "pieces", ["\u2581a"]))
-    with pytest.raises(VTLMError, match="reference is in sub-words"):
-        read_reference("set", words=pieces)
-    with pytest.raises(VTLMError, match="no lines"):
-        read_reference("set", words=str(write_lines(tmp_path / "empty", [])))
+    assert "reference is in sub-words" in fault(read_reference, "set", words=pieces)
+    assert "no lines" in fault(read_reference, "set", words=str(write_lines(tmp_path / "empty", [])))
 
 
 def test_pipeline_is_found_beside_the_file_or_where_it_is_named(tmp_path):
@@ -129,5 +125,4 @@ def test_pipeline_is_found_beside_the_file_or_where_it_is_named(tmp_path):
     chosen = find_pipeline("hyp", text_json=None, steps="escape,tokenise", lang="fr")
     assert (chosen.steps, chosen.target_lang) == (("tokenise", "escape"), "fr")
     assert find_pipeline("hyp", text_json=None, steps="none", lang=None).steps == ()
-    with pytest.raises(VTLMError, match="'lower' is not one of"):
-        find_pipeline("hyp", text_json=None, steps="lower", lang=None)
+    assert "'lower' is not one of" in fault(find_pipeline, "hyp", text_json=None, steps="lower", lang=None)

@@ -60,8 +60,9 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory):
-    with check.Runner(tmp_path_factory.mktemp("checkout"), modules=("pytest",)) as runner:
-        yield runner
+    runner = check.Runner(tmp_path_factory.mktemp("checkout"), modules=("pytest",))
+    yield runner
+    runner.close()
 
 
 @pytest.fixture

@@ -110,9 +110,7 @@ def test_attention_in_the_page():
     assert first == [[[500, 500]]] * 7
     assert second == [[[333] * 3] * 3] * 7
     assert made.count("<svg") == 1 and made.count("text-only") == 2  # a rule of the style, and the second sentence
-
-
-def test_one_word_a_sentence_takes_the_tab_key():
+    # one word a sentence takes the tab key
     found = Reader(page([sentence(), sentence()]))
     reachable = [attrs["tabindex"] for tag, attrs in found.tags if tag == "button"]
     assert reachable == ["0", "-1", "-1"] * 2
@@ -172,9 +170,6 @@ def test_picture_files(tmp_path):
     (tmp_path / "inner").mkdir()
     for image_id in ("../d.png", ".", "", "..\\d"):
         assert find_picture(tmp_path / "inner", image_id) is None
-
-
-def test_no_folder_of_pictures(tmp_path):
     with pytest.raises(VTLMError, match="--images .*nowhere: no such folder"):
         load_pictures(tmp_path / "nowhere", ["a"])
 

@@ -27,8 +27,5 @@ def test_attention_between_words():
     one = torch.tensor([[0.4, 0.2, 0.3, 0.1], [0.0, 1.0, 0.0, 0.0]])
     two = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
     torch.testing.assert_close(found, torch.stack([(one + two) / 2, one, two]))
-
-
-def test_no_words():
-    found = word_attention(torch.ones(2, 1, 3), queries=[], keys=[Word("x", (0,))], first_region=1, num_regions=2)
+    found = word_attention(torch.ones(2, 1, 3), queries=[], keys=keys[:1], first_region=1, num_regions=2)
     assert found.shape == (3, 0, 3)

@@ -192,14 +192,29 @@ def test_collect_takes_what_is_finished(tmp_path):
     assert found == [f"hyp/{TEST_SET}/nmt.1.given.de", "runs/nmt.1.json", "runs/tlm.json"]
 
 
-def test_tables_of_a_page(small):
-    """Each block is replaced, text around it stays; an unknown name is one line."""
+def test_tables_of_a_page(small, tmp_path, monkeypatch):
+    """Each block is replaced, text around it stays; an unknown name is one line.
+
+    --check says in one line that a page is outdated, and changes nothing; without it the page is mended.
+    """
     text = "before\n<!-- table: main -->\nold\n<!-- end -->\nafter\n"
     made = page.with_tables(text, small, name="A.md")
     assert made.startswith("before\n<!-- table: main -->\n| system ") and made.endswith("\n<!-- end -->\nafter\n")
     assert "old" not in made and page.with_tables(made, small, name="A.md") == made
     with pytest.raises(VTLMError, match="A.md: no table 'mian'; there are main, "):
         page.with_tables(text.replace("main", "mian"), small, name="A.md")
+    path = tmp_path / "RESULTS.md"
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(page, "PAGES", (path,))
+    argv = ["--results", str(small.folder), "tables", "--references", str(tmp_path / "references")]
+    with pytest.raises(SystemExit, match="RESULTS.md is not what the results give; run the command without --check"):
+        page.main([*argv, "--check"])
+    assert path.read_text(encoding="utf-8") == text
+    page.main(argv)
+    page.main([*argv, "--check"])
+    assert path.read_text(encoding="utf-8") == made
+    with pytest.raises(VTLMError, match="--references is the folder OUT/data-bin/references"):
+        Results(small.folder, tmp_path / "nowhere").bleu("nmt")
 
 
 def test_probe_tables(small):
@@ -210,22 +225,6 @@ def test_probe_tables(small):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[1:5]]
     assert [rows[0], *rows[2:]] == [["system", "accuracy"], ["TLM", "30.13"], ["VTLM", ""]]
     assert text.splitlines()[5:] == ["", "* oracle regions", "<!-- end -->"]
-
-
-def test_outdated_tables(small, tmp_path, monkeypatch):
-    """--check says so in one line and changes nothing; without it the page is mended, and is in order then."""
-    text = tmp_path / "RESULTS.md"
-    text.write_text("<!-- table: main -->\nold\n<!-- end -->\n", encoding="utf-8")
-    monkeypatch.setattr(page, "PAGES", (text,))
-    argv = ["--results", str(small.folder), "tables", "--references", str(tmp_path / "references")]
-    with pytest.raises(SystemExit, match="RESULTS.md is not what the results give; run the command without --check"):
-        page.main([*argv, "--check"])
-    assert "old" in text.read_text(encoding="utf-8")
-    page.main(argv)
-    page.main([*argv, "--check"])
-    assert "| NMT from scratch " in text.read_text(encoding="utf-8")
-    with pytest.raises(VTLMError, match="--references is the folder OUT/data-bin/references"):
-        Results(small.folder, tmp_path / "nowhere").bleu("nmt")
 
 
 @needs_data

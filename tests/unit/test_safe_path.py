@@ -1,12 +1,11 @@
 """Scripts with `python -P` (`-I`, PYTHONSAFEPATH=1), which leaves out their folder, and from a folder with modules."""
 
 import os
-import runpy
 import sys
 from pathlib import Path
 
 import pytest
-from forks import fork
+from forks import fork, run
 
 import vtlm_fairseq.cli.convert  # noqa: F401  (once, for all forks)
 
@@ -26,21 +25,16 @@ def test_scripts_find_their_modules(tmp_path, script):
     (tmp_path / "text_options.py").write_text("raise SystemExit('code of the current folder ran')\n")
 
     def show_help() -> int:
-        os.chdir(tmp_path)
-        output = os.open("log", os.O_WRONLY | os.O_CREAT)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
         inside = [str(folder) for folder in FOLDERS]
         sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") not in (*inside, str(tmp_path))]
         for name, module in list(sys.modules.items()):
             if os.path.dirname(getattr(module, "__file__", None) or "").startswith(tuple(inside)):
                 del sys.modules[name]
-        sys.argv = [str(script), "--help"]
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(script), run_name="__main__")
-        return end.value.code or 0
+        return run(request)
 
+    request = {"module": str(script), "argv": ["--help"], "cwd": str(tmp_path), "env": {}, "stdin": None,
+               "log": str(tmp_path / "log"), "timeout": 60}  # fmt: skip
     status = os.waitstatus_to_exitcode(os.waitpid(fork(show_help), 0)[1])
     said = (tmp_path / "log").read_text()
     assert status == 0 and "usage: " in said, said

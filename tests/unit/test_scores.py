@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from vtlm_fairseq.errors import VTLMError
+from stores import fault
 from vtlm_fairseq.evaluation.scoring.scores import (
     STRIPPED,
     TOKENISED,
@@ -72,8 +72,7 @@ def test_sentence_bleu_uses_the_effective_order():
     """A right sentence of two words has no 4-grams and yet 100. There is one reference a hypothesis."""
     assert TOKENISED.sentence_scores(["zwei hunde", "ein"], ["zwei hunde", "kein"]) == pytest.approx([100, 0])
     for hyps, refs in ((HYPS, REFS[:1]), ([], [])):
-        with pytest.raises(VTLMError, match=f"{len(hyps)} hypotheses, {len(refs)} references"):
-            TOKENISED.score(hyps, refs)
+        assert f"{len(hyps)} hypotheses, {len(refs)} references" in fault(TOKENISED.score, hyps, refs)
 
 
 def test_seed_statistics():
@@ -119,5 +118,4 @@ def test_bootstrap_depends_on_its_arguments_only(systems, monkeypatch):
     assert paired_bootstrap(better, worse, refs, samples=50, seed=7) == first
     assert os.environ["SACREBLEU_SEED"] == "99"
     assert paired_bootstrap(better, worse, refs, samples=50, seed=8).interval != first.interval
-    with pytest.raises(VTLMError, match="start at 1"):
-        paired_bootstrap(better, worse, refs, seed=0)
+    assert "start at 1" in fault(paired_bootstrap, better, worse, refs, seed=0)

@@ -66,7 +66,7 @@ def test_one_name_one_option():
     assert all(len(said[name]) == 1 for name in ("--regions", "--any-detector", "--beam", "--lenpen", "--max-len-b"))
 
 
-def test_kinds_of_subwords_as_fairseq_names_them():
+def test_kinds_of_subwords_as_fairseq_names_them_and_the_largest_seed():
     read = OPTIONS["--post-process"]["type"]
     assert [read(text) for text in ("@@ ", "@@", "sentencepiece", "none")] == ["subword_nmt"] * 2 + [
         "sentencepiece",
@@ -74,6 +74,8 @@ def test_kinds_of_subwords_as_fairseq_names_them():
     ]
     with pytest.raises(argparse.ArgumentTypeError, match="wordpiece: not one of sentencepiece"):
         read("wordpiece")
+    with pytest.raises(argparse.ArgumentTypeError, match="4294967295"):
+        OPTIONS["--seed"]["type"]("4294967296")
 
 
 @pytest.mark.parametrize("name", ["--beam", "--batch-size", "--max-regions", "--repeats"])
@@ -83,8 +85,3 @@ def test_counts_begin_with_one(name):
     for text in ("0", "-3", "nan", "1.5"):
         with pytest.raises((ValueError, argparse.ArgumentTypeError)):
             read(text)
-
-
-def test_the_largest_seed_is_written_out():
-    with pytest.raises(argparse.ArgumentTypeError, match="4294967295"):
-        OPTIONS["--seed"]["type"]("4294967296")

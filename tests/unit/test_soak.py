@@ -55,12 +55,9 @@ def test_growth_of_memory(soak, grown, flat):
     assert soak.judge(found) == ([] if flat else ["training rss: from 619 to 654 MB, 5.7%"])
 
 
-def test_leaked_files(soak):
-    """One in 100 updates; between epochs 8 of them are there at update 840, 14 at update 1400."""
-    assert soak.judge(soak.series(samples(soak, files=20))) == ["training files: from 43 to 49 that stay open"]
-
-
 def test_what_is_left_behind_and_runs_that_are_too_short(soak):
+    """Of leaked files, one in 100 updates; between epochs 8 of them are there at update 840, 14 at update 1400."""
+    assert soak.judge(soak.series(samples(soak, files=20))) == ["training files: from 43 to 49 that stay open"]
     (line, *others) = soak.judge(soak.series(samples(soak, updates=650)), left=["process 7"])
     assert line == "left behind: process 7"
     assert len(others) == 6 and others[0] == "training rss: 1 windows after the warm-up; train for longer"

@@ -11,9 +11,9 @@ import torch
 from vtlm_fairseq.errors import VTLMError
 
 
-def run(out, *stages_: stages.Stage) -> tuple[dict[str, float], str]:
+def run(out, *stages_: stages.Stage, screen: io.StringIO | None = None) -> tuple[dict[str, float], str]:
     """Seconds of each stage, and the screen."""
-    screen = io.StringIO()
+    screen = screen or io.StringIO()
     runner = stages.Runner(out, stages_, root=stages.ROOT, environment=dict(os.environ), screen=screen)
     return runner.run(), screen.getvalue()
 
@@ -42,14 +42,13 @@ def test_a_finished_stage_is_not_run_again_a_changed_one_and_what_needs_it_is(tm
 def test_failure_shows_the_last_lines_of_the_log_and_the_next_call_goes_on_there(tmp_path, capsys):
     failing = "for i in range(1, 31): print('line', i)\n" + touch("b", "half") + "\nraise SystemExit(7)"
     screen = io.StringIO()
-    given = {"root": stages.ROOT, "environment": dict(os.environ), "screen": screen}
-    runner = stages.Runner(tmp_path, [stage("a", touch("a")), stage("b", failing), stage("c", touch("c"))], **given)
+    first, last = stage("a", touch("a")), stage("c", touch("c"))
     with pytest.raises(VTLMError, match=r"stage 'b' ended with exit status 7.*logs/b\.log"):
-        runner.run()
+        run(tmp_path, first, stage("b", failing), last, screen=screen)
     shown = [line.strip() for line in screen.getvalue().splitlines() if line.startswith("    ")]
     assert shown == [f"line {i}" for i in range(11, 31)]
     assert not (tmp_path / "c").exists()
-    _, text = run(tmp_path, stage("a", touch("a")), stage("b", touch("b", "whole")), stage("c", touch("c")))
+    _, text = run(tmp_path, first, stage("b", touch("b", "whole")), last)
     assert text.count("done before") == 1 and (tmp_path / "b").read_text() == "whole"
 
 

@@ -80,6 +80,11 @@ def test_numbers_of_the_paper(name):
         assert cfg["checkpoint"]["maximize_best_checkpoint_metric"] is True
         assert cfg["optimization"]["max_update"] == (150_000 if name == "vtlm_m30k" else 1_500_000)
         assert "patience" not in cfg["checkpoint"]
+        task = recipe(name)["task"]  # 15 %, 80/10/10; regions the same, or all kept (0 % visual masking)
+        assert [task[key] for key in ("mask_prob", "leave_unmasked_prob", "random_token_prob")] == [0.15, 0.1, 0.1]
+        expected = [0.15, 1.0, 0.0] if name == "vtlm0" else [0.15, 0.1, 0.1]
+        assert [task[f"region_{key}"] for key in ("mask_prob", "leave_unmasked_prob", "random_prob")] == expected
+        assert task["max_regions"] == 36
     else:
         assert cfg["criterion"] == {"_name": "cross_entropy"}  # label_smoothed_... would smooth
         assert cfg["checkpoint"]["best_checkpoint_metric"] == "loss"
@@ -90,16 +95,6 @@ def test_numbers_of_the_paper(name):
     start = {"vtlm_m30k_mmt": "vtlm_m30k", "tlm_nmt": "tlm", "tlm_mmt": "tlm", "vtlm_nmt": "vtlm", "vtlm_mmt": "vtlm",
              "vtlm0_mmt": "vtlm0"}.get(name)  # fmt: skip
     assert cfg["model"].get("pretrained") == (start and f"checkpoints/{start}/checkpoint_best.pt")
-
-
-@pytest.mark.parametrize("name", sorted(PRETRAINING))
-def test_masking_of_the_pretrainings(name):
-    """15 %, 80/10/10 for words; regions the same, or all kept (0 % visual masking)."""
-    cfg = recipe(name)["task"]
-    assert [cfg[key] for key in ("mask_prob", "leave_unmasked_prob", "random_token_prob")] == [0.15, 0.1, 0.1]
-    expected = [0.15, 1.0, 0.0] if name == "vtlm0" else [0.15, 0.1, 0.1]
-    assert [cfg[f"region_{key}"] for key in ("mask_prob", "leave_unmasked_prob", "random_prob")] == expected
-    assert cfg["max_regions"] == 36
 
 
 def readme_commands() -> dict[str, list[str]]:
@@ -173,6 +168,9 @@ def test_controls_take_their_own_regions():
         assert names[:2] == ["prepare", stores[row.corpus]] and "regions" not in names
         found = {stage.command[stage.command.index("--regions") + 1] for stage in plan.stages[2:]}
         assert (len(plan.stages), found) == (2 + 2 + 3, {stores[row.corpus]})
+    for row, needed in (("nmt", {"prepare"}), ("mmt", {"prepare", "regions"})):  # text-only rows need no regions
+        stages = planner(stages=made, checksums={}).plan([row], [1]).stages
+        assert {stage.name for stage in stages} & {stage.name for stage in made} == needed
 
 
 def test_rows_without_their_data_are_left_out_with_a_line():
@@ -213,16 +211,6 @@ def test_stock_transformer_has_our_size_and_loses_no_sentence():
     (decode,) = [s for s in plan.stages if s.name == "decode.stock.1.test_2016_flickr.given"]
     assert "--required-batch-size-multiple 1" in " ".join(decode.command)
     assert "--regions" not in decode.command
-
-
-def test_data_stages_that_no_row_needs_are_not_run():
-    """Text-only rows need no regions."""
-    stages = tuple(Stage(name=name, title=name, command=(), outputs=()) for name in ("prepare", "regions"))
-    options = {"stages": stages, "has_cc": False, "has_cc_regions": False, "checksums": {}}
-    names = [stage.name for stage in planner(**options).plan(["tlm_nmt"], [1]).stages]
-    assert "prepare" in names and "regions" not in names
-    names = [stage.name for stage in planner(**options).plan(["mmt"], [1]).stages]
-    assert names[:2] == ["prepare", "regions"]
 
 
 def given(**paths) -> argparse.Namespace:

@@ -50,7 +50,7 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("padding_factor", [8, 1])
 def test_mask_is_a_line_after_the_words(tmp_path, task, padding_factor):
-    """PITFALLS 7: stock fairseq reads the same ids from the file."""
+    """PITFALLS 7: stock fairseq reads the same ids from the file; appended where it is missing."""
     (tmp_path / "text").write_text("the cat sat\nthe dog sat down\nthe end\n")
     built = task.build_dictionary([str(tmp_path / "text")], padding_factor=padding_factor)
     assert built.symbols[4:6] == ["the", "sat"]
@@ -61,10 +61,6 @@ def test_mask_is_a_line_after_the_words(tmp_path, task, padding_factor):
     assert stock.symbols == ours.symbols == built.symbols
     assert [ours.index(symbol) for symbol in built.symbols] == list(range(len(built)))
     assert word_mask(ours).tolist() == [False] * 4 + [True] * 6 + [False] * (len(built) - 10)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_mask_is_appended_where_it_is_missing(tmp_path, task):
     (tmp_path / "dict.txt").write_text("cat 3\ndog 2\n")
     loaded = task.load_dictionary(str(tmp_path / "dict.txt"))
     assert loaded.symbols[4:] == ["cat", "dog", "<mask>"] and loaded.index("dog") == 5

@@ -226,10 +226,7 @@ def test_too_many_open_files_in_a_worker(tmp_path):
         for number in held:
             os.close(number)
     assert len(store[0].labels) == 6
-
-
-def test_too_many_open_files_between_processes():
-    """PyTorch says it where a loader's workers send more than the main process may have open; others stay."""
+    # PyTorch says it where a loader's workers send more than the main process may have open; others stay
     with pytest.raises(SystemExit, match="error: this command: too many open files.*ulimit -n"):
         with command_line():
             raise RuntimeError("Too many open files. Communication with the workers is no longer possible.")

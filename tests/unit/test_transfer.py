@@ -3,6 +3,7 @@
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import equal as same
 
 from stores import fault
 from tiny import as_task, dictionary, model_config
@@ -44,10 +45,6 @@ def assert_complete(report, state, pretrained):
     lists = [*report.copied, *report.from_self_attention, *report.random]
     assert len(lists) == len(set(lists)) and set(lists) == set(state) - NOT_PARAMETERS
     assert set(report.unused) <= set(pretrained.state)
-
-
-def same(one, other) -> bool:
-    return torch.equal(one, other)
 
 
 @pytest.mark.parametrize("cross", ["self-attention", "random"])

@@ -20,6 +20,7 @@ import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -235,7 +236,7 @@ def is_import_fault(message: str) -> bool:
 
 
 class Runner:
-    """Runs tests in a copy of the checkout, through one :class:`forks.Forks`; use as a context manager.
+    """Runs tests in a copy of the checkout, through one :class:`forks.Forks`; to be closed.
 
     Args:
         copy: the copy, whose package comes before an installed one.
@@ -249,10 +250,8 @@ class Runner:
                        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # fmt: skip
         self.forks = Forks(modules, cwd=copy, env=environment)
 
-    def __enter__(self) -> "Runner":
-        return self
-
-    def __exit__(self, *error) -> None:
+    def close(self) -> None:
+        """End the process that forks."""
         self.forks.close()
 
     def __call__(self, tests: list[str], module: str = "vtlm_fairseq", timeout: int = TIMEOUT) -> Outcome:
@@ -289,7 +288,7 @@ def check(faults: list[Fault]) -> bool:
         copy = Path(folder).resolve() / "checkout"
         copy_checkout(copy)
         tests = list(dict.fromkeys(fault.test for fault in faults))
-        with Runner(copy) as run:
+        with closing(Runner(copy)) as run:
             outcome = run(tests, timeout=TIMEOUT * 4)
             if outcome.status != 0 or outcome.broken or not outcome.passed:
                 print(f"error: the tests do not pass without a fault: {outcome}")
@@ -339,9 +338,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.list and not check(faults):
         return 1
     if args.write:
-        temporary = args.write.with_name(f"{args.write.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(args.write)
+        args.write.write_text(text, encoding="utf-8")
     return 0
 
 

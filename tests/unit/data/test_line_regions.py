@@ -34,7 +34,7 @@ def test_shuffle_is_a_derangement_over_image_ids():
     assert line_regions([1, 2], [0, 1, 1], order="shuffle").line_rows.tolist() == [1, 0, 0]
 
 
-def test_shuffle_is_fixed_by_seed_and_split():
+def test_shuffle_is_fixed_by_seed_and_split_and_redrawn_each_epoch_in_training_only():
     many = [1] * 50
 
     def rows(**options):
@@ -43,10 +43,6 @@ def test_shuffle_is_fixed_by_seed_and_split():
     assert rows() == rows()
     assert rows(seed=2) != rows(seed=1)
     assert rows(split="valid") != rows(split="test")
-
-
-def test_shuffle_is_redrawn_each_epoch_in_training_only():
-    many = [1] * 50
     for redraw in (True, False):
         regions = line_regions(many, order="shuffle", redraw=redraw)
         first = regions.line_rows.tolist()

@@ -137,24 +137,20 @@ def test_resumed_wherever_it_ended(grids, tmp_path, crash_at, done):
     assert steps == 1 + 2 * 3 + 3  # plan; errors and store of each part; errors, store, end of parts
 
 
-def test_a_damaged_part_is_made_again(grids, tmp_path, crash_at):
-    whole = contents(extract(grids, tmp_path / "whole.h5", "--part-size", 4))
+def test_parts_that_are_damaged_or_of_another_extraction(grids, tmp_path, crash_at):
+    """The former are made again; the latter are not mixed."""
+    whole, out = contents(extract(grids, tmp_path / "whole.h5", "--part-size", 4)), tmp_path / "s.h5"
     crash_at.update(left=6)
     with pytest.raises(Crash):
-        extract(grids, tmp_path / "s.h5", "--part-size", 4)
+        extract(grids, out, "--part-size", 4)
     crash_at.update(left=-1)
+    shutil.copytree(f"{out}.parts", kept := tmp_path / "kept")
     part = tmp_path / "s.h5.parts" / "00000.h5"
     part.write_bytes(part.read_bytes()[:2000])
     (tmp_path / "s.h5.parts" / ".00001.h5.0123456789ab.vtlm-tmp").write_bytes(b"left over")
-    assert contents(extract(grids, tmp_path / "s.h5", "--part-size", 4)) == whole
-
-
-def test_parts_of_another_extraction_are_not_mixed(grids, tmp_path, crash_at):
-    crash_at.update(left=4)
-    with pytest.raises(Crash):
-        extract(grids, tmp_path / "s.h5", "--part-size", 4)
-    crash_at.update(left=-1)
-    out = tmp_path / "s.h5"
+    assert contents(extract(grids, out, "--part-size", 4)) == whole
+    out.unlink()
+    kept.rename(f"{out}.parts")
     assert "dtype was 'float16' and is 'float32'" in ends_with(
         extract, grids, out, "--part-size", 4, "--dtype", "float32"
     )

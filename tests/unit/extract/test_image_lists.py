@@ -52,6 +52,8 @@ def test_list(tmp_path):
     listing.write_text("a\tb\tc\n")
     assert "line 1" in fault(listed, listing)
     assert "none" in fault(listed, tmp_path / "none")
+    listing.write_text("a.jpg\nother\ta.jpg\na\tb.jpg\n")
+    assert "a.jpg and b.jpg" in fault(listed, listing)
 
 
 def test_tar_files(tmp_path):
@@ -94,28 +96,21 @@ def test_an_id_given_twice_names_both_files(tmp_path):
     write_tar(tmp_path / "x.tar", ["1.jpg"])
     write_tar(tmp_path / "y.tar", ["1.jpg"])
     assert "x.tar/1.jpg and " in fault(listed, tmp_path / "*.tar")
-    (tmp_path / "l").write_bytes(b"a.jpg\nother\ta.jpg\na\tb.jpg\n")
-    assert "a.jpg and b.jpg" in fault(listed, tmp_path / "l")
-
-
-def test_ids_that_no_list_could_hold(tmp_path):
-    touch(tmp_path / "a\tb.jpg")
-    assert "'a\\tb'" in fault(listed, tmp_path)
-    os.rename(tmp_path / "a\tb.jpg", os.fsencode(tmp_path) + b"/\xff.jpg")
-    assert "'\\udcff'" in fault(listed, tmp_path)
+    for name, shown in ((b"a\tb.jpg", "'a\\tb'"), (b"\xff.jpg", "'\\udcff'")):  # ids that no list could hold
+        os.rename(next((tmp_path / "a").iterdir()), os.fsencode(tmp_path / "a") + b"/" + name)
+        assert shown in fault(listed, tmp_path / "a")
 
 
 def test_shards_are_the_whole_in_order(tmp_path):
+    """Of tar files, whole files."""
     touch(*(tmp_path / f"{i:02}.jpg" for i in range(10)))
     for count in (1, 4, 10):
         parts = [listed(tmp_path, num_shards=count, shard_id=i)[0] for i in range(count)]
         assert [file for part in parts for file in part] == listed(tmp_path)[0]
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_shards_of_tar_files_are_whole_files(tmp_path):
     for i in range(5):
         write_tar(tmp_path / f"{i}.tar", [f"{i}.jpg"])
+        (tmp_path / f"{i:02}.jpg").unlink(), (tmp_path / f"{i + 5:02}.jpg").unlink()
     parts = [listed(tmp_path / "*.tar", num_shards=2, shard_id=i)[0] for i in range(2)]
     assert [[file.image_id for file in part] for part in parts] == [["0", "1"], ["2", "3", "4"]]
     assert "5 tar files" in fault(listed, tmp_path / "*.tar", num_shards=6)

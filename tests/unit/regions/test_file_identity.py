@@ -114,18 +114,9 @@ def test_a_part_of_a_merged_store_is_remade(tmp_path):
     assert "b.h5" in fault(store.__getitem__, 0)
 
 
-def test_text_written_to_under_a_run(data):
-    """It is mapped into memory, so a run would train on what another program writes there."""
-    task = translation_task(data.path)
-    task.load_dataset("train")
-    task.begin_epoch(1, MODEL)
-    write_in_place(f"{data.path}/train.en-de.de.bin")
-    with pytest.raises(SystemExit, match=r"^error: .*train\.en-de\.de\.bin: was written to"):
-        task.begin_epoch(2, MODEL)
-
-
-def test_text_replaced_under_a_run(data, caplog):
-    """The run keeps the lines it opened, and says once that a resumed run does not."""
+def test_text_that_changes_under_a_run(data, caplog):
+    """Replaced: the run keeps the lines it opened, and says once that a resumed run does not. Written to: it is mapped
+    into memory, so a run would train on what another program writes there."""
     task = translation_task(data.path)
     task.load_dataset("train", combine=True)
     task.begin_epoch(1, MODEL)
@@ -143,6 +134,9 @@ def test_text_replaced_under_a_run(data, caplog):
     said = [record.getMessage() for record in caplog.records if "was replaced" in record.getMessage()]
     assert len(said) == 1 and said[0].startswith(f"{name} "), said
     assert [lines[i]["source"].tolist() for i in range(len(lines))] == before
+    write_in_place(f"{data.path}/train.en-de.de.bin")
+    with pytest.raises(SystemExit, match=r"^error: .*train\.en-de\.de\.bin: was written to"):
+        task.begin_epoch(4, MODEL)
 
 
 def test_a_list_of_images_that_changes_between_two_readings(data, tmp_path):

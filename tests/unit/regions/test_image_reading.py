@@ -118,12 +118,9 @@ def test_what_is_no_readable_image(data, reason):
         decode_image(data)
 
 
-def test_open_image_names_the_file(tmp_path):
+def test_open_image_names_the_file(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(b"no")
     assert "a.jpg: no image" in fault(open_image, str(tmp_path / "a.jpg"))
     assert "b.jpg: cannot be read (No such file" in fault(open_image, str(tmp_path / "b.jpg"))
-
-
-def test_a_file_without_end_is_refused(monkeypatch):
     monkeypatch.setattr("vtlm_fairseq.regions.image_reading.MAX_FILE_BYTES", 1000)
     assert "/dev/zero: a file of more than 1,000 bytes" in fault(open_image, "/dev/zero")

@@ -59,15 +59,8 @@ def test_arrays_of_other_orders_and_types(tmp_path):
 
 def by_name(module: str, name: str, argument: str) -> bytes:
     """A pickle that calls a function by a name of which pickle.dumps knows nothing."""
-    return (
-        b"\x80\x04\x8c"
-        + bytes([len(module)])
-        + module.encode()
-        + b"\x8c"
-        + bytes([len(name)])
-        + name.encode()
-        + (b"\x93\x8c" + bytes([len(argument)]) + argument.encode() + b"\x85R.")
-    )
+    texts = [b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name, argument)]
+    return b"\x80\x04" + texts[0] + texts[1] + b"\x93" + texts[2] + b"\x85R."
 
 
 def malicious(marker: str) -> dict[str, bytes]:
@@ -263,16 +256,12 @@ TSV_FAULTS = [
 @pytest.mark.parametrize(("text", "expected"), TSV_FAULTS, ids=[e for _, e in TSV_FAULTS])
 def test_faults_of_bottom_up_tsv(tmp_path, text, expected):
     (tmp_path / "x.tsv").write_text(text)
-    argv = ("convert", "--bottom-up-tsv", tmp_path / "x.tsv", "--num-classes", 8, "--out", tmp_path / "s.h5")
-    assert expected in fails(*argv)
-    assert os.listdir(tmp_path) == ["x.tsv"]
-
-
-def test_bottom_up_labels_need_class_names(tmp_path):
+    argv = ("convert", "--out", tmp_path / "s.h5", "--bottom-up-tsv")
+    assert expected in fails(*argv, tmp_path / "x.tsv", "--num-classes", 8)
+    assert "y.tsv" in fails(*argv, tmp_path / "y.tsv")
     (tmp_path / "x.tsv").write_text(tsv_line())
-    argv = ("convert", "--bottom-up-tsv", tmp_path / "x.tsv", "--out", tmp_path / "s.h5")
-    assert "--class-names" in fails(*argv)
-    assert "y.tsv" in fails("convert", "--bottom-up-tsv", tmp_path / "y.tsv", "--out", tmp_path / "s.h5")
+    assert "--class-names" in fails(*argv, tmp_path / "x.tsv")  # labels need them
+    assert os.listdir(tmp_path) == ["x.tsv"]
 
 
 @needs_data

@@ -86,13 +86,13 @@ def test_schema_faults_are_found_on_opening(tmp_path, edit, expected):
 
 
 def test_files_that_are_no_stores(tmp_path):
-    (tmp_path / "text.h5").write_text("hello")
-    make_store(tmp_path / "cut.h5", 30, feature_dim=512)
+    """Text, and stores that are cut off anywhere."""
+    make_store(tmp_path / "cut.h5", 5, feature_dim=3)
     data = (tmp_path / "cut.h5").read_bytes()
-    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
-    for name in ("text.h5", "cut.h5"):
-        message = fault(RegionStore, [str(tmp_path / name)])
-        assert name in message and "not an intact HDF5 file" in message
+    for content in (b"hello", *(data[:size] for size in (*range(0, len(data), 97), len(data) - 1))):
+        (tmp_path / "cut.h5").write_bytes(content)
+        message = fault(RegionStore, [str(tmp_path / "cut.h5")])
+        assert "cut.h5" in message and "not an intact HDF5 file" in message
     assert "--max-regions is 0" in fault(RegionStore, [str(tmp_path / "cut.h5")], max_regions=0)
     assert "none.h5" in fault(RegionStore, [str(tmp_path / "none.h5")]) and "--regions" in fault(RegionStore, [])
 

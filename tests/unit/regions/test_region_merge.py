@@ -79,15 +79,13 @@ def test_shards_elsewhere_are_copied_or_refused(shards, tmp_path):
     check(out, stored)
 
 
-def test_ids_given_twice_name_both_shards(shards, tmp_path):
+def test_shards_that_do_not_fit(shards, tmp_path):
+    """An id in two of them; stores of two detectors."""
     paths, _ = shards
     make_store(tmp_path / "parts" / "t.h5", ["x", "a3"])
     message = fault(merge_stores, [*paths, str(tmp_path / "parts" / "t.h5")], str(tmp_path / "m.h5"))
     assert "s.0.h5 and " in message and "t.h5: image 'a3' is there twice" in message
     assert not (tmp_path / "m.h5").exists()
-
-
-def test_stores_of_two_detectors_do_not_fit(tmp_path):
     write_pair(tmp_path / "a.h5")
     for options, reason in (({"detector": "another"}, "'another'"), ({"dtype": "float32"}, "float32")):
         write_pair(tmp_path / "b.h5", **options)
