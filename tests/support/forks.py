@@ -14,6 +14,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -67,6 +68,21 @@ def fork(function: Callable[[], int]) -> int:
             sys.stderr.flush()
             os._exit(status)
     return pid
+
+
+def forked(module: str, argv: list[str], *, cwd: str = ".", env=(), first=lambda: None) -> tuple[int, str]:
+    """Run a command, after ``first``, in a child of a test's process; its status and output, which pytest has not."""
+
+    def child() -> int:
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+        logging.basicConfig(level=logging.INFO, force=True)
+        first()
+        return run(request)
+
+    with tempfile.NamedTemporaryFile("r") as log:
+        request = {"module": module, "argv": argv, "cwd": cwd, "env": dict(env), "log": log.name, "stdin": None}
+        request["timeout"] = 120
+        return os.waitstatus_to_exitcode(os.waitpid(fork(child), 0)[1]), log.read()
 
 
 def run(request: dict) -> int:

@@ -1,7 +1,7 @@
 """A tiny world for the unit tests: dictionary, pairs, regions in memory; binarised folders; tasks and models."""
 
+import pickle
 from argparse import Namespace
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -167,7 +167,7 @@ def _composed(*choices):
     """What hydra composes, in a third of a second, of a command line without options but ``choices``."""
     line = [part for name, value in choices for part in (f"--{name.replace('_', '-')}", value)]
     args = options.parse_args_and_arch(options.get_training_parser(), ["data", *line])
-    return vars(args), convert_namespace_to_omegaconf(args)
+    return vars(args), pickle.dumps(convert_namespace_to_omegaconf(args))  # copied in a tenth of deepcopy's time
 
 
 def converted(args: Namespace):
@@ -175,7 +175,7 @@ def converted(args: Namespace):
     args = vars(args)
     parts = ("task", "arch", *REGISTRIES)
     plain, cfg = _composed(*((name, args[name]) for name in parts if args.get(name) is not None))
-    cfg = deepcopy(cfg)
+    cfg = pickle.loads(cfg)
     changed = {name: value for name, value in args.items() if value != plain.get(name)}
     for group in filter(None, cfg.values()):
         values = vars(group) if isinstance(group, Namespace) else group

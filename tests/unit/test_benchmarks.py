@@ -32,6 +32,7 @@ specification = importlib.util.spec_from_file_location("benchmark_run", BENCHMAR
 command = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(command)
 
+pytestmark = pytest.mark.slow
 setups.convert_namespace_to_omegaconf = tiny.converted  # composed once, not by each of the many small trainings
 SMALL = ["--size", "tiny", "--repeats", "3", "--threads", "1", "--at-least", "0.002", "--updates", "4"]
 SMALL += ["--precisions", "float32,bf16"]
@@ -241,7 +242,6 @@ def test_gpu_script_on_a_cpu(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "gpu.md").read_text() == gpu.tables(report) + "\n"
 
 
-@pytest.mark.slow
 def test_gpu_script_through_all_phases(tmp_path, monkeypatch):
     """With a checkout as its baseline; the compiler only reads the model, it makes no code."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))

@@ -155,6 +155,7 @@ next(batches)
 """
 
 
+@pytest.mark.slow
 def test_an_end_while_fairseq_reads_ahead(tmp_path):
     """The interpreter waits for the thread; else it may end it inside torch, which aborts the process (status -6)."""
     ended = shell(sys.executable, "-c", STOPS_WHILE_FAIRSEQ_READS, cwd=tmp_path)

@@ -13,7 +13,7 @@ from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 from vtlm_fairseq.text.subwords import MASK
 
 FEW = settings(
-    max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 IDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r\n"), min_size=1, max_size=20)
 

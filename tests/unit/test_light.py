@@ -59,6 +59,7 @@ def test_scripts(script):
     assert "usage: " in runs(SCRIPT, script)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compatibility", "health", "hub", "loading"])
 def test_any_module_may_come_first(name):
     """Also those that fairseq's import, which registers the package, needs itself: there is one of each."""
@@ -84,6 +85,7 @@ def test_region_stores(tmp_path):
     runs(REGIONS, *lines, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_fairseq_imported_later_knows_the_tasks():
     """Its own functions then find them, with the package as --user-dir or without; its logging stays as it was."""
     code = """
@@ -95,5 +97,4 @@ from fairseq.tasks import TASK_REGISTRY
 assert "multimodal_translation" in TASK_REGISTRY and "vtlm_tiny" in ARCH_MODEL_REGISTRY
 assert logging.root.level == logging.WARNING and not logging.root.handlers
 """
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=600)

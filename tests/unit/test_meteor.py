@@ -39,12 +39,10 @@ def test_english_with_its_table(bare_jar, tmp_path):
 
 
 def test_english_without_its_table(bare_jar):
-    """The paraphrase is not found, and the label says so; identical text scores 1."""
+    """The paraphrase is not found, and the label says so."""
     result = meteor_score(list(PAIRS), list(PAIRS.values()), jar=str(bare_jar), lang="en")
     assert result.label == "METEOR 1.5 exact+stem+synonym"
     assert result.value == pytest.approx(0.295145, abs=1e-6)
-    same = ["a man is by a bank .", "two dogs"]
-    assert meteor_score(same, same, jar=str(bare_jar), lang="en").value == 1.0
 
 
 def test_german_without_its_table(bare_jar):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forks import fork, run
+from forks import forked
 
 import vtlm_fairseq.cli.convert  # noqa: F401  (once, for all forks)
 
@@ -24,17 +24,12 @@ def test_scripts_find_their_modules(tmp_path, script):
     """In a forked child that forgets what other tests imported: a start of Python would take seconds for each."""
     (tmp_path / "text_options.py").write_text("raise SystemExit('code of the current folder ran')\n")
 
-    def show_help() -> int:
-        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    def forget() -> None:
         inside = [str(folder) for folder in FOLDERS]
         sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") not in (*inside, str(tmp_path))]
         for name, module in list(sys.modules.items()):
             if os.path.dirname(getattr(module, "__file__", None) or "").startswith(tuple(inside)):
                 del sys.modules[name]
-        return run(request)
 
-    request = {"module": str(script), "argv": ["--help"], "cwd": str(tmp_path), "env": {}, "stdin": None,
-               "log": str(tmp_path / "log"), "timeout": 60}  # fmt: skip
-    status = os.waitstatus_to_exitcode(os.waitpid(fork(show_help), 0)[1])
-    said = (tmp_path / "log").read_text()
+    status, said = forked(str(script), ["--help"], cwd=str(tmp_path), first=forget)
     assert status == 0 and "usage: " in said, said

@@ -1,7 +1,8 @@
 """The judgement of tests/qa/soak/run.py, on samples with and without a leak."""
 
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,10 +12,7 @@ PATH = Path(__file__).parents[1] / "qa" / "soak" / "run.py"
 @pytest.fixture(scope="module")
 def soak():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("soak_run", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SimpleNamespace(**runpy.run_path(str(PATH)))
 
 
 def samples(soak, *, updates=2000, grown=0.0, files=0):

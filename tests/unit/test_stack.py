@@ -166,6 +166,7 @@ def test_bounds_are_those_of_the_package():
     assert f"{oldest} <= sys.version_info[:2] < {beyond}" in script
 
 
+@pytest.mark.slow
 def test_environments_of_scripts_fit(tmp_path):
     """An active environment with a library that is too old is not used."""
     stand_in(tmp_path, "torch", "2.5.1")

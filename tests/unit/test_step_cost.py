@@ -92,6 +92,7 @@ def test_operations_of_an_update(data):
     assert count.operations["_foreach_norm"] == 1  # of all gradients at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretraining", "translation"])
 def test_the_model_is_one_graph(data, kind):
     trainer, (batch, _) = training(data, kind, "--dropout", "0.1", "--attention-dropout", "0.1")

@@ -103,6 +103,7 @@ def readme_commands() -> dict[str, list[str]]:
             for name, argv in commands(EXAMPLES / folder / "README.md").items()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_readme_commands_are_the_recipes():
     """Value for value, paths included; each in the folder that links to its recipe."""
     assert readme_commands().keys() == RECIPES.keys()

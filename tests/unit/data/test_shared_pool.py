@@ -102,7 +102,7 @@ HOLD = {
         (1, 0, {}),
         (2, 10, {}),
         (3, 0, {"num_workers": 3, "persistent_workers": True, "prefetch_factor": 4}),
-        (4, 0, {"multiprocessing_context": "spawn", "persistent_workers": True}),
+        pytest.param(4, 0, {"multiprocessing_context": "spawn", "persistent_workers": True}, marks=pytest.mark.slow),
     ],
     ids=["one worker", "fairseq's buffer", "persistent", "spawn"],
 )

@@ -3,7 +3,6 @@
 import logging
 import os
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from vtlm_fairseq.regions.merge import merge_stores
 from vtlm_fairseq.regions.store import RegionStore
 
 NAMES = [f"img{i}.jpg" for i in range(4)]
-MODEL = SimpleNamespace(parameters=lambda: [torch.zeros(1)])
+MODEL = torch.nn.Linear(1, 1)
 
 
 @pytest.fixture

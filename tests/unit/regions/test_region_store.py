@@ -206,7 +206,8 @@ class StoreDataset(Dataset):
 
 
 @pytest.mark.parametrize(
-    ("workers", "start", "read_before"), [(0, None, True), (4, "fork", False), (4, "fork", True), (1, "spawn", True)]
+    ("workers", "start", "read_before"),
+    [(0, None, True), (4, "fork", False), (4, "fork", True), pytest.param(1, "spawn", True, marks=pytest.mark.slow)],
 )
 def test_workers_read_what_a_direct_read_gives(tmp_path, workers, start, read_before):
     """PITFALLS 20: three epochs, handles opened in the parent or not; also when two shards are open."""
