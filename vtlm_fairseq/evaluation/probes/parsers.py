@@ -143,4 +143,23 @@ def incongruent(commands) -> None:
     add_table_options(parser)
 
 
-PROBES = (last_word, mrc, entity, attention, contrastive, incongruent)
+def masked_noun(commands) -> None:
+    """Options of :mod:`vtlm_fairseq.evaluation.probes.masked_noun`."""
+    parser = commands.add_parser(
+        "masked-noun",
+        help="accuracy of masked nouns, given - shuffled regions",
+        description="Mask one noun at a time in the source, in the target or in both, and print how often a "
+        "pre-trained model predicts it with given, shuffled and hidden regions, and given - shuffled with its interval "
+        "over sentences. Words of the two languages are aligned by a model made on the training split.",
+    )
+    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_model_options(parser, what="pre-trained checkpoint, TLM or VTLM; repeat for more", batch_size=64)
+    parser.add_argument("--words", metavar="FILE", help="nouns of the source language, one a line (default: the class "
+                        "names of --regions)")  # fmt: skip
+    parser.add_argument("--repeats", type=positive, default=3, help="shufflings that are averaged (default: 3)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
+    parser.add_argument("--subsets", default="valid", help="splits, comma-separated (default: valid)")
+    add_format_option(parser)
+
+
+PROBES = (last_word, masked_noun, mrc, entity, attention, contrastive, incongruent)
