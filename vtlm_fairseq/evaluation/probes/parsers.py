@@ -152,14 +152,13 @@ def masked_noun(commands) -> None:
         "pre-trained model predicts it with given, shuffled and hidden regions, and given - shuffled with its interval "
         "over sentences. Words of the two languages are aligned by a model made on the training split.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder of binarised data")
+    add_options(parser, "data", "--subsets")
     add_model_options(parser, what="pre-trained checkpoint, TLM or VTLM; repeat for more", batch_size=64)
     parser.add_argument("--words", metavar="FILE", help="nouns of the source language, one a line (default: the class "
                         "names of --regions)")  # fmt: skip
-    parser.add_argument("--repeats", type=positive, default=3, help="shufflings that are averaged (default: 3)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first shuffling (default: 1)")
-    parser.add_argument("--subsets", default="valid", help="splits, comma-separated (default: valid)")
-    add_format_option(parser)
+    add_options(parser, "--repeats", help="shufflings that are averaged (default: %(default)s)")
+    add_options(parser, "--seed", help="of the first shuffling (default: %(default)s)")
+    add_table_options(parser)
 
 
 PROBES = (last_word, masked_noun, mrc, entity, attention, contrastive, incongruent)
