@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from harness import GLOO, ROOT, pretraining, shell, translation
+from harness import GLOO, ROOT, pretraining, shell, translation, write_lines
 
 EXACT = ["--dropout", "0", "--attention-dropout", "0", "--lr", "1e-3", "--no-epoch-checkpoints"]
 
@@ -14,7 +14,7 @@ def weights(folder):
     return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"]
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "translation"])
+@pytest.mark.parametrize("kind", ["pretraining", "aligned nouns", "translation"])
 def test_loss_curve(run, corpus, tmp_path, kind):
     """PITFALLS 2, 18, 19: two ranks have the losses of one with --update-freq 2, to 1e-4; so are the weights.
 
@@ -22,10 +22,15 @@ def test_loss_curve(run, corpus, tmp_path, kind):
     from the micro-batch, which is the same in both.
     """
     argv = [*EXACT, "--optimizer", "fused_adam", "--max-update", "20"]
-    line = pretraining if kind == "pretraining" else translation
-    one = run("fairseq_cli.train", *line(corpus.data, tmp_path / "one", *argv, "--update-freq", "2",
-                                         regions=corpus.regions))  # fmt: skip
-    two, second = run.two_ranks(line(corpus.data, tmp_path / "two", *argv, regions=corpus.regions))
+    line, data = translation if kind == "translation" else pretraining, corpus.data
+    if kind == "aligned nouns":
+        data = tmp_path / "bin"
+        shutil.copytree(corpus.data, data)
+        words = write_lines(tmp_path / "words", [f"word{k}" for k in range(0, 30, 2)])
+        run("vtlm_fairseq.cli.prepare", "nouns", data, "--words", words)
+        argv += ["--word-masking", "aligned-nouns", "--aligned-share", "0.7", "--mask-prob", "0.5"]
+    one = run("fairseq_cli.train", *line(data, tmp_path / "one", *argv, "--update-freq", "2", regions=corpus.regions))
+    two, second = run.two_ranks(line(data, tmp_path / "two", *argv, regions=corpus.regions))
     assert second.updates() == second.validations() == []  # the first rank logs
     ours, theirs = ([update["loss"] for update in result.updates()] for result in (two, one))
     assert len(ours) == len(theirs) == 20

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from stores import fault, make_store
 from tiny import folder, pretraining_config, translation_config
+from vtlm_fairseq.data.word_masking import RandomWords, register_word_masking
 from vtlm_fairseq.models.description import TASK_OPTIONS, Description
 from vtlm_fairseq.regions.detector import Detector, check_detector
 
@@ -26,10 +27,13 @@ OPTIONS = {
     "region_mask_prob": (0.3, 0.4, "warned warned warned nothing"),
     "region_leave_unmasked_prob": (0.2, 0.3, "warned warned warned nothing"),
     "region_random_prob": (0.2, 0.3, "warned warned warned nothing"),
+    "word_masking": ("as-random", "random", "warned warned warned nothing"),
+    "aligned_share": (0.2, 0.3, "warned warned warned nothing"),
     "region_mask_fill": ("zero", "mask", "refused refused refused nothing"),
 }
 MODEL = {"layernorm_eps": (1e-5, 1e-6), "region_activation": ("gelu", "none"), "region_no_bias": (True, False),
          "region_layernorm": (True, False), "region_positions": (6, 8)}  # fmt: skip
+register_word_masking("as-random")(type("AsRandom", (RandomWords,), {}))
 RELATIONS = ("load", "resume", "finetune", "pretrained")
 CONFIGS = {"visual_translation_lm": pretraining_config, "multimodal_translation": translation_config}
 

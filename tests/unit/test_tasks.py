@@ -393,7 +393,7 @@ def test_options_reach_the_masks(data):
     )  # fmt: skip
     task.load_dataset("train")
     dataset = task.dataset("train")
-    words, regions = dataset.word_rates, dataset.region_rates
+    words, regions = dataset.word_masking.rates, dataset.region_rates
     assert (words.select, words.keep, words.random) == (0.3, 0.2, 0.05)
     assert (regions.select, regions.keep, regions.random) == (0.4, 0.6, 0.25)
     assert dataset.zero_masked_regions and dataset.seed == 9

@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("captions", "captions", _add_captions, "parallel captions: words, BPE, binarised data, image ids"),
         ("multi30k", "multi30k", _add_multi30k, "Multi30k task 1: words, BPE, binarised data, image ids"),
         ("translate", "translate_captions", _add_translate, "captions of one language: a translation for each line"),
+        ("nouns", "nouns", _add_nouns, "nouns and their translations in binarised data, for --word-masking"),
     ):
         command = commands.add_parser(name, help=description, description=f"Prepare {description}.")
         fill(command)
@@ -112,6 +113,19 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
     add_options(parser, "--beam", default=5)
     add("--max-tokens", type=reader(COUNT), default=8000, help="source tokens at once (%(default)s)")
     add("--block", type=reader(COUNT), default=4096, help="lines between two writes (default: %(default)s)")
+
+
+def _add_nouns(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Writes {split}.{source}-{target}.nouns beside the text. Words are aligned by IBM model 1 in both directions, "
+        "made on train; nouns whose word is not known are left out."
+    )
+    add_options(parser, "data")
+    nouns = parser.add_mutually_exclusive_group(required=True)
+    add_options(nouns, "--regions", default=None, help="region store whose class names are the nouns")
+    nouns.add_argument("--words", metavar="FILE", help="nouns of the source language, one a line")
+    add_options(parser, "--source-lang", "--target-lang", default=None, help="default: as the files' names say")
+    add_options(parser, "--subsets", default="train,valid")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Sentence pairs with regions, masked for pre-training (paper, sections 2.1 and 2.2)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from fairseq.data import data_utils
 
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
 from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
-from vtlm_fairseq.data.masking import REGIONS, WORDS, MaskingRates, RegionDraw, draw_regions, generator, mask_words
+from vtlm_fairseq.data.masking import REGIONS, WORDS, MaskingRates, RegionDraw, draw_regions, generator
+from vtlm_fairseq.data.noun_table import NounTable
 from vtlm_fairseq.data.predictions import predicted_places
 from vtlm_fairseq.data.shared import send_small_by_value
+from vtlm_fairseq.data.word_masking import Pair, RandomWords, Symbols, WordMasking
 from vtlm_fairseq.text.subwords import MASK
 
 IGNORE = -1  # region target of a region that is not predicted
+_NONE = np.zeros((0, 4), dtype=np.int64)
 
 
 class TranslationLMDataset(CaptionsDataset):
@@ -23,6 +28,8 @@ class TranslationLMDataset(CaptionsDataset):
         languages: rows of source and target language.
         word_rates, region_rates: masking.
         words: [V] bool, True at real words (they may be masked, and random words are drawn from them).
+        word_masking: makes the strategy of masking words from symbols and rates.
+        nouns: aligned nouns by line, where the strategy reads them.
         regions: regions by line, or None for TLM.
         zero_masked_regions: set masked features to 0 instead of replacing them by the ``<mask>`` embedding.
         seed: of the masks.
@@ -40,6 +47,8 @@ class TranslationLMDataset(CaptionsDataset):
         word_rates: MaskingRates,
         region_rates: MaskingRates,
         words: np.ndarray,
+        word_masking: Callable[[Symbols, MaskingRates], WordMasking] = RandomWords,
+        nouns: NounTable | None = None,
         regions: LineRegions | None = None,
         zero_masked_regions: bool = False,
         seed: int = 1,
@@ -50,10 +59,9 @@ class TranslationLMDataset(CaptionsDataset):
         self.target = target
         self.dictionary = dictionary
         self.languages = languages
-        self.word_rates = word_rates
         self.region_rates = region_rates
         self.is_word = words
-        self.words = np.flatnonzero(words)
+        self.nouns = nouns
         self.regions = regions
         self.zero_masked_regions = zero_masked_regions
         self.seed = seed
@@ -62,6 +70,7 @@ class TranslationLMDataset(CaptionsDataset):
         self.epoch = 1
         self.pad, self.eos = dictionary.pad(), dictionary.eos()
         self.mask_idx = dictionary.index(MASK)
+        self.word_masking = word_masking(Symbols(self.mask_idx, self.pad, np.flatnonzero(words)), word_rates)
         self.src_sizes = np.asarray(source.sizes) + 1  # with the leading </s>
         self.tgt_sizes = np.asarray(target.sizes) + 1
         self._num_tokens = self.src_sizes + self.tgt_sizes + self.region_counts()
@@ -91,27 +100,27 @@ class TranslationLMDataset(CaptionsDataset):
         tokens = np.concatenate(sides)
         epoch = self.epoch if self.train else 0
         seeds = {"seed": self.seed, "epoch": epoch, "index": index}
-        masked, target = mask_words(
-            tokens,
-            maskable=self.is_word[tokens],
-            rates=self.word_rates,
-            mask_idx=self.mask_idx,
-            pad_idx=self.pad,
-            random_words=self.words,
-            rng=generator(**seeds, stream=WORDS),
-        )
         item = {
             "id": index,
-            "tokens": masked,
-            "target": target,
             "positions": np.concatenate([np.arange(len(side)) for side in sides]),
             "langs": np.repeat(self.languages, [len(side) for side in sides]),
         }
         self.read_regions(index, item)
+        labels = item["regions"].labels if "regions" in item else _NONE[:, 0]
+        pair = Pair(tokens, self.is_word[tokens], labels, self._noun_places(index, *map(len, sides)))
+        item["tokens"], item["target"] = self.word_masking.mask(pair, generator(**seeds, stream=WORDS))
         if "regions" in item:
             count = len(item["regions"].labels)
             item["draw"] = draw_regions(count, rates=self.region_rates, rng=generator(**seeds, stream=REGIONS))
         return item
+
+    def _noun_places(self, index: int, source: int, target: int) -> np.ndarray:
+        """[P, 4] places of aligned nouns in the pair of two sentences, ``</s>`` before and behind each included."""
+        if self.nouns is None:
+            return _NONE
+        spans = self.nouns[index]
+        whole = (spans[:, 1] < source - 1) & (spans[:, 3] < target - 1)  # a long source may have been cut
+        return spans[whole] + [1, 1, source + 1, source + 1]
 
     def collater(self, samples: list[dict]) -> dict:
         """Batch of B examples; ``{}`` for none (fairseq's dummy batches).

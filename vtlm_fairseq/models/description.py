@@ -132,6 +132,8 @@ DECISIONS: dict[str, Decision] = {
     "mask_prob": _experiment(_SHARE_REASON, 0.15, _share),
     "leave_unmasked_prob": _experiment(_SHARE_REASON, 0.1, _share),
     "random_token_prob": _experiment(_SHARE_REASON, 0.1, _share),
+    "word_masking": _experiment(_SHARE_REASON, "random", lambda value: isinstance(value, str)),
+    "aligned_share": _experiment(_SHARE_REASON, 0.5, _share),
     "region_mask_prob": _experiment(_SHARE_REASON, 0.15, _share, regions=True),
     "region_leave_unmasked_prob": _experiment(_SHARE_REASON, 0.1, _share, regions=True),
     "region_random_prob": _experiment(_SHARE_REASON, 0.1, _share, regions=True),

@@ -14,6 +14,7 @@ from fairseq.tasks.translation import load_langpair_dataset
 
 from vtlm_fairseq import ranges
 from vtlm_fairseq.data.line_regions import LineRegions
+from vtlm_fairseq.data.noun_table import NounTable, read_tables, table_paths
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
@@ -38,8 +39,7 @@ class Splits:
         ``combine`` joins ``train``, ``train1``, ...; each part has its own ``.images``.
         """
         check_name(split, "split", nested=True, hint="see --train-subset, --valid-subset and --gen-subset")
-        paths = utils.split_paths(self.cfg.data)
-        folder = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
+        folder = self.split_folder(split, epoch)
         src, tgt = self.cfg.source_lang, self.cfg.target_lang
         parts = self.split_parts(folder, split, combine=combine)
         self.watch_files(folder, parts)
@@ -106,6 +106,14 @@ class Splits:
         self.check_positions(regions, f"--regions {self.cfg.regions} ({split})")
         return regions
 
+    def load_nouns(self, split: str, pair: LanguagePairDataset, *, epoch: int, combine: bool) -> NounTable:
+        """Aligned nouns of a split's lines, which ``vtlm-prepare nouns`` made."""
+        folder, languages = self.split_folder(split, epoch), (self.cfg.source_lang, self.cfg.target_lang)
+        parts = self.split_parts(folder, split, combine=combine)
+        self.files.note(table_paths(folder, parts, languages), mapped=False)
+        upsample = self.cfg.upsample_primary if len(parts) > 1 else 1
+        return read_tables(folder, parts, languages, part_sizes(pair, len(parts)), upsample=upsample)
+
     def check_positions(self, regions: LineRegions, where: str) -> None:
         """Refuse lines with more regions than the model has positions for."""
         check_region_positions(int(regions.counts().max(initial=0)), self.region_positions, where)
@@ -127,6 +135,11 @@ class Splits:
         self.files.note((os.path.join(folder, name + end) for name in names for end in (".bin", ".idx")), mapped=True)
         if self.cfg.regions != "none":
             self.files.note((os.path.join(folder, f"{part}.images") for part in parts), mapped=False)
+
+    def split_folder(self, split: str, epoch: int) -> str:
+        """The data folder that a split is read from; of several, each trains in its turn, the first validates."""
+        paths = utils.split_paths(self.cfg.data)
+        return paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
 
     def split_parts(self, folder: str, split: str, *, combine: bool) -> list[str]:
         """Names of the parts of a split: ``train``, and with ``combine`` also ``train1``, ``train2``, ..."""

@@ -1,6 +1,7 @@
 """Task ``visual_translation_lm``: pre-training on caption pairs and regions (paper, sections 2.1 to 2.3)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum
@@ -11,10 +12,11 @@ from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
+from vtlm_fairseq.data.word_masking import get_word_masking
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.vtlm import VTLMModel
 from vtlm_fairseq.options import setting
-from vtlm_fairseq.ranges import option
+from vtlm_fairseq.ranges import SHARE, check_ranges, option
 from vtlm_fairseq.tasks.acceleration import length_multiple
 from vtlm_fairseq.tasks.captions import CaptionsTask
 from vtlm_fairseq.tasks.options import CaptionsConfig
@@ -32,6 +34,16 @@ class VisualTranslationLMConfig(CaptionsConfig):
     leave_unmasked_prob: Optional[float] = setting(None, "share of predicted words that stay as they are")
     random_token_prob: Optional[float] = setting(
         None, "share of predicted words that become a random word (the rest: <mask>)"
+    )
+    word_masking: Optional[str] = setting(
+        None,
+        "which words are predicted: random (the paper's), aligned-nouns (a noun and its translation, see "
+        "vtlm-prepare nouns), or a strategy that --user-dir registers",
+    )
+    aligned_share: Optional[float] = setting(
+        None,
+        "aligned-nouns: in this share of the pairs that have aligned nouns one of them is all that is masked, in both "
+        "languages; the other pairs are masked at random",
     )
     region_mask_prob: Optional[float] = setting(None, "share of regions whose label is predicted")
     region_leave_unmasked_prob: Optional[float] = setting(
@@ -62,6 +74,7 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
         self.tgt_dict = tgt_dict
         for names in (WORD_SHARES, REGION_SHARES):
             self._rates(names)  # refuses shares that do not fit together
+        check_ranges({"aligned_share": self.option("aligned_share")}, {"aligned_share": SHARE})
 
     @property
     def word_rates(self) -> MaskingRates:
@@ -84,6 +97,8 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
             pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
             if pair.tgt is None:
                 raise VTLMError(f"split {split}: {self.cfg.target_lang} is missing; pre-training needs both sides")
+            strategy = get_word_masking(self.option("word_masking"))
+            nouns = self.load_nouns(split, pair, epoch=epoch, combine=combine) if strategy.reads_nouns else None
             languages = (self.langs or self.cfg.langs or self.default_langs()).split(",")
             if not train:
                 self.warn_of_figures()
@@ -95,6 +110,8 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
                 word_rates=self.word_rates,
                 region_rates=self.region_rates,
                 words=word_mask(self.src_dict),
+                word_masking=partial(strategy, option=self.option),
+                nouns=nouns,
                 regions=regions,
                 zero_masked_regions=self.option("region_mask_fill") == "zero",
                 seed=self.cfg.seed if train else self.validation_seed(),

@@ -31,7 +31,7 @@ from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files import write_text
 from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_languages, check_name
-from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words
+from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words, subword_kind
 
 SCHEMA_VERSION = 1
 FILE_NAME = "text.json"
@@ -210,6 +210,13 @@ class TextPipeline:
     def __getstate__(self) -> dict[str, Any]:
         """Without the BPE model: it cannot be sent to another process, which reads its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_segment"}
+
+
+def bpe_kind(data: str, lines: Iterable[str]) -> str:
+    """Kind of BPE of a data folder: what its ``text.json`` says; without one, what the marks in the text show."""
+    if os.path.exists(os.path.join(data, FILE_NAME)):
+        return TextPipeline.load(data).bpe
+    return subword_kind(lines) or "none"
 
 
 def load_bpe(path: Path) -> tuple[str, Callable[[str], str]]:

@@ -8,12 +8,12 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.probes.last_word import bpe_kind
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, paired_bootstrap
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel, load_asked, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Cell, Table, publish
 from vtlm_fairseq.inference import best_hypotheses
+from vtlm_fairseq.text.pipeline import bpe_kind
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import html
 import math
-import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from vtlm_fairseq.evaluation.splits import in_order, load_split
 from vtlm_fairseq.evaluation.systems import named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.hub import VTLM
-from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
-from vtlm_fairseq.text.subwords import MASK, spell, split_words, subword_kind
+from vtlm_fairseq.text.pipeline import bpe_kind
+from vtlm_fairseq.text.subwords import MASK, spell, split_words
 
 BOTH = "BOTH"
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
@@ -209,13 +208,6 @@ class SplitProbe:
                     word = ending.word
                     yield predicted[: len(word)] == word
                     predicted = predicted[len(word) :]
-
-
-def bpe_kind(data: str, lines: Sequence[str]) -> str:
-    """Kind of BPE of a data folder: what its ``text.json`` says; without one, what the marks in the text show."""
-    if os.path.exists(os.path.join(data, FILE_NAME)):
-        return TextPipeline.load(data).bpe
-    return subword_kind(lines) or "none"
 
 
 def table(

@@ -123,7 +123,7 @@ class SplitProbe:
             )
         limits = utils.resolve_max_positions(loaded.task.max_positions(), loaded.model.max_positions())
         loaded.task.filter_indices_by_size(np.arange(len(dataset)), dataset, limits)
-        dataset.word_rates = _NOTHING
+        dataset.word_masking.rates = _NOTHING
         return cls(loaded, dataset.regions)
 
     def result(self, text: str, *, seed: int = 1, batch_size: int = 64, label: str = "") -> Result:

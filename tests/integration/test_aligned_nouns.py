@@ -1,0 +1,129 @@
+"""vtlm-prepare nouns and --word-masking aligned-nouns: tables, training, other data, strategies of one's own."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import TRAINING, write_lines
+from vtlm_fairseq.data.noun_table import read_tables
+
+EXACT = ("--dropout", "0", "--attention-dropout", "0", "--lr", "1e-3", "--no-epoch-checkpoints")
+NAMES = [f"word{k}" for k in range(0, 30, 3)]
+MASKING = ("--word-masking", "aligned-nouns", "--aligned-share", "0.9", "--mask-prob", "0.3")
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"]
+
+
+def prepare(run, data, *argv, **kwargs):
+    return run("vtlm_fairseq.cli.prepare", "nouns", data, *argv, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def nouns(run, corpus, tmp_path_factory) -> Path:
+    """A copy of the corpus's data with tables; every third word is a noun."""
+    folder = tmp_path_factory.mktemp("nouns")
+    shutil.copytree(corpus.data, folder / "bin")
+    done = prepare(run, folder / "bin", "--words", write_lines(folder / "words", NAMES))
+    assert "train.en-de.nouns" in done.output and "valid.en-de.nouns" in done.output
+    return folder / "bin"
+
+
+def test_table(corpus, nouns):
+    """Each noun with its word, which stands in the same place; no other word; the other direction reads it turned."""
+    lines = corpus.lines("train", "en")
+    known = {line: [] for line in range(len(lines))}
+    for line, a, b, c, d in np.load(nouns / "train.en-de.nouns")["rows"]:
+        assert (a, b) == (c, d) and b == a + 1
+        known[line].append(a)
+    every = {line: [k for k, word in enumerate(text.split()) if word in NAMES] for line, text in enumerate(lines)}
+    assert all(set(known[line]) <= set(every[line]) for line in every)
+    assert sum(map(len, known.values())) > 0.9 * sum(map(len, every.values())) > 50
+    forth, back = (read_tables(str(nouns), ["valid"], pair, [13]) for pair in (("en", "de"), ("de", "en")))
+    assert all((forth[line][:, [2, 3, 0, 1]] == back[line]).all() for line in range(13))
+    twice = read_tables(str(nouns), ["valid", "train"], ("en", "de"), [13, 45], upsample=2)
+    assert [len(twice[line]) for line in (12, 13, 25, 26)] == [len(forth[k]) for k in (12, 0, 12)] + [len(known[0])]
+
+
+def test_train_resume_and_validate(run, corpus, nouns, tmp_path):
+    """Stopped in the middle of the second epoch and gone on with, with workers: the weights of a run without either.
+
+    The strategy is the checkpoint's from then on; validation hides nouns too.
+    """
+    argv = (*EXACT, "--max-update", "9", "--seed", "3")
+    run.pretrain(nouns, tmp_path / "whole", *argv, *MASKING, regions=corpus.regions)
+    run.pretrain(nouns, tmp_path / "parts", *argv, *MASKING, "--max-update", "7", regions=corpus.regions)
+    run.pretrain(nouns, tmp_path / "parts", *argv, "--num-workers", "2", regions=corpus.regions)
+    whole, parts = (weights(tmp_path / name) for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    path = tmp_path / "whole" / "checkpoint_last.pt"
+    store = ("--regions", corpus.regions)
+    figures = []
+    for more in ((), ("--word-masking", "random")):
+        checked = run.validate(nouns, path, *store, *more)
+        figures += [found["valid_mlm_loss"] for found in checked.json_lines("valid_mlm_loss")]
+    assert len(set(figures)) == 2 and "was trained with --word-masking aligned-nouns" in checked.output
+    run("vtlm_fairseq.cli.probe", "mrc", nouns, "--system", path, *store, "--subsets", "test", "--cpu")  # has no table
+    run.pretrain(nouns, tmp_path / "random", *argv, "--mask-prob", "0.3", regions=corpus.regions)
+    assert any(not torch.equal(whole[name], values) for name, values in weights(tmp_path / "random").items())
+
+
+def test_a_table_of_other_data_is_refused(run, corpus, nouns, tmp_path):
+    """None, one of another text, one of another dictionary, one that is cut off: one line that says what makes it."""
+    spoiled = tmp_path / "bin"
+    shutil.copytree(nouns, spoiled)
+    argv = (spoiled, tmp_path / "out", "--word-masking", "aligned-nouns")
+    table = spoiled / "train.en-de.nouns"
+
+    def fault(*parts):
+        run.pretrain(*argv, ok=False).fault(str(table), "vtlm-prepare nouns", *parts)
+
+    table.write_bytes((nouns / "valid.en-de.nouns").read_bytes())
+    fault("other text")
+    table.write_bytes((nouns / "train.en-de.nouns").read_bytes()[:-40])
+    fault("damaged")
+    table.write_bytes((nouns / "train.en-de.nouns").read_bytes())
+    run.pretrain(*argv)
+    dictionary = spoiled / "dict.en.txt"
+    dictionary.write_bytes(dictionary.read_bytes().replace(b"word1 ", b"wort1 "))
+    (spoiled / "dict.de.txt").write_bytes(dictionary.read_bytes())
+    run.pretrain(*argv[:1], tmp_path / "new", *argv[2:], ok=False).fault("other text, or with another dictionary")
+    table.unlink()
+    run.pretrain(*argv[:1], tmp_path / "new", *argv[2:], ok=False).fault(".en-de.nouns", "vtlm-prepare nouns")
+    run.pretrain(spoiled, tmp_path / "new")  # random reads none
+    run.pretrain(spoiled, tmp_path / "x", "--aligned-share", "1.5", ok=False).fault("--aligned-share is 1.5")
+    prepare(run, spoiled, "--words", dictionary, "--subsets", "nowhere", ok=False).fault("nowhere", "--subsets")
+
+
+OWN = '''"""The last word of each sentence."""
+
+import numpy as np
+
+import vtlm_fairseq
+from vtlm_fairseq.data.word_masking import WordMasking, register_word_masking
+
+
+@register_word_masking("last-words")
+class LastWords(WordMasking):
+    def mask(self, pair, rng):
+        last = pair.maskable & ~np.append(pair.maskable[1:], False)
+        return np.where(last, self.symbols.mask, pair.tokens), np.where(last, pair.tokens, self.symbols.pad)
+'''
+
+
+def test_a_strategy_of_ones_own(run, corpus, tmp_path):
+    """From a user-dir beside the package: two words a pair are predicted, and the checkpoint knows how."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text(OWN)
+    argv = ("--user-dir", tmp_path / "mine", "--task", "visual_translation_lm", "--arch", "vtlm_tiny", "--criterion",
+            "vtlm", *TRAINING, "--regions", corpus.regions, "--save-dir", tmp_path / "out")  # fmt: skip
+    run("fairseq_cli.train", corpus.data, *argv, "--word-masking", "last-words", "--num-workers", "1")
+    state = torch.load(tmp_path / "out" / "checkpoint_last.pt", weights_only=True)
+    assert state["task_state"]["description"]["options"]["word_masking"] == "last-words"
+    run.validate(corpus.data, tmp_path / "out" / "checkpoint_last.pt", "--regions", corpus.regions, ok=False).fault(
+        "--word-masking last-words", "--user-dir"
+    )

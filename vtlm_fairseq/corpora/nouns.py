@@ -1,0 +1,143 @@
+"""``vtlm-prepare nouns``: nouns of the source sentences and the target words that say them, beside binarised data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from fairseq.data import Dictionary, data_utils
+
+from vtlm_fairseq.corpora.oracle_labels import singular
+from vtlm_fairseq.data.dictionary import word_mask
+from vtlm_fairseq.data.noun_table import write_table
+from vtlm_fairseq.data.split_files import language_pair
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.files.names import check_name
+from vtlm_fairseq.regions.store import RegionStore
+from vtlm_fairseq.tasks.splits import unreadable_text
+from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMTask
+from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.pipeline import bpe_kind
+from vtlm_fairseq.text.subwords import spell, split_words
+from vtlm_fairseq.text.word_alignment import WordAlignment, evenly_spaced
+
+
+class Nouns:
+    """Words that are masked, by name: exactly, or their English singular. ``a,b`` is one noun of two names."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._ids: dict[str, int] = {}
+        for number, name in enumerate(names):
+            for alias in name.split(","):
+                self._ids.setdefault(alias.strip().lower(), number)
+        self._ids.pop("", None)
+
+    def find(self, word: str) -> int | None:
+        """Number of a word's name."""
+        return self._ids.get(word.lower(), self._ids.get(singular(word)))
+
+
+@dataclass(frozen=True)
+class Text:
+    """Sentence pairs of a split.
+
+    Attributes:
+        sides: token ids by line of source and target, each ending in ``</s>``.
+        dictionary: the joint one.
+        bpe: one of :data:`vtlm_fairseq.text.subwords.BPE_KINDS`.
+    """
+
+    sides: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]
+    dictionary: Dictionary
+    bpe: str
+
+    def __len__(self) -> int:
+        return len(self.sides[0])
+
+    def words(self, line: int, side: int) -> list[tuple[str, range]]:
+        """Lower-cased words of a sentence with the places of their sub-words."""
+        symbols = [self.dictionary[i] for i in self.sides[side][line][:-1].tolist()]
+        return [(spell(symbols[at.start : at.stop], self.bpe).lower(), at) for at in split_words(symbols, self.bpe)]
+
+    def align(self) -> WordAlignment:
+        """A model of these pairs."""
+        return WordAlignment.train(
+            tuple([word for word, _ in self.words(line, side)] for side in (0, 1)) for line in evenly_spaced(len(self))
+        )
+
+
+@dataclass(frozen=True)
+class NounPair:
+    """A noun of a source sentence: line from 0, places of its sub-words and of its target word's, the noun's number.
+
+    ``target`` is None where the alignment knows no word of it, or one that holds ``<unk>``.
+    """
+
+    line: int
+    source: range
+    target: range | None
+    noun: int
+
+
+def find_pairs(text: Text, alignment: WordAlignment, nouns: Nouns) -> Iterator[NounPair]:
+    """Nouns of the source sentences, in order."""
+    is_word = word_mask(text.dictionary)
+    for line in range(len(text)):
+        source = text.words(line, 0)
+        found = [(i, noun) for i, (word, _) in enumerate(source) if (noun := nouns.find(word)) is not None]
+        if not found:
+            continue
+        target, ids = text.words(line, 1), text.sides[1][line]
+        aligned = alignment.align(*([word for word, _ in side] for side in (source, target)))
+        for i, noun in found:
+            at = None if aligned[i] is None else target[aligned[i]][1]
+            whole = at is not None and is_word[ids[at.start : at.stop].numpy()].all()
+            yield NounPair(line, source[i][1], at if whole else None, noun)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the tables.
+
+    Raises:
+        VTLMError: a fault of input or options.
+    """
+    if not os.path.isdir(args.data):
+        raise VTLMError(f"{args.data}: no such folder of binarised data")
+    pair = language_pair(args.data, args.source_lang, args.target_lang)
+    if args.words is not None:
+        nouns = Nouns(read_lines(args.words))
+    else:
+        nouns = Nouns(RegionStore.open(args.regions, None).class_names)
+    dictionary = VisualTranslationLMTask.load_dictionary(os.path.join(args.data, f"dict.{pair[0]}.txt"))
+    alignment = _read(args.data, "train", pair, dictionary).align()
+    for split in args.subsets.split(","):
+        text = _read(args.data, check_name(split, "split", hint="see --subsets"), pair, dictionary)
+        every = list(find_pairs(text, alignment, nouns))
+        kept = [[one.line, one.source.start, one.source.stop, one.target.start, one.target.stop]
+                for one in every if one.target is not None]  # fmt: skip
+        path = write_table(args.data, split, pair, np.array(kept, dtype=np.int32).reshape(-1, 5))
+        lines, lost = len({row[0] for row in kept}), len(every) - len(kept)
+        found = f"{len(kept):,} aligned nouns in {lines:,} of {len(text):,} lines"
+        say(f"{path}: {found}; {lost:,} nouns without an aligned word")
+
+
+def _read(folder: str, split: str, pair: tuple[str, str], dictionary: Dictionary) -> Text:
+    """A binarised split, whichever direction it was binarised in."""
+    sides = []
+    with unreadable_text(folder, split):
+        for lang in pair:
+            prefixes = [os.path.join(folder, f"{split}.{a}-{b}.{lang}") for a, b in (pair, pair[::-1])]
+            loaded = (data_utils.load_indexed_dataset(prefix, dictionary) for prefix in prefixes)
+            side = next((one for one in loaded if one is not None), None)
+            if side is None:
+                raise VTLMError(f"{prefixes[0]}: no such split; see --subsets")
+            sides.append(side)
+    if len(sides[0]) != len(sides[1]):
+        raise VTLMError(f"{folder}: {split} has {len(sides[0])} and {len(sides[1])} sentences; prepare it again")
+    sample = (dictionary.string(sides[0][line]) for line in range(len(sides[0])))
+    return Text(tuple(sides), dictionary, bpe_kind(folder, sample))

@@ -1,0 +1,138 @@
+"""Strategies of masking words, by name (``--word-masking``); one of your own registers from a ``--user-dir``."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vtlm_fairseq.data.masking import MaskingRates, mask_words
+from vtlm_fairseq.errors import VTLMError
+
+
+class Symbols(NamedTuple):
+    """Ids that strategies need.
+
+    Attributes:
+        mask: of ``<mask>``.
+        pad: target where nothing is predicted.
+        words: [W] ids of real words.
+    """
+
+    mask: int
+    pad: int
+    words: np.ndarray
+
+
+class Pair(NamedTuple):
+    """What a strategy sees of an example.
+
+    Attributes:
+        tokens: [T] int64, ``</s> s </s> </s> t </s>``.
+        maskable: [T] bool, True at real words.
+        labels: [R] int64, classes of its regions; R is 0 where it has none, or none are read.
+        nouns: [P, 4] int64, a noun and its translation each: sub-words ``tokens[a:b]`` and ``tokens[c:d]``; P is 0
+            where the strategy does not read them.
+    """
+
+    tokens: np.ndarray
+    maskable: np.ndarray
+    labels: np.ndarray
+    nouns: np.ndarray
+
+
+class WordMasking:
+    """Base of the strategies.
+
+    Args:
+        symbols: ids.
+        rates: shares of ``--mask-prob``, ``--leave-unmasked-prob`` and ``--random-token-prob``.
+        option: gives the value of any other option of the task by its field's name; not to be kept, workers get a
+            copy of what is.
+    """
+
+    reads_nouns = False
+    """Whether it needs the tables of ``vtlm-prepare nouns``, which are read for no other."""
+
+    def __init__(self, symbols: Symbols, rates: MaskingRates, option: Callable[[str], Any] | None = None) -> None:
+        self.symbols = symbols
+        self.rates = rates
+
+    def mask(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Input [T] and target [T] (padding where nothing is predicted) of an example.
+
+        They depend on the example and its generator, which seed, epoch and number of the example make, and on nothing
+        else; the example's arrays stay as they are.
+        """
+        raise NotImplementedError
+
+
+_STRATEGIES: dict[str, type[WordMasking]] = {}
+
+
+def register_word_masking(name: str) -> Callable[[type[WordMasking]], type[WordMasking]]:
+    """Class decorator: makes a strategy known as ``--word-masking NAME``."""
+
+    def register(cls: type[WordMasking]) -> type[WordMasking]:
+        if name in _STRATEGIES:
+            raise VTLMError(f"--word-masking {name}: two strategies of that name; rename yours")
+        _STRATEGIES[name] = cls
+        return cls
+
+    return register
+
+
+def get_word_masking(name: str) -> type[WordMasking]:
+    """The class of a strategy.
+
+    Raises:
+        VTLMError: no such strategy (lists those that there are).
+    """
+    if name not in _STRATEGIES:
+        raise VTLMError(
+            f"--word-masking {name}: not known; there are {', '.join(sorted(_STRATEGIES))}, and --user-dir can "
+            "register your own"
+        )
+    return _STRATEGIES[name]
+
+
+@register_word_masking("random")
+class RandomWords(WordMasking):
+    """The paper's: each word by itself is selected in share ``--mask-prob``."""
+
+    def mask(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Three draws of T numbers each."""
+        return mask_words(
+            pair.tokens,
+            maskable=pair.maskable,
+            rates=self.rates,
+            mask_idx=self.symbols.mask,
+            pad_idx=self.symbols.pad,
+            random_words=self.symbols.words,
+            rng=rng,
+        )
+
+
+@register_word_masking("aligned-nouns")
+class AlignedNouns(RandomWords):
+    """A noun and its translation are hidden, so that of the two languages none tells it, only the image.
+
+    In share ``--aligned-share`` of the pairs that have aligned nouns one of these, all alike, becomes ``<mask>`` in
+    both languages, each of its sub-words, and nothing else is masked. All other pairs have the masks of ``random``.
+    """
+
+    reads_nouns = True
+
+    def __init__(self, symbols: Symbols, rates: MaskingRates, option: Callable[[str], Any]) -> None:
+        super().__init__(symbols, rates, option)
+        self.share = option("aligned_share")
+
+    def mask(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The draws of ``random``, then whether nouns are hidden and which."""
+        masked = super().mask(pair, rng)
+        if not len(pair.nouns) or rng.random() >= self.share:
+            return masked
+        a, b, c, d = pair.nouns[rng.integers(len(pair.nouns))]
+        hidden = np.zeros(len(pair.tokens), dtype=bool)
+        hidden[a:b] = hidden[c:d] = True
+        hidden &= pair.maskable
+        return np.where(hidden, self.symbols.mask, pair.tokens), np.where(hidden, pair.tokens, self.symbols.pad)
