@@ -152,5 +152,7 @@ def test_a_text_that_holds_masks_already(monkeypatch):
     text = type("Text", (), {**sides, "__len__": lambda self: 2})()
     monkeypatch.setattr(last_word, "load_split", lambda *a, **k: (text, None))
     model = SimpleNamespace(task=None, dictionary=words, mask_idx=words.index("<mask>"))
-    args = SimpleNamespace(regions="none", lines=None, data="bin", keep_punctuation=False, last_token=False)
+    args = SimpleNamespace(
+        regions="none", lines=None, data="bin", named=False, keep_punctuation=False, last_token=False
+    )
     assert "bin, test, line 2: " in fault(SplitProbe.load, model, "test", args)

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from vtlm_fairseq.evaluation.probes.masked_noun import Nouns, paired_interval
+from vtlm_fairseq.corpora.nouns import Nouns
+from vtlm_fairseq.evaluation.probes.masked_noun import paired_interval
 
 
 def test_the_interval_is_over_sentences():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.regions.store import RegionStore
-from vtlm_fairseq.tasks.splits import unreadable_text
+from vtlm_fairseq.tasks.splits import read_image_names, unreadable_text
 from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMTask
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.pipeline import bpe_kind
@@ -40,6 +40,27 @@ class Nouns:
     def find(self, word: str) -> int | None:
         """Number of a word's name."""
         return self._ids.get(word.lower(), self._ids.get(singular(word)))
+
+    def places(self, line: int, words: Sequence[str]) -> list[int]:
+        """Which words of a sentence are nouns."""
+        return [place for place, word in enumerate(words) if self.find(word) is not None]
+
+
+class RegionNames:
+    """Which words name a region of their line: its class has their name.
+
+    Raises:
+        VTLMError: no such store, or an image is not in it.
+    """
+
+    def __init__(self, regions: str, data: str, split: str, *, any_detector: bool = False) -> None:
+        store = RegionStore.open(regions, split, any_detector=any_detector)
+        self.classes = Nouns(store.class_names)
+        self._labels = [set(store[int(row)].labels.tolist()) for row in store.rows(read_image_names(data, split))]
+
+    def name(self, line: int, word: str) -> bool:
+        """Whether a word of the source language names a region of a line (from 0)."""
+        return self.classes.find(word) in self._labels[line]
 
 
 @dataclass(frozen=True)
@@ -73,31 +94,43 @@ class Text:
 
 @dataclass(frozen=True)
 class NounPair:
-    """A noun of a source sentence: line from 0, places of its sub-words and of its target word's, the noun's number.
+    """A noun of a source sentence.
 
-    ``target`` is None where the alignment knows no word of it, or one that holds ``<unk>``.
+    Attributes:
+        line: from 0.
+        word: lower-cased.
+        source: its sub-words.
+        target: sub-words of its word in the target sentence; None where none is known, or one with ``<unk>``.
     """
 
     line: int
+    word: str
     source: range
     target: range | None
-    noun: int
 
 
-def find_pairs(text: Text, alignment: WordAlignment, nouns: Nouns) -> Iterator[NounPair]:
-    """Nouns of the source sentences, in order."""
+def find_pairs(
+    text: Text, alignment: WordAlignment, places: Callable[[int, Sequence[str]], Sequence[int]]
+) -> Iterator[NounPair]:
+    """Nouns of the source sentences, in order.
+
+    Args:
+        text: the sentences.
+        alignment: of words of the two languages.
+        places: which words of a sentence are nouns, given its line and its words.
+    """
     is_word = word_mask(text.dictionary)
     for line in range(len(text)):
         source = text.words(line, 0)
-        found = [(i, noun) for i, (word, _) in enumerate(source) if (noun := nouns.find(word)) is not None]
+        found = places(line, [word for word, _ in source])
         if not found:
             continue
         target, ids = text.words(line, 1), text.sides[1][line]
         aligned = alignment.align(*([word for word, _ in side] for side in (source, target)))
-        for i, noun in found:
+        for i in found:
             at = None if aligned[i] is None else target[aligned[i]][1]
             whole = at is not None and is_word[ids[at.start : at.stop].numpy()].all()
-            yield NounPair(line, source[i][1], at if whole else None, noun)
+            yield NounPair(line, *source[i], at if whole else None)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -117,7 +150,7 @@ def run(args: argparse.Namespace) -> None:
     alignment = _read(args.data, "train", pair, dictionary).align()
     for split in args.subsets.split(","):
         text = _read(args.data, check_name(split, "split", hint="see --subsets"), pair, dictionary)
-        every = list(find_pairs(text, alignment, nouns))
+        every = list(find_pairs(text, alignment, nouns.places))
         kept = [[one.line, one.source.start, one.source.stop, one.target.start, one.target.stop]
                 for one in every if one.target is not None]  # fmt: skip
         path = write_table(args.data, split, pair, np.array(kept, dtype=np.int32).reshape(-1, 5))

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from fairseq.data import LanguagePairDataset
 
+from vtlm_fairseq.corpora.nouns import Text
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.tasks.captions import CaptionsTask
+from vtlm_fairseq.text.word_alignment import WordAlignment
 
 
 def load_split(task: CaptionsTask, split: str, *, regions: str) -> tuple[LanguagePairDataset, LineRegions | None]:
@@ -28,6 +30,24 @@ def load_split(task: CaptionsTask, split: str, *, regions: str) -> tuple[Languag
     task.cfg.regions = regions if task.has_regions else "none"
     task.cfg.region_order = "given"
     return task.load_pair(split, epoch=1, combine=False)
+
+
+def load_alignment(task: CaptionsTask, bpe: str) -> WordAlignment:
+    """A model of the words of the training split's pairs.
+
+    Args:
+        task: of a loaded checkpoint.
+        bpe: kind of BPE of its data.
+
+    Raises:
+        VTLMError: there is no such split.
+    """
+    had, task.has_regions = task.has_regions, False
+    try:
+        train, _ = load_split(task, "train", regions="none")
+    finally:
+        task.has_regions = had
+    return Text((train.src, train.tgt), task.source_dictionary, bpe).align()
 
 
 def in_order(

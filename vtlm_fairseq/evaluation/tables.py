@@ -153,7 +153,7 @@ def check_out(args: argparse.Namespace) -> None:
 
 _OUTPUTS = ("out", "sentences", "plot")
 _INPUTS = ("hyp", "ref", "raw_ref", "src", "baseline", "set", "system", "subset", "text_json", "correct", "incorrect",
-           "images", "lines")  # fmt: skip
+           "images", "lines", "words")  # fmt: skip
 
 
 def _flat(values: object) -> Iterator[str]:

@@ -6,23 +6,27 @@ import argparse
 import html
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from fairseq.data import Dictionary
 
+from vtlm_fairseq.corpora.nouns import RegionNames, Text
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
-from vtlm_fairseq.evaluation.splits import in_order, load_split
+from vtlm_fairseq.evaluation.splits import in_order, load_alignment, load_split
 from vtlm_fairseq.evaluation.systems import named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.hub import VTLM
 from vtlm_fairseq.text.pipeline import bpe_kind
 from vtlm_fairseq.text.subwords import MASK, spell, split_words
+from vtlm_fairseq.text.word_alignment import WordAlignment
 
 BOTH = "BOTH"
+GROUPS = (", named", ", not named")
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -36,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
     subsets = args.subsets.split(",")
     if args.lines and len(subsets) > 1:
         raise VTLMError("--lines holds line numbers of one split; give one with --subsets")
+    if args.named and args.regions == "none":
+        raise VTLMError("--named asks whether a region names the last word: give --regions")
     orders = list(dict.fromkeys(args.region_order or ["given"]))
     rows: dict[tuple[str, str, str], dict[str, Accuracy]] = {}
     notes: list[str] = []
@@ -141,6 +147,7 @@ class SplitProbe:
         lines: the line of each such pair, from 0.
         regions: regions of all lines of the split; None for a text-only model.
         notes: what was left out.
+        named: whether a region names the source's and the target's last word of each pair; None: it is not asked.
     """
 
     model: VTLM
@@ -149,6 +156,7 @@ class SplitProbe:
     lines: list[int]
     regions: LineRegions | None
     notes: list[str]
+    named: list[tuple[bool, bool]] | None = None
 
     @classmethod
     def load(cls, model: VTLM, subset: str, args: argparse.Namespace) -> SplitProbe:
@@ -176,7 +184,24 @@ class SplitProbe:
         unknown = sum(model.dictionary.unk() in ending.word for pair in pairs for ending in pair)
         if unknown:
             notes.append(f"{subset}: {unknown} of {2 * len(pairs)} last words hold <unk>, which no model predicts")
-        return cls(model, subset, pairs, lines, regions, notes)
+        probe = cls(model, subset, pairs, lines, regions, notes)
+        if args.named:
+            whole = Text((text.src, text.tgt), model.dictionary, bpe)
+            names = RegionNames(args.regions, args.data, subset, any_detector=args.any_detector)
+            probe.named = probe.find_named(whole, names, load_alignment(model.task, bpe))
+        return probe
+
+    def find_named(self, text: Text, names: RegionNames, alignment: WordAlignment) -> list[tuple[bool, bool]]:
+        """Whether a region of its line names each last word; of the target, the source word that it is aligned with."""
+        found = []
+        for line, ends in zip(self.lines, ((source.end, target.end) for source, target in self.pairs), strict=True):
+            sides = [text.words(line, side) for side in (0, 1)]
+            words = [[word for word, _ in side] for side in sides]
+            source, target = ([at.stop for _, at in side].index(end) for side, end in zip(sides, ends, strict=True))
+            aligned = alignment.align(*words)
+            own = names.name(line, words[0][source])
+            found.append((own, target in aligned and names.name(line, words[0][aligned.index(target)])))
+        return found
 
     def accuracies(self, order: str, args: argparse.Namespace) -> dict[str, Accuracy]:
         """Accuracy with the source's, the target's and both last words masked, in one order of regions."""
@@ -188,25 +213,35 @@ class SplitProbe:
         }
         found = {}
         for name, sides in kinds.items():
-            right = 0
+            right: Counter[str] = Counter()
             for repeat in range(repeats):
                 regions = in_order(self.regions, order, seed=args.seed + repeat, lines=self.lines)
-                right += sum(self._right(sides, regions, args.batch_size))
-            found[name] = Accuracy(right if repeats == 1 else right / repeats, sum(sides) * len(self.pairs))
+                for number, side, is_right in self._right(sides, regions, args.batch_size):
+                    right.update([group for group in self._groups(number, side) if is_right])
+            asked = [(number, side) for number in range(len(self.pairs)) for side in (0, 1) if sides[side]]
+            totals = Counter(group for one in asked for group in self._groups(*one))
+            for group in ("", *([] if self.named is None else GROUPS)):
+                found[name + group] = Accuracy(right[group] if repeats == 1 else right[group] / repeats, totals[group])
         return found
 
-    def _right(self, sides: tuple[bool, bool], regions: LineRegions | None, batch_size: int) -> Iterator[bool]:
-        """For each masked word, whether all its sub-words are predicted."""
+    def _groups(self, number: int, side: int) -> tuple[str, ...]:
+        """The rows that a last word counts in, by what their names end in."""
+        return ("",) if self.named is None else ("", GROUPS[not self.named[number][side]])
+
+    def _right(
+        self, sides: tuple[bool, bool], regions: LineRegions | None, batch_size: int
+    ) -> Iterator[tuple[int, int, bool]]:
+        """For each masked word the number of its pair, its side, and whether all its sub-words are predicted."""
         texts = [
             [pair[k].masked(self.model.mask_idx) if sides[k] else pair[k].tokens for pair in self.pairs]
             for k in (0, 1)
         ]  # fmt: skip
         for number, log_probs in self.model.predict(*texts, regions=regions, batch_size=batch_size):
             predicted = log_probs.argmax(dim=1).tolist()
-            for ending, masked in zip(self.pairs[number], sides, strict=True):
-                if masked:
-                    word = ending.word
-                    yield predicted[: len(word)] == word
+            for side in (0, 1):
+                if sides[side]:
+                    word = self.pairs[number][side].word
+                    yield number, side, predicted[: len(word)] == word
                     predicted = predicted[len(word) :]
 
 
@@ -228,6 +263,8 @@ def table(
     ]
     if any(order == "shuffle" for _, order, _ in rows):
         about.append(f"shuffle: mean of {args.repeats} shufflings; the interval is that of one")
+    if any(masked.endswith(GROUPS[0]) for _, _, masked in rows):
+        about.append("named: a region of the line has the class of the word, or of the source word that it translates")
     made = Table(columns, [], title=f"Masked last {what}", notes=[*about, *notes])
     made.precision = {column: 1 for column in columns[3:]}
     for (name, order, masked), found in rows.items():

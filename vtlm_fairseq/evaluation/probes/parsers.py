@@ -33,6 +33,9 @@ def last_word(commands) -> None:
     add_options(parser, "--repeats", help="shufflings that are averaged (default: %(default)s)")
     add_options(parser, "--seed", help="of the first shuffling (default: %(default)s)")
     parser.add_argument("--lines", metavar="FILE", help="only these lines: numbers from 1, one a line; one subset")
+    parser.add_argument(
+        "--named", action="store_true", help="words that a region's class names, and the others, in rows of their own"
+    )
     parser.add_argument("--last-token", action="store_true", help="mask the last sub-word only, as the authors did")
     parser.add_argument(
         "--keep-punctuation",
@@ -154,8 +157,11 @@ def masked_noun(commands) -> None:
     )
     add_options(parser, "data", "--subsets")
     add_model_options(parser, what="pre-trained checkpoint, TLM or VTLM; repeat for more", batch_size=64)
-    parser.add_argument("--words", metavar="FILE", help="nouns of the source language, one a line (default: the class "
-                        "names of --regions)")  # fmt: skip
+    nouns = parser.add_mutually_exclusive_group()
+    nouns.add_argument("--words", metavar="FILE", help="nouns of the source language, one a line (default: the class "
+                       "names of --regions)")  # fmt: skip
+    nouns.add_argument("--entities", type=Path, metavar="PATH", help="Flickr30k Entities, folder or .tgz: the head "
+                       "nouns of its phrases")  # fmt: skip
     add_options(parser, "--repeats", help="shufflings that are averaged (default: %(default)s)")
     add_options(parser, "--seed", help="of the first shuffling (default: %(default)s)")
     add_table_options(parser)
