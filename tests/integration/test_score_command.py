@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from meteor_jar import find_jar
 from preparation import DATA, needs_data
+from scipy.stats import t as student
 
 from harness import write_lines
 from vtlm_fairseq.text.pipeline import TextPipeline
@@ -162,6 +163,30 @@ def test_seeds_and_baseline(run, text, tmp_path):
     expected = rf"^BLEU +{statistics.fmean(values):.2f} +{statistics.stdev(values):.2f} +{max(values):.2f} "
     assert re.search(expected, printed, re.M)
     run(MODULE, *hyps, *argv[:-2], ok=False).fault("3 files and 2 baselines")
+    run(MODULE, *hyps, "--ref", text["ref"], "--seeds", ok=False).fault("--seeds", "--baseline")
+
+
+def test_one_test_of_all_seeds(run, text, tmp_path):
+    """Three seeds against two; on one test set and, as patterns, on several: the same figures."""
+    hyps = [write_lines(tmp_path / f"ours{k}.x", spoilt(0.05 * (k + 1), seed=k)) for k in range(3)]
+    bases = [write_lines(tmp_path / f"theirs{k}.x", spoilt(0.4, seed=k)) for k in range(2)]
+    several = [part for base in bases for part in ("--baseline", base)]
+    argv = ("--bootstrap-samples", "200", "--seeds", "--format", "json")
+    alone = json.loads(run(MODULE, *hyps, "--ref", text["ref"], *several, *argv).output)["rows"]
+    patterns = ("--system", "A", tmp_path / "ours*.{set}", "--baseline", tmp_path / "theirs*.{set}")
+    sets = json.loads(run(MODULE, *patterns, "--set", "x", text["ref"], *argv).output)["rows"]
+    plain = ("--ref", text["ref"], "--format", "json")
+    means = [statistics.fmean(scores(run(MODULE, path, *plain))["BLEU"] for path in paths) for paths in (hyps, bases)]
+    for rows in (alone, sets):
+        row = next(row for row in rows if row["measure"] == "BLEU")
+        assert row["seeds_difference"] == pytest.approx(means[0] - means[1])
+        assert row["seeds_interval_low"] < row["seeds_difference"] < row["seeds_interval_high"]
+        assert row["seeds_baselines"] == 2 and row["p_value"] is None
+        assert (row["seeds_p_value"] < 0.05) == (row["seeds_interval_low"] > 0)
+        quantiles = sum(student.ppf((0.975, 0.8), row["seeds_freedom"]))
+        assert row["seeds_detects"] == pytest.approx(quantiles * row["seeds_error"])
+    printed = run(MODULE, *hyps, "--ref", text["ref"], *several, *argv[:-2]).output
+    assert re.search(rf"^BLEU .*\+{means[0] - means[1]:.2f} ", printed, re.M) and "3 seeds against 2" in printed
 
 
 def test_all_test_sets_over_three_seeds_is_one_command(run, text, tmp_path):

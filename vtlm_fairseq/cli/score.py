@@ -83,6 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="translations of another system; once, or as often as there are seeds (with --set: a pattern)",
     )
+    test.add_argument(
+        "--seeds",
+        action="store_true",
+        help="one test of the means over seeds, of system and --baseline, as many of each as there are; sentences and "
+        "seeds are resampled together",
+    )
     test.add_argument("--bootstrap-samples", type=int, default=BOOTSTRAP_SAMPLES, metavar="N", help="(default: 1000)")
     add_options(test, "--seed", default=BOOTSTRAP_SEED, help="of resampling (default: %(default)s)")
     return parser

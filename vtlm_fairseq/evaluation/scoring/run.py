@@ -23,6 +23,7 @@ from vtlm_fairseq.evaluation.scoring.scores import (
     detokenised_measures,
     paired_bootstrap,
 )
+from vtlm_fairseq.evaluation.scoring.seeds import SeedTest, compare_systems
 from vtlm_fairseq.evaluation.tables import check_out, publish
 from vtlm_fairseq.files import write_text
 
@@ -58,6 +59,8 @@ def _check(args: argparse.Namespace) -> None:
         raise VTLMError("--meteor-jar needs --ref: METEOR compares tokenised text")
     if args.subset and len(args.set) > 1:
         raise VTLMError("--subset holds line numbers of one test set; give one --set")
+    if args.seeds and not args.baseline:
+        raise VTLMError("--seeds compares with another system: give --baseline, once for each of its seeds")
     if args.sentences and (args.set or len(args.hyp) > 1):
         raise VTLMError("--sentences takes one file of translations")
     check_out(args)
@@ -105,17 +108,17 @@ def _score(args: argparse.Namespace, system: str, patterns: list[str], reference
         return [path for pattern in patterns for path in sorted(glob.glob(pattern.replace("{set}", reference.name)))]
 
     paths, baseline_paths = files(patterns), files(args.baseline)
-    if len(baseline_paths) not in (0, 1, len(paths)):
+    if not args.seeds and len(baseline_paths) not in (0, 1, len(paths)):
         raise VTLMError(f"{len(paths)} files and {len(baseline_paths)} baselines; give one --baseline, or one a seed")
     outputs, baselines = ([_read(args, path, reference) for path in some] for some in (paths, baseline_paths))
-    baselines = baselines * len(outputs) if len(baselines) == 1 else baselines
+    baselines = baselines * len(outputs) if len(baselines) == 1 and not args.seeds else baselines
     pipeline = outputs[0].pipeline
     if any((other.pipeline and other.pipeline.steps) != (pipeline and pipeline.steps) for other in outputs):
         raise VTLMError(f"{paths[0]} and the other files have text.json of different steps; score them apart")
     results = []
 
-    def add(figures: list[Figure], comparisons: Sequence[Comparison] = ()) -> None:
-        results.append(Scored(system, reference.name, outputs, figures, baselines, list(comparisons)))
+    def add(figures: list[Figure], comparisons: Sequence[Comparison] = (), over_seeds: SeedTest | None = None) -> None:
+        results.append(Scored(system, reference.name, outputs, figures, baselines, list(comparisons), over_seeds))
 
     measures = []
     if reference.words is not None:
@@ -129,6 +132,9 @@ def _score(args: argparse.Namespace, system: str, patterns: list[str], reference
     for measure, tokenised in measures:
         pairs = [_texts(output, reference, tokenised) for output in outputs]
         figures = [measure.score(*pair) for pair in pairs]
+        if args.seeds:
+            add(figures, over_seeds=_compare_seeds(args, measure, outputs, baselines, reference, tokenised))
+            continue
         comparisons = [
             _compare(args, measure, output, baseline, reference, tokenised)
             for output, baseline in zip(outputs, baselines, strict=False)
@@ -173,6 +179,29 @@ def _compare(
     return paired_bootstrap(
         [ours[number] for number in ids],
         [theirs[number] for number in ids],
+        [references[number] for number in ids],
+        measure=measure,
+        samples=args.bootstrap_samples,
+        seed=args.seed,
+    )
+
+
+def _compare_seeds(
+    args: argparse.Namespace,
+    measure: Measure,
+    outputs: Sequence[Output],
+    baselines: Sequence[Output],
+    reference: Reference,
+    tokenised: bool,
+) -> SeedTest:
+    """One test of all seeds, on the lines that all have."""
+    said = [dict(zip(one.ids, one.words if tokenised else one.running, strict=True)) for one in (*outputs, *baselines)]
+    references = reference.words if tokenised else reference.raw
+    ids = [number for number in outputs[0].ids if all(number in one for one in said)]
+    texts = [[one[number] for number in ids] for one in said]
+    return compare_systems(
+        texts[: len(outputs)],
+        texts[len(outputs) :],
         [references[number] for number in ids],
         measure=measure,
         samples=args.bootstrap_samples,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import PairedTest
@@ -56,6 +57,18 @@ class Measure:
         hyps, refs = self._texts(hypotheses, references)
         metric = (self.sentence or self.build)()
         return [metric.sentence_score(hyp, [ref]).score for hyp, ref in zip(hyps, refs, strict=True)]
+
+    def statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """[N, M] statistics of each sentence; their sum is the corpus's."""
+        hyps, refs = self._texts(hypotheses, references)
+        return np.array(self.build()._extract_corpus_statistics(hyps, [refs]))
+
+    def scores(self, statistics: np.ndarray) -> np.ndarray:
+        """[...] scores of corpora from their statistics [..., M]."""
+        metric, rows = self.build(), statistics.reshape(-1, statistics.shape[-1])
+        # counts are whole numbers, which BLEU takes as such
+        found = [metric._compute_score_from_stats(np.rint(row).astype(np.int64).tolist()).score for row in rows]
+        return np.array(found).reshape(statistics.shape[:-1])
 
     def _texts(self, hypotheses: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[str]]:
         if len(hypotheses) != len(references) or not hypotheses:
