@@ -1,7 +1,7 @@
 """Collect what the runner left, test differences, and write the tables of RESULTS.md. See PROTOCOL.md.
 
     results_page.py collect OUT [OUT ...]       hypotheses and run.json of finished rows -> results/
-    results_page.py compare --references DIR    paired bootstraps -> results/comparisons.json
+    results_page.py compare --references DIR    paired bootstraps, tests of seeds -> results/{comparisons,seeds}.json
     results_page.py tables --references DIR     the tables in RESULTS.md and the README; --check: only look
 
 `DIR` is `OUT/data-bin/references`. Tables are of seeds 1, 2 and 3, that beside fairseq's transformer of 4, 5, 6 too.
@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from operator import truediv
 from pathlib import Path
@@ -31,6 +31,7 @@ from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402
 
 from vtlm_fairseq.errors import VTLMError  # noqa: E402
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, paired_bootstrap, seed_statistics  # noqa: E402
+from vtlm_fairseq.evaluation.scoring.seeds import compare_systems  # noqa: E402
 from vtlm_fairseq.evaluation.tables import Table  # noqa: E402
 from vtlm_fairseq.files import copy_file  # noqa: E402
 from vtlm_fairseq.files.lines import read_lines  # noqa: E402
@@ -197,6 +198,20 @@ def compare(results: Results, pair: Pair) -> list[dict]:
     return found
 
 
+def compare_seeds(results: Results, pair: Pair) -> dict | None:
+    """One test of all seeds, sentences and seeds resampled together; of several derangements the first is taken.
+
+    None where a side has no seed.
+    """
+    results, same = results.of(pair.seeds), pair.system == pair.baseline
+    system = [results.hypotheses(pair.system, seed, "given") for seed in results.seeds(pair.system)]
+    decoded = [results.decodings(pair.baseline, seed, pair.order) for seed in results.seeds(pair.baseline)]
+    baseline = [lines[0] for lines in decoded if lines]
+    if not system or not baseline:
+        return None
+    return asdict(compare_systems(system, baseline, results.references(TEST_SET), paired=same))
+
+
 def verdict(system: Sequence[float], baseline: Sequence[float], p_values: Sequence[float]) -> str:
     """What a comparison shows: a difference only where every p is below 0.05 and the seeds' ranges do not overlap.
 
@@ -273,6 +288,19 @@ def comparison_table(results: Results) -> Table:
         ])  # fmt: skip
     columns = ["system", "compared with", "difference of mean BLEU", "tests with p < 0.05", "largest p", "shown"]
     return Table(columns, rows, precision={"largest p": 3})
+
+
+def seeds_table(results: Results) -> Table:
+    """The same comparisons by one test of seeds and sentences each, with the difference that it can detect."""
+    rows, path = [], results.folder / "seeds.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for pair in COMPARISONS:
+        if test := found.get(pair.key):
+            other = f"itself, regions {pair.order}" if pair.system == pair.baseline else ROWS[pair.baseline].title
+            rows.append([ROWS[pair.system].title, other, " and ".join(map(str, test["seeds"])), test["difference"],
+                         *test["interval"], test["p_value"], test["detects"]])  # fmt: skip
+    columns = ["system", "compared with", "seeds", "difference of mean BLEU", "from", "to", "p", "detects"]
+    return Table(columns, rows, precision={"p": 3})
 
 
 def other_sets_table(results: Results) -> Table:
@@ -371,6 +399,7 @@ TABLES = {
     "main": main_table,
     "summary": summary_table,
     "comparisons": comparison_table,
+    "seeds": seeds_table,
     "orders": orders_table,
     "other sets": other_sets_table,
     "fairseq": fairseq_table,
@@ -427,6 +456,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = {pair.key: compare(results, pair) for pair in tqdm(COMPARISONS, unit="comparison")}
         found = {key: tests for key, tests in found.items() if tests}
         write_atomically(args.results / "comparisons.json", json.dumps(found, indent=1) + "\n")
+        found = {pair.key: compare_seeds(results, pair) for pair in COMPARISONS}
+        found = {key: test for key, test in found.items() if test}
+        write_atomically(args.results / "seeds.json", json.dumps(found, indent=1) + "\n")
         return
     for path in PAGES:
         page = path.read_text(encoding="utf-8")

@@ -117,6 +117,21 @@ def test_added_seeds_are_of_one_comparison(small):
     assert row[3].endswith(" of 18")
 
 
+def test_one_test_of_all_seeds(small):
+    """The difference is that of the means; decodings of one model are pairs; no seed on a side, no row."""
+    found = page.compare_seeds(small, Pair("nmt", "vtlm_mmt"))
+    right, x, _ = small.bleu("nmt")
+    assert found["difference"] == pytest.approx((right + 2 * x) / 3 - 100) and found["seeds"] == (3, 1)
+    pair = next(one for one in COMPARISONS if one.order == "shuffled")
+    itself = page.compare_seeds(small, pair)
+    assert itself["difference"] == pytest.approx(100 - x)
+    assert page.compare_seeds(small, Pair("nmt", "stock")) is None
+    write_lines(small.folder / "seeds.json", [json.dumps({pair.key: itself})])
+    (row,) = page.seeds_table(small).rows
+    assert row[1:3] == ["itself, regions shuffled", "1 and 1"]
+    assert row[3:] == pytest.approx([100 - x, *itself["interval"], itself["p_value"], itself["detects"]])
+
+
 def test_machines(small):
     """One line for each device with each PyTorch; a pre-training has no seed to be told apart by."""
     write_lines(small.folder / f"hyp/{TEST_SET}/nmt.4.given.de", REFERENCE)
@@ -241,3 +256,6 @@ def test_committed_tables(tmp_path):
         assert page.with_tables(text, results, name="A.md") == text
     for pair in COMPARISONS[:1]:
         assert results.comparisons().get(pair.key, []) == compare(results, pair)
+    seeds = json.loads((RESULTS / "seeds.json").read_text(encoding="utf-8"))
+    for pair in COMPARISONS[1:3]:
+        assert seeds[pair.key] == json.loads(json.dumps(page.compare_seeds(results, pair)))
