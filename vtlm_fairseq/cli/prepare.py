@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("captions", "captions", _add_captions, "parallel captions: words, BPE, binarised data, image ids"),
         ("multi30k", "multi30k", _add_multi30k, "Multi30k task 1: words, BPE, binarised data, image ids"),
         ("translate", "translate_captions", _add_translate, "captions of one language: a translation for each line"),
+        ("contrastive", "contrastive_sets", _add_contrastive, "a contrastive test set: each noun and a wrong one"),
         ("nouns", "nouns", _add_nouns, "nouns and their translations in binarised data, for --word-masking"),
     ):
         command = commands.add_parser(name, help=description, description=f"Prepare {description}.")
@@ -126,6 +127,22 @@ def _add_nouns(parser: argparse.ArgumentParser) -> None:
     nouns.add_argument("--words", metavar="FILE", help="nouns of the source language, one a line")
     add_options(parser, "--source-lang", "--target-lang", default=None, help="default: as the files' names say")
     add_options(parser, "--subsets", default="train,valid")
+
+
+def _add_contrastive(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "For vtlm-probe contrastive --preprocessed: src.LANG, src.mask.LANG (the noun is <mask>), correct.LANG, "
+        "incorrect.LANG, images, and items.tsv, which says what was replaced."
+    )
+    add = parser.add_argument
+    add_options(parser, "data")
+    add_options(parser, "--regions", default=None, required=True, help="region store: of the nouns that a region names")
+    add_options(parser, "--source-lang", "--target-lang", default=None, help="default: as the files' names say")
+    add_options(parser, "--gen-subset")
+    add("--out", type=Path, required=True, help="folder to make")
+    add("--least", type=reader(COUNT), default=5, metavar="N", help="a wrong word stands behind the same word in train "
+        "so often (default: %(default)s)")  # fmt: skip
+    add_options(parser, "--seed", help="of the choice (default: %(default)s)")
 
 
 if __name__ == "__main__":

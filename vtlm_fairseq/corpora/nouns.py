@@ -62,6 +62,10 @@ class RegionNames:
         """Whether a word of the source language names a region of a line (from 0)."""
         return self.classes.find(word) in self._labels[line]
 
+    def labels(self, line: int) -> set[int]:
+        """Classes of the regions of a line."""
+        return self._labels[line]
+
 
 @dataclass(frozen=True)
 class Text:
@@ -139,17 +143,14 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         VTLMError: a fault of input or options.
     """
-    if not os.path.isdir(args.data):
-        raise VTLMError(f"{args.data}: no such folder of binarised data")
-    pair = language_pair(args.data, args.source_lang, args.target_lang)
+    pair, dictionary = open_folder(args.data, args.source_lang, args.target_lang)
     if args.words is not None:
         nouns = Nouns(read_lines(args.words))
     else:
         nouns = Nouns(RegionStore.open(args.regions, None).class_names)
-    dictionary = VisualTranslationLMTask.load_dictionary(os.path.join(args.data, f"dict.{pair[0]}.txt"))
-    alignment = _read(args.data, "train", pair, dictionary).align()
+    alignment = read_split(args.data, "train", pair, dictionary).align()
     for split in args.subsets.split(","):
-        text = _read(args.data, check_name(split, "split", hint="see --subsets"), pair, dictionary)
+        text = read_split(args.data, check_name(split, "split", hint="see --subsets"), pair, dictionary)
         every = list(find_pairs(text, alignment, nouns.places))
         kept = [[one.line, one.source.start, one.source.stop, one.target.start, one.target.stop]
                 for one in every if one.target is not None]  # fmt: skip
@@ -159,8 +160,24 @@ def run(args: argparse.Namespace) -> None:
         say(f"{path}: {found}; {lost:,} nouns without an aligned word")
 
 
-def _read(folder: str, split: str, pair: tuple[str, str], dictionary: Dictionary) -> Text:
-    """A binarised split, whichever direction it was binarised in."""
+def open_folder(folder: str, source: str | None, target: str | None) -> tuple[tuple[str, str], Dictionary]:
+    """Languages and dictionary of a folder of binarised data.
+
+    Raises:
+        VTLMError: there is none, or its languages are not known.
+    """
+    if not os.path.isdir(folder):
+        raise VTLMError(f"{folder}: no such folder of binarised data")
+    pair = language_pair(folder, source, target)
+    return pair, VisualTranslationLMTask.load_dictionary(os.path.join(folder, f"dict.{pair[0]}.txt"))
+
+
+def read_split(folder: str, split: str, pair: tuple[str, str], dictionary: Dictionary) -> Text:
+    """A binarised split, whichever direction it was binarised in.
+
+    Raises:
+        VTLMError: there is none, or it cannot be read.
+    """
     sides = []
     with unreadable_text(folder, split):
         for lang in pair:

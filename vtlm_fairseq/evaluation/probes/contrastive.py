@@ -6,8 +6,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.paired import mcnemar, paired_t
 from vtlm_fairseq.evaluation.scoring.hypotheses import read_sentences
+from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.evaluation.teacher_forcing import Score, score_translations
@@ -23,7 +27,10 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         VTLMError: a fault of input or options.
     """
+    if args.margins and args.region_order not in (None, "given"):
+        raise VTLMError(f"--margins compares given with shuffled regions: leave out --region-order {args.region_order}")
     checkpoints = list(named_checkpoints(args.systems))
+    options = loading_options(args) | ({"region_order": "given"} if args.margins else {})
     lines = ContrastiveSet.read(src=args.src, correct=args.correct, incorrect=args.incorrect, images=args.images)
     made = Table(
         ["system", "score", "accuracy", "right", "ties", "lines"],
@@ -32,12 +39,27 @@ def run(args: argparse.Namespace) -> None:
         notes=["perplexity: exp(-log p / tokens); log-probability: log p / tokens**lenpen, "
                f"lenpen {args.lenpen:g}; tokens are sub-words and </s>; a tie counts as wrong"],
     )  # fmt: skip
+    if args.margins:
+        made.columns += MARGINS
+        made.precision = {"p (t)": 4, "p (McNemar)": 4, **dict.fromkeys(MARGINS[:2] + MARGINS[3:6], 3)}
+        made.notes.append(
+            f"margin: score of the right translation less that of the wrong one; shuffled: mean of {args.repeats} "
+            "derangements; t over images, McNemar against the first derangement"
+        )
     written = []
     for name, path in checkpoints:
-        model = MultimodalTransformer.from_pretrained(path, text_only=True, **loading_options(args))
+        model = MultimodalTransformer.from_pretrained(path, text_only=True, **options)
         scores, unknown = score_lines(model, lines, batch_size=args.batch_size)
+        shuffled = []
+        if args.margins and model.needs_images:
+            shuffled = [
+                score_lines(model, lines, batch_size=args.batch_size, shuffle=args.seed + repeat)[0]
+                for repeat in range(args.repeats)
+            ]
         for what, (right, ties) in results(scores, lenpen=args.lenpen).items():
             made.rows.append([name, what, 100 * right / len(scores), right, ties, len(scores)])
+            if args.margins:
+                made.rows[-1] += margins(scores, shuffled, lines.images, what, lenpen=args.lenpen)
         if model.needs_images:
             made.notes.append(f'{name}: regions "{model.store.detector}", order {model.region_order}')
         if unknown:
@@ -86,9 +108,12 @@ class ContrastiveSet:
 
 
 def score_lines(
-    model: MultimodalTransformer, lines: ContrastiveSet, *, batch_size: int = 32
+    model: MultimodalTransformer, lines: ContrastiveSet, *, batch_size: int = 32, shuffle: int | None = None
 ) -> tuple[list[tuple[Score, Score]], int]:
     """Scores of the right and of the wrong translation of each line, and how many target sub-words are unknown.
+
+    Args:
+        shuffle: seed of a derangement: lines get the regions of another image; None: as the model was loaded.
 
     Raises:
         VTLMError: images are missing or unknown, or a sentence is too long (names the line).
@@ -109,9 +134,53 @@ def score_lines(
                     f"{limit}; shorten it"
                 )
     regions = model.line_regions(lines.images * 2) if model.needs_images else None
+    if shuffle is not None:
+        regions = in_order(regions, "shuffle", seed=shuffle)
     scores = score_translations(model, sources, targets, regions=regions, batch_size=batch_size)
     unknown = sum(int((target == model.task.target_dictionary.unk()).sum()) for target in targets)
     return list(zip(scores[:count], scores[count:], strict=True)), unknown
+
+
+MARGINS = ["margin", "shuffled margin", "shuffled accuracy", "given - shuffled", "from", "to", "p (t)", "p (McNemar)"]
+"""Columns of ``--margins``."""
+
+
+def margins(
+    scores: Sequence[tuple[Score, Score]],
+    shuffled: Sequence[Sequence[tuple[Score, Score]]],
+    images: Sequence[str] | None,
+    what: str,
+    *,
+    lenpen: float = 1.0,
+) -> list[float | None]:
+    """`MARGINS` of one score.
+
+    Args:
+        scores: of right and wrong translations of N lines, with given regions.
+        shuffled: the same for each derangement; none of a model without regions, which has a margin only.
+        images: id of each line's image; lines of one image are one trial.
+        what: name of the score.
+        lenpen: of the log-probability.
+    """
+    given = _differences(scores, what, lenpen)
+    if not shuffled:
+        return [float(given.mean()), *[None] * 7]
+    others = np.array([_differences(one, what, lenpen) for one in shuffled])
+    test = paired_t(given - others.mean(axis=0), np.array(images))
+    accuracy = 100 * float((others > 0).mean())
+    return [float(given.mean()), float(others.mean()), accuracy, *test, mcnemar(given > 0, others[0] > 0)]
+
+
+def _differences(scores: Sequence[tuple[Score, Score]], what: str, lenpen: float) -> np.ndarray:
+    """[N] by how much the right translation of each line scores better."""
+    return np.array([right - wrong for right, wrong in _values_of(scores, lenpen)[what]])
+
+
+def _values_of(scores: Sequence[tuple[Score, Score]], lenpen: float) -> dict[str, list[tuple[float, float]]]:
+    return {
+        "perplexity": [(-right.perplexity, -wrong.perplexity) for right, wrong in scores],
+        "log-probability": [(right.normalised(lenpen), wrong.normalised(lenpen)) for right, wrong in scores],
+    }
 
 
 def results(scores: Sequence[tuple[Score, Score]], *, lenpen: float = 1.0) -> dict[str, tuple[int, int]]:
@@ -121,13 +190,9 @@ def results(scores: Sequence[tuple[Score, Score]], *, lenpen: float = 1.0) -> di
         scores: of the right and of the wrong translation of each line.
         lenpen: of the log-probability; with 1 it ranks as perplexity does.
     """
-    kinds = {
-        "perplexity": [(-right.perplexity, -wrong.perplexity) for right, wrong in scores],
-        "log-probability": [(right.normalised(lenpen), wrong.normalised(lenpen)) for right, wrong in scores],
-    }
     return {
         name: (sum(right > wrong for right, wrong in pairs), sum(right == wrong for right, wrong in pairs))
-        for name, pairs in kinds.items()
+        for name, pairs in _values_of(scores, lenpen).items()
     }
 
 

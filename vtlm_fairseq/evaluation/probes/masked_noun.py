@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from vtlm_fairseq.corpora.nouns import Nouns, RegionNames, Text, find_pairs
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.paired import paired_interval
 from vtlm_fairseq.evaluation.probes.entity_variants import UNTOUCHED, Choice, make_variants
 from vtlm_fairseq.evaluation.splits import in_order, load_alignment, load_split
 from vtlm_fairseq.evaluation.systems import named_checkpoints
@@ -22,7 +22,6 @@ from vtlm_fairseq.hub import VTLM
 from vtlm_fairseq.text.pipeline import bpe_kind
 from vtlm_fairseq.text.word_alignment import WordAlignment
 
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 GROUPS = ("all", "named by a region", "not named")
 
 
@@ -33,22 +32,6 @@ class Masked:
     line: int
     spans: tuple[range, range]
     named: bool
-
-
-def paired_interval(values: np.ndarray, sentences: np.ndarray) -> tuple[float, float, float]:
-    """Mean of N values and its 95 % interval over sentences, of which each may have several values.
-
-    The ratio of two sums over sentences, with the variance of its linearisation; normal.
-    """
-    if not len(values):
-        return (math.nan,) * 3
-    _, place = np.unique(sentences, return_inverse=True)
-    sums, counts = np.bincount(place, values), np.bincount(place)
-    mean, number = values.mean(), len(counts)
-    if number < 2:
-        return float(mean), math.nan, math.nan
-    deviation = math.sqrt(number / (number - 1) * float(((sums - mean * counts) ** 2).sum())) / len(values)
-    return float(mean), float(mean - _Z * deviation), float(mean + _Z * deviation)
 
 
 def run(args: argparse.Namespace) -> int:

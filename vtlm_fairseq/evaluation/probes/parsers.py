@@ -129,6 +129,10 @@ def contrastive(commands) -> None:
     parser.add_argument("--images", metavar="FILE", help="image ids, one a line (CoMMuTE: img.order)")
     add_options(parser, "--region-order", "--data", "--preprocessed", "--lenpen")
     parser.add_argument("--sentences", metavar="TSV", help="write the scores of each line")
+    parser.add_argument("--margins", action="store_true", help="by how much the right one scores better, with "
+                        "given and with shuffled regions, and whether these differ")  # fmt: skip
+    add_options(parser, "--repeats", help="--margins: shufflings that are averaged (default: %(default)s)")
+    add_options(parser, "--seed", help="--margins: of the first shuffling (default: %(default)s)")
     add_table_options(parser)
 
 
