@@ -45,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="lines `image id<TAB>number from 0` that name the caption to put aside, instead of looking it up in --raw",
     )
     add("--feature-dim", type=int, default=1536, help="width of the features")
+    add("--subspace", type=int, metavar="N", help="signal and noise lie in N dimensions of the features, as those of "
+        "detectors do (default: all); give the --noise that --calibrate finds")  # fmt: skip
     add_options(parser, "--seed", help="seed of prototypes and noise (default: %(default)s)")
     add("--noise", type=float, default=NOISE, help="standard deviation of the noise; prototypes have 1")
     add("--signal", type=float, default=1.0, help="factor of the prototypes; 0: noise only (control)")

@@ -182,6 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
         check_name(split, "--splits: split")
     if arguments.feature_dim < 1 or arguments.noise < 0 or arguments.seed < 0:
         raise VTLMError("--feature-dim must be at least 1, --noise and --seed not negative")
+    if arguments.subspace is not None and not 1 <= arguments.subspace <= arguments.feature_dim:
+        raise VTLMError(f"--subspace {arguments.subspace}: must be within 1 and --feature-dim {arguments.feature_dim}")
     paths = {split: arguments.out / f"{fairseq_name(split)}.h5" for split in splits}
     for path in paths.values():
         if path.exists() and not arguments.calibrate:
@@ -203,6 +205,7 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         noise=arguments.noise,
         signal=arguments.signal,
+        subspace=arguments.subspace,
     )
     if arguments.calibrate:
         say(f"--noise {calibrate(features, valid):.3f}")
@@ -216,6 +219,7 @@ def run(arguments: argparse.Namespace) -> None:
         "noise": arguments.noise,
         "signal": arguments.signal,
         "no_boxes": int(arguments.no_boxes),
+        **({} if arguments.subspace is None else {"subspace": arguments.subspace}),
     }
     say(f"{len(corpus.classes)} classes; nearest prototype reads {read_right:.1%} of the val labels right")
     arguments.out.mkdir(parents=True, exist_ok=True)

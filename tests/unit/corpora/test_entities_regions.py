@@ -168,6 +168,19 @@ def labelled(label=0, xyxy=(0, 0, 4, 4), colours=()):
     return oracle_labels.LabelledBox(xyxy, label, colours)
 
 
+def test_a_subspace_holds_signal_and_noise():
+    """64 values in 8 dimensions: rank, distances and scale are those of 8 independent values, at any noise."""
+    inside, plain = features(subspace=8), features(feature_dim=8)
+    boxes = [labelled(label=k % 2, xyxy=(k, 0, 9, 9)) for k in range(40)]
+    rows, expected = inside("i", boxes), plain("i", boxes)
+    assert rows.shape == (40, 64) and np.linalg.matrix_rank(rows, tol=1e-3) == 8
+    assert rows @ rows.T == pytest.approx(expected @ expected.T * 8, abs=1e-3)
+    assert rows.std() == pytest.approx(expected.std(), rel=0.1)
+    images = [("i", boxes)]
+    assert oracle_features.accuracy(inside, images) == oracle_features.accuracy(plain, images)
+    assert oracle_features.calibrate(inside, images) == oracle_features.calibrate(plain, images)
+
+
 def test_a_feature_is_prototypes_and_noise():
     quiet = features(noise=0.0)
     np.testing.assert_array_equal(quiet("i", [labelled(1)])[0], quiet.prototypes[1])
@@ -324,6 +337,7 @@ def test_files_that_are_not_of_entities(tmp_path):
         (("--noise", "-1"), "--noise"),
         (("--seed", "-1"), "--seed"),
         (("--feature-dim", "0"), "--feature-dim"),
+        (("--subspace", "2000"), "--subspace"),
         (("--entities", "nowhere"), "--entities"),
         (("--splits", "train,test_2017_flickr"), "test_2017_flickr.txt"),
     ],
