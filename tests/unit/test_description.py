@@ -32,7 +32,8 @@ OPTIONS = {
     "region_mask_fill": ("zero", "mask", "refused refused refused nothing"),
 }
 MODEL = {"layernorm_eps": (1e-5, 1e-6), "region_activation": ("gelu", "none"), "region_no_bias": (True, False),
-         "region_layernorm": (True, False), "region_positions": (6, 8)}  # fmt: skip
+         "region_layernorm": (True, False), "region_positions": (6, 8), "region_standardise": (True, False),
+         }  # fmt: skip
 register_word_masking("as-random")(type("AsRandom", (RandomWords,), {}))
 RELATIONS = ("load", "resume", "finetune", "pretrained")
 CONFIGS = {"visual_translation_lm": pretraining_config, "multimodal_translation": translation_config}

@@ -130,6 +130,12 @@ def test_gelu_is_exact(build):
 # ---- embeddings
 
 
+def plain_of(model, features, boxes):
+    """Region vectors without activation."""
+    regions = model.encoder.embed_regions
+    return (regions.feature_proj(features) + regions.box_proj(boxes)).detach()
+
+
 def test_region_options():
     features, boxes = torch.randn(1, 3, 4).half().float(), torch.rand(1, 3, 4)
 
@@ -147,6 +153,14 @@ def test_region_options():
     assert embed()[1].min() >= 0
     normed = embed(region_layernorm=True)[1]
     torch.testing.assert_close(normed.mean(-1), torch.zeros(1, 3), atol=1e-5, rtol=0)
+    model, as_they_are = embed(region_standardise=True, region_activation="none")
+    torch.testing.assert_close(as_they_are, plain_of(model, features, boxes))
+    regions = model.encoder.embed_regions
+    regions.standardise_by(torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.0, 0.5, 0, 1]))
+    with torch.no_grad():
+        standardised = regions(features.half(), boxes, image_row=torch.zeros(32), mask_row=torch.zeros(32))
+    expected = (features - torch.tensor([1.0, 2, 3, 4])) / torch.tensor([2.0, 0.5, 1, 1])  # one that does not vary
+    torch.testing.assert_close(standardised, plain_of(model, expected, boxes))
     model, ranked = embed(region_positions=3, region_activation="none")
     again = model.encoder.embed_regions
     without = again.feature_proj(features) + again.box_proj(boxes)

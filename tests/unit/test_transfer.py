@@ -131,6 +131,7 @@ def test_misfit_names_the_option(options, named):
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"region_dim": 6}, "region_dim detector"), ({"region_no_bias": True}, "region_no_bias detector"),
+     ({"region_standardise": True}, "region_standardise detector"),
      ({"region_layernorm": True}, "region_layernorm detector"), ({"region_positions": 3}, "region_positions detector"),
      ({"activation_fn": "relu"}, "--activation-fn gelu"), ({"region_activation": "gelu"}, "activation")],
 )  # fmt: skip

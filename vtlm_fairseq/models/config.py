@@ -37,6 +37,10 @@ class EncoderConfig(FairseqDataclass):
     )
     region_no_bias: Optional[bool] = setting(None, "feature and box projections without bias")
     region_layernorm: Optional[bool] = setting(None, "LayerNorm on region embeddings")
+    region_standardise: Optional[bool] = setting(
+        None,
+        "standardise each dimension of the features by mean and deviation of the training store, kept in the model",
+    )
     region_positions: Optional[int] = setting(
         None, "rows of a position table over region ranks (default: 0, no region positions)"
     )

@@ -150,6 +150,8 @@ DECISIONS: dict[str, Decision] = {
     "region_activation": _saved("activation of the region projections", "relu", regions=True, adopted=_ALWAYS),
     "region_no_bias": _saved("bias of the region projections", False, regions=True, adopted=_ALWAYS),
     "region_layernorm": _saved("LayerNorm on region embeddings", False, regions=True, adopted=_ALWAYS),
+    "region_standardise": _saved("standardised features; their figures are tensors of the model", False, regions=True,
+                                 adopted=_ALWAYS),
     "region_positions": _saved("positions of regions", 0, regions=True, adopted=_ALWAYS),
     "dropout": _TRAINING, "attention_dropout": _TRAINING, "activation_dropout": _TRAINING,
     "init_cross_attention": _not("how a model begins"),
@@ -162,7 +164,8 @@ TASK_OPTIONS = tuple(name for name, decision in DECISIONS.items() if decision.va
 MODEL_OPTIONS = ("source_lang", "target_lang", "langs", "region_dim", "region_classes", "encoder_embed_dim",
                  "encoder_ffn_embed_dim", "encoder_layers", "encoder_attention_heads", "decoder_ffn_embed_dim",
                  "decoder_layers", "decoder_attention_heads", "max_positions", "activation_fn", "layernorm_eps",
-                 "region_activation", "region_no_bias", "region_layernorm", "region_positions")  # fmt: skip
+                 "region_activation", "region_no_bias", "region_layernorm", "region_standardise",
+                 "region_positions")  # fmt: skip
 """Options that the configuration of a model holds and that are compared."""
 
 

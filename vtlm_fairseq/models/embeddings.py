@@ -76,6 +76,7 @@ class RegionEmbedding(nn.Module):
         bias: whether the two projections have a bias.
         layernorm_eps: None for no LayerNorm (the paper), else its epsilon.
         num_positions: 0 for no position (the paper), else rows of a table over the regions' ranks.
+        standardise: features have a mean taken off and are divided by a deviation, see :meth:`standardise_by`.
     """
 
     def __init__(
@@ -88,8 +89,13 @@ class RegionEmbedding(nn.Module):
         bias: bool = True,
         layernorm_eps: float | None = None,
         num_positions: int = 0,
+        standardise: bool = False,
     ):
         super().__init__()
+        if standardise:
+            self.register_buffer("feature_mean", torch.zeros(region_dim))
+            self.register_buffer("feature_deviation", torch.ones(region_dim))
+        self.standardises = standardise
         self.feature_proj = nn.Linear(region_dim, embed_dim, bias=bias)
         self.box_proj = nn.Linear(4, embed_dim, bias=bias)
         self.layer_norm = None if layernorm_eps is None else nn.LayerNorm(embed_dim, eps=layernorm_eps)
@@ -122,6 +128,8 @@ class RegionEmbedding(nn.Module):
             VTLMError: more regions than rows of the position table.
         """
         dtype = self.feature_proj.weight.dtype
+        if self.standardises:
+            features = (features.float() - self.feature_mean.float()) / self.feature_deviation.float()
         if not torch.is_autocast_enabled(features.device.type):
             features = features.to(dtype)
         x = self.activation(self.feature_proj(features))
@@ -134,6 +142,12 @@ class RegionEmbedding(nn.Module):
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return self.dropout(x)
+
+    @torch.no_grad()
+    def standardise_by(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set mean and deviation of each dimension, [D] each; a dimension that does not vary is only centred."""
+        self.feature_mean.copy_(mean)
+        self.feature_deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
 
 
 def check_region_positions(regions: int, rows: int, where: str) -> None:

@@ -47,6 +47,7 @@ class MultimodalEncoder(FairseqEncoder):
                 bias=not cfg.region_no_bias,
                 layernorm_eps=cfg.layernorm_eps if cfg.region_layernorm else None,
                 num_positions=cfg.region_positions,
+                standardise=bool(cfg.region_standardise),
             )
         self.dropout = Dropout(cfg.dropout, module_name=type(self).__name__)
         self.layers = nn.ModuleList(CaptionEncoderLayer(cfg) for _ in range(cfg.encoder_layers))

@@ -37,7 +37,8 @@ DECODER_GEOMETRY = {
     "decoder_layers": "encoder_layers",
     "decoder_attention_heads": "encoder_attention_heads",
 }
-REGION_OPTIONS = ("region_dim", "region_activation", "region_no_bias", "region_layernorm", "region_positions")
+REGION_OPTIONS = ("region_dim", "region_activation", "region_no_bias", "region_layernorm", "region_standardise",
+                  "region_positions")  # fmt: skip
 REGION_PARAMETERS = ("encoder.embed_regions.", "region_head.")
 VERSION = "decoder.version"  # fairseq's marker of the decoder's format, not a parameter
 CROSS_ATTENTION = {"encoder_attn.": "self_attn.", "encoder_attn_layer_norm.": "self_attn_layer_norm."}

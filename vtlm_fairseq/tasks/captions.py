@@ -21,6 +21,7 @@ from vtlm_fairseq.files.names import check_distinct, check_languages
 from vtlm_fairseq.health import LoaderWatch, LossWatch
 from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
+from vtlm_fairseq.regions.suspicions import feature_figures
 from vtlm_fairseq.tasks.acceleration import compile_model, say_speed, set_up_device
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
@@ -165,6 +166,9 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
                 )
             self.region_positions = cfg.get("region_positions") or 0
             model = super().build_model(cfg, from_checkpoint)
+            if not from_checkpoint and self.has_regions and cfg.region_standardise:
+                mean, deviation = feature_figures(self.open_store(self.cfg.train_subset))
+                model.encoder.embed_regions.standardise_by(torch.from_numpy(mean), torch.from_numpy(deviation))
             if self.training is not None and not from_checkpoint:
                 self.training.lock(self)
                 if self.cfg.compile:
