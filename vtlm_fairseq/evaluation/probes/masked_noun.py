@@ -34,7 +34,7 @@ class Masked:
     named: bool
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Run the probe.
 
     Raises:
@@ -70,7 +70,6 @@ def run(args: argparse.Namespace) -> int:
     made.notes = list(dict.fromkeys(made.notes))
     made.precision = {column: 1 for column in made.columns[6:12]}
     publish(made, args)
-    return 0
 
 
 def find_masked(
