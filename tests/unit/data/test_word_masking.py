@@ -101,6 +101,6 @@ def test_strategies_have_names():
     assert get_word_masking("of-this-test") is Mine
     with pytest.raises(VTLMError, match="--word-masking of-this-test"):
         register_word_masking("of-this-test")(Mine)
-    with pytest.raises(VTLMError, match=r"--word-masking rndom.*aligned-nouns, of-this-test, random.*--user-dir"):
+    with pytest.raises(VTLMError, match=r"--word-masking rndom: .*aligned-nouns, .*of-this-test, random.*--user-dir"):
         get_word_masking("rndom")
     assert dictionary().index("<mask>") == MASK
