@@ -74,6 +74,13 @@ class MemoryStore:
     def __getitem__(self, row: int) -> Regions:
         return self.images[row]
 
+    def read_into(self, row: int, features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Labels; features and boxes go to the first rows of arrays."""
+        image = self.images[row]
+        count = len(image.labels)
+        features[:count], boxes[:count] = image.features, image.boxes
+        return image.labels
+
     def counts(self, rows) -> np.ndarray:
         """[n] regions of images."""
         return np.array([len(self.images[row].labels) for row in rows], dtype=np.int64)

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import torch
 
-from vtlm_fairseq.data.shared import stack_padded
+from vtlm_fairseq.data.shared import empty_batch, stack_padded
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import Regions, RegionStore
 
@@ -73,6 +73,12 @@ class LineRegions:
             return np.full(len(self.rows), self.store.counts(self._images).max())
         return self.store.counts(self._line_rows)
 
+    def counts_of(self, lines: list[int]) -> np.ndarray:
+        """[n] int64: regions of some lines in this epoch."""
+        if self.order == "none":
+            return np.zeros(len(lines), dtype=np.int64)
+        return self.store.counts(self._line_rows[lines])
+
     def __getitem__(self, line: int) -> Regions:
         """The regions of a line.
 
@@ -83,12 +89,30 @@ class LineRegions:
         if self.order == "none":
             return no_regions(self.store.feature_dim, self.store.dtype)
         regions = self.store[row]
+        self._check(row, regions)
+        return regions
+
+    def read_into(self, line: int, features: np.ndarray, boxes: np.ndarray) -> Regions:
+        """The regions of a line without scores, in the first rows of arrays that have room for them; 0 behind.
+
+        Raises:
+            VTLMError: as ``regions[line]``.
+        """
+        row, labels = int(self._line_rows[line]), np.zeros(0, dtype=np.int64)
+        if self.order != "none":
+            labels = self.store.read_into(row, features, boxes)
+        count = len(labels)
+        features[count:], boxes[count:] = 0, 0
+        regions = Regions(features[:count], boxes[:count], labels, scores=boxes[:0, 0])
+        self._check(row, regions)
+        return regions
+
+    def _check(self, row: int, regions: Regions) -> None:
         if not (_all_finite(regions.features) and _all_finite(regions.boxes)):
             raise VTLMError(
                 f"{', '.join(self.store.paths)}: image {self.store.image_id(row)!r} holds a feature or box that is "
                 "not finite (NaN or infinite); find all such images with: vtlm-regions validate"
             )
-        return regions
 
 
 def _all_finite(values: np.ndarray) -> bool:
@@ -96,7 +120,8 @@ def _all_finite(values: np.ndarray) -> bool:
     if values.dtype == np.float16 and values.size:
         # infinity is 7C00, NaN above it; with the sign bit FC00 and above
         bits = values.reshape(-1)
-        return bool(bits.view(np.int16).max() < 0x7C00 and bits.view(np.uint16).max() < 0xFC00)
+        highest = bits.view(np.uint16).max()
+        return bool(highest < 0x7C00 or (highest < 0xFC00 and bits.view(np.int16).max() < 0x7C00))
     return bool(np.isfinite(values).all())
 
 
@@ -108,6 +133,35 @@ def no_regions(feature_dim: int, dtype) -> Regions:
         labels=np.zeros(0, dtype=np.int64),
         scores=np.zeros(0, dtype=np.float32),
     )
+
+
+class RegionsBatch:
+    """Room for the regions of some lines, which are read to where the batch will have them.
+
+    Args:
+        regions: of all lines.
+        lines: of the batch.
+    """
+
+    def __init__(self, regions: LineRegions, lines: list[int]) -> None:
+        self._regions = regions
+        counts = regions.counts_of(lines)
+        size = max(1, int(counts.max()))
+        self.features = empty_batch((len(lines), size, regions.store.feature_dim), regions.store.dtype)
+        self.boxes = np.empty((len(lines), size, 4), dtype=np.float32)
+        self.padding = np.arange(size) >= counts[:, None]
+
+    def read(self, place: int, line: int) -> Regions:
+        """The regions of the line at a place of the batch."""
+        return self._regions.read_into(line, self.features[place], self.boxes[place])
+
+    def collated(self) -> dict[str, torch.Tensor]:
+        """As `collate_regions`."""
+        return {
+            "features": torch.from_numpy(self.features),
+            "boxes": torch.from_numpy(self.boxes),
+            "region_padding_mask": torch.from_numpy(self.padding),
+        }
 
 
 def collate_regions(regions: list[Regions]) -> dict[str, torch.Tensor]:

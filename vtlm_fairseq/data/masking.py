@@ -4,11 +4,16 @@ Every draw depends on (seed, epoch, example) alone, so masks do not depend on wo
 batch or on resuming. Words and regions have generators of their own and are independent.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from vtlm_fairseq.data.draws import Draws
+
 WORDS, REGIONS = 0, 1  # streams
+_FEW = 8  # examples: generators of their own are faster
 VALIDATION_SEED = 1
 """Of the masks of validation, in every run: the same weights have the same figures."""
 MASKS_VERSION = 2
@@ -30,11 +35,37 @@ class MaskingRates:
             three boolean arrays [count]: selected; masked; replaced at random (the last
             two are subsets of the first; what is in neither is kept).
         """
-        selected = rng.random(count) < self.select
-        kind = rng.random(count)
+        return self.split(rng.random(count), rng.random(count))
+
+    def split(self, chance: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `draw` makes of its numbers within [0, 1)."""
+        selected = chance < self.select
         random = selected & (kind < self.random)
         masked = selected & (kind >= self.random + self.keep)
         return selected, masked, random
+
+
+class Seeds(NamedTuple):
+    """What the draws of some examples depend on.
+
+    Attributes:
+        seed, epoch: as `generator` takes them.
+        indices: [B] the examples.
+    """
+
+    seed: int
+    epoch: int
+    indices: Sequence[int]
+
+    def generators(self, stream: int) -> list[np.random.Generator]:
+        """One for each example."""
+        return [generator(seed=self.seed, epoch=self.epoch, index=index, stream=stream) for index in self.indices]
+
+    def draws(self, stream: int, count: int) -> Draws | None:
+        """The first ``count`` numbers of all of these; None where one is too large for that, or they are too few."""
+        if len(self.indices) < _FEW or max(self.seed, self.epoch, *self.indices) >= 1 << 32:
+            return None
+        return Draws(seed=self.seed, epoch=self.epoch, indices=np.array(self.indices), stream=stream, count=count)
 
 
 def generator(*, seed: int, epoch: int, index: int, stream: int) -> np.random.Generator:
@@ -66,17 +97,29 @@ def mask_words(
     Returns:
         input [T], target [T].
     """
-    selected, masked, random = rates.draw(rng, len(tokens))
+    drawn = rates.draw(rng, len(tokens))
     replacements = random_words[rng.integers(len(random_words), size=len(tokens))]
-    selected &= maskable
+    return replace_words(tokens, maskable, drawn, replacements, mask_idx=mask_idx, pad_idx=pad_idx)
+
+
+def replace_words(
+    tokens: np.ndarray,
+    maskable: np.ndarray,
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
+    replacements: np.ndarray,
+    *,
+    mask_idx: int,
+    pad_idx: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Input and target of tokens for which `MaskingRates.draw` has drawn, and a random word each; all are [T]."""
+    selected, masked, random = (one & maskable for one in drawn)
     source = tokens.copy()
-    source[masked & maskable] = mask_idx
-    source[random & maskable] = replacements[random & maskable]
+    source[masked] = mask_idx
+    source[random] = replacements[random]
     return source, np.where(selected, tokens, pad_idx)
 
 
-@dataclass(frozen=True)
-class RegionDraw:
+class RegionDraw(NamedTuple):
     """What happens to the R regions of one example.
 
     selected, masked, random: [R] bool as in :meth:`MaskingRates.draw`; donor: [R] float within [0, 1), the place
@@ -89,7 +132,26 @@ class RegionDraw:
     donor: np.ndarray
 
 
-def draw_regions(count: int, *, rates: MaskingRates, rng: np.random.Generator) -> RegionDraw:
-    """Draw for the ``count`` regions of an example."""
-    selected, masked, random = rates.draw(rng, count)
-    return RegionDraw(selected, masked, random, rng.random(count))
+def draw_regions(counts: Sequence[int], *, rates: MaskingRates, seeds: Seeds) -> list[RegionDraw]:
+    """Draw for the regions of examples, of which each has so many."""
+    draws = seeds.draws(REGIONS, 3 * max(counts, default=0))
+    if draws is None:
+        pairs = zip(counts, seeds.generators(REGIONS), strict=True)
+        return [RegionDraw(*rates.draw(rng, count), rng.random(count)) for count, rng in pairs]
+    rows, places = side_by_side(np.array(counts))
+    count = np.array(counts)[rows]
+    drawn = rates.split(draws.uniform(rows, places), draws.uniform(rows, places + count))
+    ends = np.cumsum(counts).tolist()
+    parts = [cut(ends, one) for one in (*drawn, draws.uniform(rows, places + 2 * count))]
+    return [RegionDraw(*one) for one in zip(*parts, strict=True)]
+
+
+def side_by_side(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of ``counts`` things of each of B examples, all in one row: whose each is [n], and its place there [n]."""
+    rows = np.repeat(np.arange(len(counts)), counts)
+    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def cut(ends: list[int], values: np.ndarray) -> list[np.ndarray]:
+    """Parts of ``values`` that end at ``ends``, as views."""
+    return [values[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]

@@ -24,19 +24,22 @@ def stack_padded(arrays: Sequence[np.ndarray], length: int) -> torch.Tensor:
     Returns:
         B x length x D.
     """
-    width, dtype = arrays[0].shape[1], arrays[0].dtype
-    shape = (len(arrays), length, width)
+    stacked = empty_batch((len(arrays), length, arrays[0].shape[1]), arrays[0].dtype)
+    for place, array in zip(stacked, arrays, strict=True):
+        place[: len(array)] = array
+        place[len(array) :] = 0
+    return torch.from_numpy(stacked)
+
+
+def empty_batch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array with whatever was there before; in a loader's worker in shared memory already, if it is large."""
     nbytes = math.prod(shape) * dtype.itemsize
     memory = None
     if get_worker_info() is not None and nbytes > _SMALL:
         _keep_freed(2 * nbytes)
         if torch.multiprocessing.get_sharing_strategy() == "file_descriptor":
             memory = shared_pool.take(nbytes)
-    stacked = np.empty(shape, dtype) if memory is None else memory.view(dtype).reshape(shape)
-    for place, array in zip(stacked, arrays, strict=True):
-        place[: len(array)] = array
-        place[len(array) :] = 0
-    return torch.from_numpy(stacked)
+    return np.empty(shape, dtype) if memory is None else memory.view(dtype).reshape(shape)
 
 
 _kept = 0

@@ -1,14 +1,15 @@
 """Sentence pairs with regions, masked for pre-training (paper, sections 2.1 and 2.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from fairseq.data import data_utils
 
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
-from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
-from vtlm_fairseq.data.masking import REGIONS, WORDS, MaskingRates, RegionDraw, draw_regions, generator
+from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch, collate_regions
+from vtlm_fairseq.data.masking import MaskingRates, RegionDraw, Seeds, cut, draw_regions, side_by_side
 from vtlm_fairseq.data.noun_table import NounTable
 from vtlm_fairseq.data.predictions import predicted_places
 from vtlm_fairseq.data.shared import send_small_by_value
@@ -94,25 +95,44 @@ class TranslationLMDataset(CaptionsDataset):
     def __getitem__(self, index: int) -> dict:
         """One masked example: arrays ``tokens``, ``target``, ``positions``, ``langs`` [T]; with regions ``regions``
         (:class:`Regions`) and ``draw`` (:class:`RegionDraw`)."""
-        index = int(index)
-        eos = np.array([self.eos])
-        sides = [np.concatenate([eos, side[index].numpy()]) for side in (self.source, self.target)]
-        tokens = np.concatenate(sides)
-        epoch = self.epoch if self.train else 0
-        seeds = {"seed": self.seed, "epoch": epoch, "index": index}
-        item = {
-            "id": index,
-            "positions": np.concatenate([np.arange(len(side)) for side in sides]),
-            "langs": np.repeat(self.languages, [len(side) for side in sides]),
-        }
-        self.read_regions(index, item)
-        labels = item["regions"].labels if "regions" in item else _NONE[:, 0]
-        pair = Pair(tokens, self.is_word[tokens], labels, self._noun_places(index, *map(len, sides)))
-        item["tokens"], item["target"] = self.word_masking.mask(pair, generator(**seeds, stream=WORDS))
-        if "regions" in item:
-            count = len(item["regions"].labels)
-            item["draw"] = draw_regions(count, rates=self.region_rates, rng=generator(**seeds, stream=REGIONS))
-        return item
+        return self._examples([int(index)])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> "Examples":
+        """Some examples, which PyTorch's loader asks for together, for `collater`; without scores of regions."""
+        indices = [int(index) for index in indices]
+        room = None if self.regions is None else RegionsBatch(self.regions, indices)
+        return Examples(self._examples(indices, room), room)
+
+    def _examples(self, indices: list[int], room: RegionsBatch | None = None) -> list[dict]:
+        """Items of examples; their arrays are views of common ones, and of the room for their regions.
+
+        All that is drawn and looked up is so for all of them at once.
+        """
+        sides = [side[index].numpy() for index in indices for side in (self.source, self.target)]
+        lengths = np.array([len(side) + 1 for side in sides])
+        _, positions = side_by_side(lengths)
+        tokens = np.full(len(positions), self.eos)
+        tokens[positions > 0] = np.concatenate(sides)
+        langs = np.repeat(np.tile(self.languages, len(indices)), lengths)
+        ends = np.cumsum(lengths)[1::2].tolist()
+        columns = [cut(ends, one) for one in (tokens, self.is_word[tokens], positions, langs)]
+        items, pairs = [], []
+        for k, (index, words, maskable, places, rows) in enumerate(zip(indices, *columns, strict=True)):
+            item = {"id": index, "positions": places, "langs": rows}
+            self.read_regions(index, item, None if room is None else partial(room.read, k))
+            labels = item["regions"].labels if "regions" in item else _NONE[:, 0]
+            nouns = self._noun_places(index, *lengths[2 * k : 2 * k + 2])
+            items.append(item)
+            pairs.append(Pair(words, maskable, labels, nouns))
+        seeds = Seeds(self.seed, self.epoch if self.train else 0, indices)
+        for item, masked in zip(items, self.word_masking.mask_all(pairs, seeds), strict=True):
+            item["tokens"], item["target"] = masked
+        counts = [len(item["regions"].labels) if "regions" in item else 0 for item in items]
+        if self.regions is not None:
+            for item, draw in zip(items, draw_regions(counts, rates=self.region_rates, seeds=seeds), strict=True):
+                if "regions" in item:
+                    item["draw"] = draw
+        return items
 
     def _noun_places(self, index: int, source: int, target: int) -> np.ndarray:
         """[P, 4] places of aligned nouns in the pair of two sentences, ``</s>`` before and behind each included."""
@@ -134,20 +154,23 @@ class TranslationLMDataset(CaptionsDataset):
         if not samples:
             return {}
 
-        def pad(key: str, value: int) -> torch.Tensor:
-            return data_utils.collate_tokens(
-                [torch.from_numpy(s[key]) for s in samples], value, pad_to_multiple=self.pad_to_multiple
-            )
+        lengths = np.array([len(item["tokens"]) for item in samples])
+        width = -(-int(lengths.max()) // self.pad_to_multiple) * self.pad_to_multiple
+        rows, places = side_by_side(lengths)
 
-        lengths = torch.tensor([len(s["tokens"]) for s in samples])
+        def pad(key: str, value: int) -> torch.Tensor:
+            padded = np.full((len(samples), width), value)
+            padded[rows, places] = np.concatenate([item[key] for item in samples])
+            return torch.from_numpy(padded)
+
         batch = {
-            "id": torch.tensor([s["id"] for s in samples]),
+            "id": torch.tensor([item["id"] for item in samples]),
             "nsentences": len(samples),
             "ntokens": int(lengths.sum()),
             "target": pad("target", self.pad),
             "net_input": {
                 "src_tokens": pad("tokens", self.pad),
-                "src_lengths": lengths,
+                "src_lengths": torch.from_numpy(lengths),
                 "positions": pad("positions", 0),
                 "langs": pad("langs", self.languages[0]),
             },
@@ -173,14 +196,18 @@ class TranslationLMDataset(CaptionsDataset):
     def _add_regions(self, batch: dict, samples: list[dict]) -> None:
         regions = [s["regions"] for s in samples]
         draws = [s["draw"] for s in samples]
-        collated = collate_regions(regions)
+        room = samples.room if isinstance(samples, Examples) else None
+        collated = collate_regions(regions) if room is None else room.collated()
         features, padding = collated["features"], collated["region_padding_mask"]
+        labels, selected, masked = (
+            np.concatenate(parts)
+            for parts in ([one.labels for one in regions], [d.selected for d in draws], [d.masked for d in draws])
+        )
+        real = ~padding
         target = torch.full(padding.shape, IGNORE)
+        target[real] = torch.from_numpy(np.where(selected, labels, IGNORE))
         mask = torch.zeros(padding.shape, dtype=torch.bool)
-        for i, (one, draw) in enumerate(zip(regions, draws, strict=True)):
-            count = len(one.labels)
-            target[i, :count] = torch.from_numpy(np.where(draw.selected, one.labels, IGNORE))
-            mask[i, :count] = torch.from_numpy(draw.masked)
+        mask[real] = torch.from_numpy(masked)
         replace_by_donors(features, padding, draws)
         if self.zero_masked_regions:
             features[mask] = 0
@@ -210,6 +237,19 @@ class TranslationLMDataset(CaptionsDataset):
         return data_utils.filter_paired_dataset_indices_by_size(self.src_sizes, self.tgt_sizes, indices, max_sizes)
 
 
+class Examples(list):
+    """Items of a batch, and the arrays that their regions lie in; None: each has its own.
+
+    Args:
+        items: as :class:`TranslationLMDataset` gives them.
+        room: of their regions.
+    """
+
+    def __init__(self, items: list[dict], room: RegionsBatch | None) -> None:
+        super().__init__(items)
+        self.room = room
+
+
 def replace_by_donors(features: torch.Tensor, padding: torch.Tensor, draws: list[RegionDraw]) -> None:
     """Give each random region the features of a real region of the batch, in place; boxes stay.
 
@@ -218,9 +258,9 @@ def replace_by_donors(features: torch.Tensor, padding: torch.Tensor, draws: list
         padding: B x R, True at padding.
         draws: the examples' draws; the donor's place among the batch's real regions is ``donor`` x their number.
     """
-    image, place = torch.nonzero(~padding, as_tuple=True)  # real regions, row-major
-    wanted = [(i, j) for i, draw in enumerate(draws) for j in np.flatnonzero(draw.random)]
-    if wanted:
-        donors = torch.tensor([int(draws[i].donor[j] * len(image)) for i, j in wanted])
-        rows, columns = torch.tensor(wanted).unbind(1)
-        features[rows, columns] = features[image[donors], place[donors]]
+    image, place = torch.nonzero(~padding, as_tuple=True)  # real regions, row-major, as the draws are
+    wanted = torch.from_numpy(np.flatnonzero(np.concatenate([draw.random for draw in draws])))
+    if len(wanted):
+        donor = torch.from_numpy(np.concatenate([draw.donor for draw in draws]))[wanted]
+        donors = (donor * len(image)).long()
+        features[image[wanted], place[wanted]] = features[image[donors], place[donors]]

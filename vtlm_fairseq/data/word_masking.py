@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vtlm_fairseq.data.masking import MaskingRates, mask_words
+from vtlm_fairseq.data.masking import WORDS, MaskingRates, Seeds, cut, mask_words, replace_words, side_by_side
 from vtlm_fairseq.errors import VTLMError
 
 
@@ -65,6 +65,10 @@ class WordMasking:
         """
         raise NotImplementedError
 
+    def mask_all(self, pairs: list[Pair], seeds: Seeds) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What `mask` gives for some examples."""
+        return [self.mask(pair, rng) for pair, rng in zip(pairs, seeds.generators(WORDS), strict=True)]
+
 
 _STRATEGIES: dict[str, type[WordMasking]] = {}
 
@@ -110,6 +114,26 @@ class RandomWords(WordMasking):
             random_words=self.symbols.words,
             rng=rng,
         )
+
+    def mask_all(self, pairs: list[Pair], seeds: Seeds) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same draws, of all examples at once."""
+        lengths = np.array([len(pair.tokens) for pair in pairs])
+        draws = seeds.draws(WORDS, 2 * int(lengths.max()) + (int(lengths.max()) + 1) // 2)
+        if type(self).mask is not RandomWords.mask or draws is None:
+            return super().mask_all(pairs, seeds)
+        rows, places = side_by_side(lengths)
+        length = lengths[rows]
+        drawn = self.rates.split(draws.uniform(rows, places), draws.uniform(rows, places + length))
+        words = draws.below(len(self.symbols.words), rows, places, 2 * length)
+        tokens, maskable = (np.concatenate([pair[k] for pair in pairs]) for k in range(2))
+        made = replace_words(
+            tokens, maskable, drawn, self.symbols.words[words], mask_idx=self.symbols.mask, pad_idx=self.symbols.pad
+        )
+        ends = np.cumsum(lengths).tolist()
+        found = list(zip(*(cut(ends, one) for one in made), strict=True))
+        for row in np.unique(rows[words < 0]).tolist():  # a number was rejected: one in a million
+            found[row] = self.mask(pairs[row], seeds.generators(WORDS)[row])
+        return found
 
 
 @register_word_masking("aligned-nouns")

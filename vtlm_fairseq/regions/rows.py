@@ -85,10 +85,20 @@ class Rows:
         Raises:
             OSError: the file ends before.
         """
+        out = np.empty((span.stop - span.start, *self._shape), self._dtype)
+        self.read_into(span.start, out)
+        return out
+
+    def read_into(self, start: int, out: np.ndarray) -> None:
+        """Read rows from ``start`` on into ``out``, as many as it has; contiguous, and of the dataset's type.
+
+        Raises:
+            OSError: the file ends before.
+        """
+        end = start + len(out)
         if self._starts is None:
-            return self._dataset[span]
-        start, end = span.start, span.stop
-        out = np.empty((end - start, *self._shape), self._dtype)
+            out[...] = self._dataset[start:end]
+            return
         left = memoryview(out).cast("B") if out.size else b""
         while left:
             chunk, inside = divmod(start, self._rows)
@@ -97,7 +107,6 @@ class Rows:
             if os.preadv(self._file.fileno(), [part], self._starts[chunk] + inside * self._row_bytes) != len(part):
                 raise OSError("the file is shorter than it says")
             start, left = start + count, left[len(part) :]
-        return out
 
 
 def _as_in_memory(dataset: h5py.Dataset) -> bool:

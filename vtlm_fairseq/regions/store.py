@@ -252,10 +252,7 @@ class RegionStore:
             IndexError: no such row.
             VTLMError: the file cannot be read there (names file and image).
         """
-        shard = self._shard(row)
-        start, end = self._offsets[row + shard : row + shard + 2].tolist()
-        if self.max_regions is not None:
-            end = min(end, start + self.max_regions)
+        shard, start, end = self._span(row)
         with unreadable(f"{self.paths[shard]}: row {row}"):
             handle = self._handle(shard)
             return Regions(
@@ -264,6 +261,33 @@ class RegionStore:
                 handle.labels[start:end].astype(np.int64),
                 handle.scores[start:end],
             )
+
+    def read_into(self, row: int, features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """The same regions without scores, features and boxes into the first rows of arrays that have room for them.
+
+        Args:
+            row: of the image.
+            features: [at least R, D], contiguous, of the store's dtype.
+            boxes: [at least R, 4] float32, contiguous.
+
+        Returns:
+            labels, [R] int64.
+
+        Raises:
+            IndexError, VTLMError: as ``store[row]``.
+        """
+        shard, start, end = self._span(row)
+        with unreadable(f"{self.paths[shard]}: row {row}"):
+            handle = self._handle(shard)
+            handle.features.read_into(start, features[: end - start])
+            handle.boxes.read_into(start, boxes[: end - start])
+            return handle.labels[start:end].astype(np.int64)
+
+    def _span(self, row: int) -> tuple[int, int, int]:
+        """Shard of an image, and its regions in there: first, and one behind the last."""
+        shard = self._shard(row)
+        start, end = self._offsets[row + shard : row + shard + 2].tolist()
+        return shard, start, end if self.max_regions is None else min(end, start + self.max_regions)
 
     def close(self) -> None:
         """Close the files that this process has open; the next access opens them again."""

@@ -19,6 +19,7 @@ from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates, RegionDraw
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE, TranslationLMDataset
+from vtlm_fairseq.data.word_masking import RandomWords
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes.last_word import Accuracy
 from vtlm_fairseq.evaluation.splits import in_order
@@ -123,7 +124,7 @@ class SplitProbe:
             )
         limits = utils.resolve_max_positions(loaded.task.max_positions(), loaded.model.max_positions())
         loaded.task.filter_indices_by_size(np.arange(len(dataset)), dataset, limits)
-        dataset.word_masking.rates = _NOTHING
+        dataset.word_masking = RandomWords(dataset.word_masking.symbols, _NOTHING)
         return cls(loaded, dataset.regions)
 
     def result(self, text: str, *, seed: int = 1, batch_size: int = 64, label: str = "") -> Result:

@@ -1,0 +1,52 @@
+"""Draws of many examples at once: those of numpy's generator of each."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny import line_regions, lm_dataset, sentences
+from vtlm_fairseq.data.draws import Draws
+from vtlm_fairseq.data.masking import generator
+
+WORD = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WORD, WORD, st.lists(WORD, min_size=1, max_size=5), st.sampled_from([0, 1]), st.integers(1, 40), WORD)
+def test_they_are_numpys(seed, epoch, indices, stream, count, limit):
+    """Numbers within [0, 1), then integers; those of a generator that rejects a number are left out."""
+    limit += 1
+    draws = Draws(seed=seed, epoch=epoch, indices=np.array(indices), stream=stream, count=2 * count)
+    for row, index in enumerate(indices):
+        theirs = generator(seed=seed, epoch=epoch, index=index, stream=stream)
+        rows, places = np.full(count, row), np.arange(count)
+        assert draws.uniform(rows, places).tobytes() == theirs.random(count).tobytes()
+        found = draws.below(limit, rows, places, np.full(count, count))
+        expected = theirs.integers(limit, size=count)
+        assert (found == expected).all() or (limit > 1000 and (found == -1).all())
+
+
+@pytest.mark.parametrize("rejecting", [False, True])
+def test_a_batch_is_its_examples(rejecting, monkeypatch):
+    """Examples asked for together, as the loader does, have what each has alone; also where numbers are rejected."""
+    if rejecting:
+        below = Draws.below
+        monkeypatch.setattr(Draws, "below", lambda self, limit, rows, *rest: np.where(
+            rows % 3 == 1, -1, below(self, limit, rows, *rest)))  # fmt: skip
+    counts = [3, 0, 5, 2, 1, 4, 0, 7, 2, 2]
+    dataset = lm_dataset(sentences(10), sentences(10, seed=1), regions=line_regions(counts), train=True)
+    dataset.set_epoch(3)
+    order = [4, 0, 9, 1, 2, 3, 8, 5, 6, 7]
+    together, apart = dataset.__getitems__(order), [dataset[i] for i in order]
+    for one, other in zip(together, apart, strict=True):
+        assert one.keys() == other.keys() and one["id"] == other["id"]
+        for name in ("tokens", "target", "positions", "langs"):
+            assert one[name].tolist() == other[name].tolist()
+        assert [part.tolist() for part in one["draw"]] == [part.tolist() for part in other["draw"]]
+        assert [part.tolist() for part in one["regions"][:3]] == [part.tolist() for part in other["regions"][:3]]
+    batches = dataset.collater(together), dataset.collater(apart)
+    for name, values in batches[0]["net_input"].items():
+        other = batches[1]["net_input"][name]
+        assert values == other if isinstance(values, bool) else values.equal(other), name
+    assert batches[0]["region_target"].equal(batches[1]["region_target"])
