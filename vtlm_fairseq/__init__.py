@@ -18,7 +18,8 @@ import logging
 import sys
 import warnings
 from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
 from vtlm_fairseq.version import __version__
 
@@ -93,7 +94,7 @@ class _AfterFairseq(MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         """fairseq, with a registration at the end of its import, and what would begin that import half made."""
         if fullname in _BEHIND_FAIRSEQ:
-            return importlib.util.spec_from_loader(fullname, _BehindFairseq())
+            return _behind_fairseq(PathFinder.find_spec(fullname, path))
         if fullname != "fairseq":
             return None
         sys.meta_path.remove(self)
@@ -114,14 +115,16 @@ _BEHIND_FAIRSEQ = {f"{__name__}.{name}" for name in ("compatibility", "health", 
 """Modules that import fairseq, and that those that register need whole."""
 
 
-class _BehindFairseq(Loader):
-    """Has fairseq imported first; the registration loads the module."""
+def _behind_fairseq(spec):
+    """The module with fairseq imported before it: the registration loads it, and that one is taken."""
 
-    def exec_module(self, module):
-        """Leave the place of the module to the one that is loaded."""
+    def register_and_take(module):
         del sys.modules[module.__name__]
         register()
         importlib.import_module(module.__name__)
+
+    spec.loader.exec_module = register_and_take
+    return spec
 
 
 if "fairseq" in sys.modules:

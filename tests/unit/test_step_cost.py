@@ -7,11 +7,16 @@ import pytest
 import torch
 from fairseq import tasks
 from fairseq.logging import metrics
+from fairseq.optim.adam import FairseqAdam
 from fairseq.trainer import Trainer
+from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stores import make_store
 from tiny import folder, pretraining_config, translation_config
+from vtlm_fairseq.criterions.vtlm import VTLMCriterion
+from vtlm_fairseq.optim.fused_adam import FusedAdam
+from vtlm_fairseq.tasks.readings import Readings, as_numbers
 
 WAITS = {"nonzero", "_local_scalar_dense", "masked_select", "equal", "unique", "_unique2"}
 INDEXING = {"index", "index_put", "_index_put_impl", "index_put_"}
@@ -115,3 +120,57 @@ def test_compiled_is_the_same_training(data):
     (plain, names), (compiled, same_names) = runs
     assert compiled == pytest.approx(plain, abs=1e-4) and names == same_names
     assert len({round(loss, 3) for loss in plain}) == 6
+
+
+def test_logs_are_read_as_they_were():
+    """Counts beyond 24 bits stay whole, what is changed behind the step stays changed, other values are left alone."""
+    readings, loss = Readings(), torch.tensor(1.5, dtype=torch.bfloat16)
+    log = {"n": torch.tensor(2**24 + 1), "a": torch.tensor(1.0), "b": torch.tensor(2.0), "one": torch.tensor([3.0])}
+    log |= {"name": "x", "none": None, "true": torch.tensor(True)}
+    read, others = readings.add(loss, log), {name: log[name] for name in ("one", "name", "none", "true")}
+    log["a"] = log["a"] + 7
+    del log["b"]
+    readings.settle()
+    assert float(read) == 1.5 and log == {"n": 2**24 + 1, "a": log["a"], **others} and log["a"] == 8
+    assert as_numbers([log])[0]["a"] == 8.0 and isinstance(log["a"], torch.Tensor)
+
+
+def test_a_users_criterion_gets_its_tensors(data):
+    trainer, batches = training(data, "pretraining", "--autocast", "bf16")
+    seen = []
+
+    class Own(VTLMCriterion):
+        @classmethod
+        def reduce_metrics(cls, logging_outputs):
+            seen.extend(logging_outputs)
+            super().reduce_metrics(logging_outputs)
+
+    trainer._criterion.__class__ = Own
+    with metrics.aggregate(new_root=True):
+        trainer.train_step(batches[:1])
+    assert isinstance(seen[0]["mlm_loss_sum"], torch.Tensor)
+
+
+def optimizer_config(name):
+    values = {"_name": name, "lr": [0.1], "adam_betas": (0.9, 0.98), "adam_eps": 1.0, "weight_decay": 0.0}
+    return OmegaConf.create({**values, "use_old_adam": False, "fp16_adam_stats": False, "tpu": False})
+
+
+def test_clipping_is_fairseqs_and_of_one_step():
+    """A step that is not taken leaves nothing behind; experts of a mixture do not count."""
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([12.0])]
+    for expert in (False, True):
+        moved = []
+        for cls in (FusedAdam, FairseqAdam):
+            params = [torch.nn.Parameter(torch.zeros_like(one)) for one in gradients]
+            if expert:
+                params[1].expert = True
+            made = cls(optimizer_config("fused_adam" if cls is FusedAdam else "adam"), params)
+            for norm in (0.5, 1.0, 0):
+                for parameter, gradient in zip(params, gradients, strict=True):
+                    parameter.grad = gradient.clone()
+                assert float(made.clip_grad_norm(norm)) == pytest.approx(5 if expert else 13)
+                if norm != 0.5:  # the first is left out
+                    made.step()
+            moved.append(torch.cat([made.optimizer.state[parameter]["exp_avg"] for parameter in params]))
+        torch.testing.assert_close(*moved)

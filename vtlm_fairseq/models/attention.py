@@ -56,7 +56,7 @@ class SelfAttention(MultiheadAttention):
         Args:
             query: T x B x d.
             key: S x B x d (``value`` is the same).
-            key_padding_mask: B x S, True at padding; or, without weights, B x 1 x 1 x S, added to the scores.
+            key_padding_mask: B x S, True at padding; or B x 1 x 1 x S, added to the scores.
             need_weights: also return the weights, mean over heads (then fairseq's own path computes all).
             attn_mask: fairseq's; None here.
 
@@ -64,6 +64,8 @@ class SelfAttention(MultiheadAttention):
             T x B x d, and the weights, B x T x S, or None.
         """
         if need_weights or attn_mask is not None:
+            if key_padding_mask is not None and key_padding_mask.dim() == 4:
+                key_padding_mask = key_padding_mask[:, 0, 0].isinf()
             return super().forward(
                 query, key, value, key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask
             )

@@ -28,6 +28,7 @@ class CaptionDecoder(TransformerDecoderBase):
             num_positions=cfg.max_positions,
             num_languages=len(languages) + 1,
             embed_dim=embed_tokens.embedding_dim,
+            padding_idx=self.padding_idx,
         )
         self.dropout_module = Dropout(cfg.dropout, module_name=type(self).__name__)
         self.need_attn = False
@@ -60,7 +61,7 @@ class CaptionDecoder(TransformerDecoderBase):
             alignment_layer = self.num_layers - 1
         states, source_padding = None, None
         if encoder_out is not None:
-            states, source_padding = encoder_out["encoder_out"][0], encoder_out["encoder_padding_mask"][0]
+            states, source_padding = (next(iter(encoder_out[k]), None) for k in ("encoder_out", "encoder_padding_mask"))
         positions = self.embed_positions(prev_output_tokens)
         if incremental_state is not None:
             prev_output_tokens, positions = prev_output_tokens[:, -1:], positions[:, -1:]

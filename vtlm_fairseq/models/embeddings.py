@@ -47,22 +47,32 @@ class SentencePositionEmbedding(PositionLanguageEmbedding):
 
     Args:
         language: row of the sentence's language.
+        padding_idx: of the tokens.
     """
 
-    def __init__(self, *, language: int, num_positions: int, num_languages: int, embed_dim: int):
+    def __init__(self, *, language: int, num_positions: int, num_languages: int, embed_dim: int, padding_idx: int):
         super().__init__(num_positions=num_positions, num_languages=num_languages, embed_dim=embed_dim)
         self.language = language
+        self.padding_idx = padding_idx
 
     def forward(self, tokens: Tensor, incremental_state=None) -> Tensor:
         """tokens: B x T (fairseq hands over the whole prefix, also when decoding step by step) -> 1 x T x d."""
-        positions = first_positions(tokens, self.max_positions)
+        positions = first_positions(tokens, self.max_positions, self.padding_idx)
         return (self.positions(positions) + self.languages.weight[self.language]).unsqueeze(0)
 
 
-def first_positions(tokens: Tensor, rows: int) -> Tensor:
-    """Positions 0, 1, ... of B x T tokens, [T]; padding may reach beyond the table's rows: it has the last one."""
+def first_positions(tokens: Tensor, rows: int, padding_idx: int) -> Tensor:
+    """Positions 0, 1, ... of B x T tokens, [T]; padding may reach beyond the table's rows, and then has the last one.
+
+    Raises:
+        IndexError: words do.
+    """
     positions = torch.arange(tokens.size(1), device=tokens.device)
-    return positions if tokens.size(1) <= rows else positions.clamp(max=rows - 1)
+    if tokens.size(1) <= rows:
+        return positions
+    if tokens[:, rows:].ne(padding_idx).any():
+        raise IndexError(f"a sentence has more than {rows} positions, which is all that the model has")
+    return positions.clamp(max=rows - 1)
 
 
 class RegionEmbedding(nn.Module):

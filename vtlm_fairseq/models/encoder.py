@@ -65,7 +65,7 @@ class MultimodalEncoder(FairseqEncoder):
     ) -> tuple[Tensor, Tensor]:
         """The first layer's input, (T+R) x B x d, and its padding mask, B x (T+R) (arguments: see :meth:`forward`)."""
         if positions is None:
-            positions = first_positions(src_tokens, self.embed_positions.max_positions).unsqueeze(0)
+            positions = first_positions(src_tokens, self.embed_positions.max_positions, self.padding_idx).unsqueeze(0)
         if langs is None:
             langs = torch.full_like(positions, self.language)
         mask_row = None

@@ -62,8 +62,11 @@ class FusedAdam(FairseqOptimizer):
         Returns:
             the norm of all gradients, a scalar.
         """
-        grads = [parameter.grad.detach() for parameter in self.params if parameter.grad is not None]
+        params = [parameter for parameter in self.params if parameter.grad is not None]
+        grads = [parameter.grad.detach() for parameter in params]
         plain = type(self._optimizer) is AdamW and all(grad.dtype == torch.float32 for grad in grads)
+        plain = plain and not any(hasattr(parameter, "expert") for parameter in params)
+        self._optimizer.grad_scale = None  # of a step that was not taken
         if not grads or not plain or len({grad.device for grad in grads}) > 1 or any(grad.is_sparse for grad in grads):
             return super().clip_grad_norm(max_norm, aggregate_norm_fn)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))

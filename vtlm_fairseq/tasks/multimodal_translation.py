@@ -186,7 +186,7 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
 
         TranslationTask logs numpy arrays; they would be saved with the checkpoint, which ``torch.load`` then refuses.
         """
-        logging_outputs = self.agreed_logs(logging_outputs)
+        logging_outputs = self.agreed_logs(logging_outputs, criterion)
         super(TranslationTask, self).reduce_metrics(logging_outputs, criterion)
         if not self.cfg.eval_bleu or not any("_bleu_sys_len" in log for log in logging_outputs):
             return  # a batch of training

@@ -10,7 +10,7 @@ from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.acceleration import mark_lengths
-from vtlm_fairseq.tasks.readings import Readings, as_numbers
+from vtlm_fairseq.tasks.readings import Readings, as_numbers, reads_numbers
 from vtlm_fairseq.tasks.runs import TrainingRun
 
 
@@ -52,7 +52,7 @@ class WatchedSteps:
         loss, sample_size, logging_output = step(sample, model, autocast_criterion, optimizer, update_num, ignore_grad)
         if self.readings is None:
             self.readings = Readings()
-        read = self.readings.add(loss, logging_output)
+        read = self.readings.add(loss, logging_output if reads_numbers(criterion) else {})
         if self.loss_watch is not None and not ignore_grad:
             self.loss_watch.add(sample, read, sample_size)
         if self.training is not None:
@@ -61,13 +61,13 @@ class WatchedSteps:
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """As the parent task's; all ranks learn here that one of them was asked to stop."""
-        super().reduce_metrics(self.agreed_logs(logging_outputs), criterion)
+        super().reduce_metrics(self.agreed_logs(logging_outputs, criterion), criterion)
 
-    def agreed_logs(self, logging_outputs: list[dict]) -> list[dict]:
-        """Logging outputs as plain numbers, without what is said about the end."""
+    def agreed_logs(self, logging_outputs: list[dict], criterion) -> list[dict]:
+        """Logging outputs as plain numbers where the criterion takes them, without what is said about the end."""
         if self.training is not None:
             self.training.stop.agree(self, logging_outputs)
-        return as_numbers(logging_outputs)
+        return as_numbers(logging_outputs) if reads_numbers(criterion) else logging_outputs
 
     def optimizer_step(self, optimizer, model, update_num):
         """As FairseqTask's; names batches whose loss has jumped."""
