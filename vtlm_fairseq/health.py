@@ -164,9 +164,9 @@ def settle_readers(seconds: float = EXIT_SECONDS) -> None:
 
 
 def _reads(thread: threading.Thread) -> bool:
-    """Whether the thread reads ahead, and does not just wait for room in its queue."""
+    """Whether the thread reads ahead, and does not just wait for room in its full queue."""
     if not isinstance(thread, BackgroundConsumer):
         return False
     frame = sys._current_frames().get(thread.ident)
     names = [of.f_code.co_qualname for of in (frame, frame and frame.f_back) if of]
-    return names != ["Condition.wait", "Queue.put"]
+    return names != ["Condition.wait", "Queue.put"] or not thread._queue.full()
