@@ -208,7 +208,7 @@ def test_a_checkpoint_of_a_users_own_parts_still_loads(run, corpus, clean, tmp_p
 
 
 def test_the_object_that_was_checked_is_the_one_that_is_built(corpus, clean, attacks, tmp_path, monkeypatch):
-    """A file that is exchanged between two readings is checked again, and fairseq reads none by itself."""
+    """A file that is exchanged behind the reading changes nothing: it is read once; read again, it is refused."""
     path = hostile(clean, {}, tmp_path / "x.pt")
     other = hostile(clean, attacks["task and model of fairseq"], tmp_path / "other.pt")
     load = torch.load
@@ -219,7 +219,8 @@ def test_the_object_that_was_checked_is_the_one_that_is_built(corpus, clean, att
         return state
 
     options = {"data": str(corpus.data), "preprocessed": True, "cpu": True}
-    assert len(MultimodalTransformer([path], **options).translate(["a b"])) == 1
+    expected = MultimodalTransformer([path], **options).translate(["a b"])
     monkeypatch.setattr(torch, "load", exchange)
+    assert MultimodalTransformer([path], **options).translate(["a b"]) == expected
     with pytest.raises(VTLMError, match="is not one of this package"):
         MultimodalTransformer([path], **options)

@@ -23,7 +23,7 @@ def stopped(run, argv, moments) -> list:
         assert results[-1].status == 128 + signal.Signals[f"SIG{name}"], results[-1].output[-3000:]
         results[-1].fault(name, f"update {update};", "checkpoint_last.pt")
         assert f"SIG{name}: stopping after update {update}" in results[-1].output
-        options = torch.load(argv[2] / "checkpoint_last.pt", weights_only=True)["cfg"]
+        options = torch.load(f"{argv[argv.index('--save-dir') + 1]}/checkpoint_last.pt", weights_only=True)["cfg"]
         assert options["optimization"]["max_update"] == 13 and not options["dataset"]["disable_validation"]
     return [*results, run("fairseq_cli.train", *argv)]
 

@@ -100,6 +100,8 @@ class TranslationLMDataset(CaptionsDataset):
     def __getitems__(self, indices: Sequence[int]) -> "Examples":
         """Some examples, which PyTorch's loader asks for together, for `collater`; without scores of regions."""
         indices = [int(index) for index in indices]
+        if not indices:  # of a rank that has no batch left
+            return Examples([], None)
         room = None if self.regions is None else RegionsBatch(self.regions, indices)
         return Examples(self._examples(indices, room), room)
 

@@ -45,6 +45,7 @@ def test_a_batch_is_its_examples(rejecting, monkeypatch):
             assert one[name].tolist() == other[name].tolist()
         assert [part.tolist() for part in one["draw"]] == [part.tolist() for part in other["draw"]]
         assert [part.tolist() for part in one["regions"][:3]] == [part.tolist() for part in other["regions"][:3]]
+    assert dataset.collater(dataset.__getitems__([])) == {}  # a rank without a batch
     batches = dataset.collater(together), dataset.collater(apart)
     for name, values in batches[0]["net_input"].items():
         other = batches[1]["net_input"][name]
