@@ -38,9 +38,10 @@ def write_in_place(path: str) -> None:
 
 def epoch(task, number: int, workers: int) -> list[dict]:
     """The batches of an epoch; a fault ends it as a step of the task does."""
-    dataset = task.dataset("train")
-    batches = task.get_batch_iterator(dataset, max_sentences=4, num_workers=workers, epoch=number)
-    found = list(batches.next_epoch_itr(shuffle=False))
+    options = {"max_sentences": 4, "num_workers": workers, "epoch": number, "disable_iterator_cache": True}
+    batches = task.get_batch_iterator(task.dataset("train"), **options).next_epoch_itr(shuffle=False)
+    found = list(batches)
+    vars(batches).clear()  # it holds itself; workers that end with the garbage collector are waited for, 5 s each
     for sample in found:
         raise_fault(sample)
     return found
