@@ -9,7 +9,7 @@ import vtlm_fairseq
 PACKAGE = Path(vtlm_fairseq.__file__).parent
 ROOMS = (
     {"version", "errors"},
-    {"stack", "interrupts", "terminal", "files", "ranges", "user_dir"},
+    {"stack", "interrupts", "terminal", "files", "ranges", "registry", "user_dir"},
     {"text", "regions", "options"},
     {"checkpoint_guard", "checkpoints", "loading", "compatibility", "precision", "health", "data"},
     {"models", "criterions", "optim"},

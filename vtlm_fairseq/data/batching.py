@@ -64,6 +64,13 @@ class CaptionsDataset(FairseqDataset):
                 item[FAULT] = str(error)
 
     @staticmethod
+    def say_padding(net_input: dict) -> None:
+        """Add ``padded``: whether any word or region of the source is padding."""
+        regions = net_input.get("region_padding_mask")
+        words = int(net_input["src_lengths"].min()) < net_input["src_tokens"].size(1)
+        net_input["padded"] = words or (regions is not None and bool(regions.any()))
+
+    @staticmethod
     def first_fault(items: list[dict]) -> str | None:
         """The first fault among items."""
         return next((item[FAULT] for item in items if FAULT in item), None)

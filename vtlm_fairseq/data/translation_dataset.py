@@ -60,16 +60,14 @@ class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
         batch = super().collater(samples, pad_to_length=pad_to_length)
         if not batch:
             return batch
-        net_input = batch["net_input"]
-        net_input["padded"] = int(net_input["src_lengths"].min()) < net_input["src_tokens"].size(1)
         if self.regions is not None:
             fault = self.first_fault(samples)
             if fault is not None:
                 batch[FAULT] = fault
             else:
                 by_id = {item["id"]: item["regions"] for item in samples}  # fairseq sorts the batch by source length
-                net_input.update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
-                net_input["padded"] = net_input["padded"] or bool(net_input["region_padding_mask"].any())
+                batch["net_input"].update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
+        self.say_padding(batch["net_input"])
         return send_small_by_value(batch)
 
     def num_tokens(self, index: int) -> int:

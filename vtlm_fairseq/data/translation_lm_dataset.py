@@ -183,17 +183,16 @@ class TranslationLMDataset(CaptionsDataset):
         elif self.regions is not None:
             self._add_regions(batch, samples)
         self._add_predicted(batch)
+        self.say_padding(batch["net_input"])
         return send_small_by_value(batch)
 
     def _add_predicted(self, batch: dict) -> None:
-        net_input, target, region_target = batch["net_input"], batch["target"], batch.get("region_target")
+        target, region_target = batch["target"], batch.get("region_target")
         masked = target.ne(self.pad)
         selected = None if region_target is None else region_target.ne(IGNORE)
         batch["predicted"] = {"places": predicted_places(masked, selected), "words": target[masked]}
-        net_input["padded"] = int(net_input["src_lengths"].min()) < net_input["src_tokens"].size(1)
         if selected is not None:
             batch["predicted"]["regions"] = region_target[selected]
-            net_input["padded"] = net_input["padded"] or bool(net_input["region_padding_mask"].any())
 
     def _add_regions(self, batch: dict, samples: list[dict]) -> None:
         regions = [s["regions"] for s in samples]

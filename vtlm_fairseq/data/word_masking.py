@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.data.masking import WORDS, MaskingRates, Seeds, cut, mask_words, replace_words, side_by_side
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.registry import Registry
 
 
 class Symbols(NamedTuple):
@@ -70,33 +70,11 @@ class WordMasking:
         return [self.mask(pair, rng) for pair, rng in zip(pairs, seeds.generators(WORDS), strict=True)]
 
 
-_STRATEGIES: dict[str, type[WordMasking]] = {}
-
-
-def register_word_masking(name: str) -> Callable[[type[WordMasking]], type[WordMasking]]:
-    """Class decorator: makes a strategy known as ``--word-masking NAME``."""
-
-    def register(cls: type[WordMasking]) -> type[WordMasking]:
-        if name in _STRATEGIES:
-            raise VTLMError(f"--word-masking {name}: two strategies of that name; rename yours")
-        _STRATEGIES[name] = cls
-        return cls
-
-    return register
-
-
-def get_word_masking(name: str) -> type[WordMasking]:
-    """The class of a strategy.
-
-    Raises:
-        VTLMError: no such strategy (lists those that there are).
-    """
-    if name not in _STRATEGIES:
-        raise VTLMError(
-            f"--word-masking {name}: not known; there are {', '.join(sorted(_STRATEGIES))}, and --user-dir can "
-            "register your own"
-        )
-    return _STRATEGIES[name]
+_STRATEGIES = Registry("--word-masking", "strategies", "--user-dir can register your own")
+register_word_masking = _STRATEGIES.register
+"""Class decorator: makes a strategy known as ``--word-masking NAME``."""
+get_word_masking = _STRATEGIES.get
+"""The class of a strategy."""
 
 
 @register_word_masking("random")

@@ -130,7 +130,7 @@ class MultimodalEncoder(FairseqEncoder):
             region_mask=region_mask,
         )
         states = [x] if return_all_hiddens else []
-        attention_mask = additive_mask(padding_mask, x) if is_padded(padding_mask, padded) else None
+        attention_mask = additive_mask(padding_mask, x, padded)
         for layer in self.layers:
             x, _ = layer(x, self_attn_padding_mask=attention_mask)
             if return_all_hiddens:
@@ -172,7 +172,7 @@ class MultimodalEncoder(FairseqEncoder):
             inputs: as for :meth:`embed`.
         """
         x, padding_mask = self.embed(src_tokens, **inputs)
-        attention_mask = additive_mask(padding_mask, x) if is_padded(padding_mask, padded) else None
+        attention_mask = additive_mask(padding_mask, x, padded)
         for layer in self.layers[:-1]:
             x, _ = layer(x, self_attn_padding_mask=attention_mask)
         return self.layers[-1].at(x, queries, places, mask=attention_mask)
@@ -202,23 +202,21 @@ class MultimodalEncoder(FairseqEncoder):
         return self.embed_positions.max_positions
 
 
-def is_padded(padding_mask: Tensor, padded: bool | None) -> bool:
-    """Whether attention needs the mask; looked for in it where the batch does not say."""
-    return bool(padding_mask.any()) if padded is None else padded
-
-
-def additive_mask(padding_mask: Tensor, x: Tensor) -> Tensor:
-    """What every layer adds to its scores: -inf at padding and else 0.
+def additive_mask(padding_mask: Tensor, x: Tensor, padded: bool | None) -> Tensor | None:
+    """What every layer adds to its scores: -inf at padding and else 0; None where there is no padding.
 
     Its rows lie at multiples of 8 elements, as the kernels of GPUs want it.
 
     Args:
         padding_mask: B x S, True at padding.
         x: a layer's input; the mask has the type that attention computes in.
+        padded: whether there is padding; None: it is looked for.
 
     Returns:
-        B x 1 x 1 x S.
+        B x 1 x 1 x S, or None.
     """
+    if not (padding_mask.any() if padded is None else padded):
+        return None
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     rows, length = padding_mask.shape

@@ -171,19 +171,8 @@ def _compare(
     args: argparse.Namespace, measure: Measure, output: Output, baseline: Output, reference: Reference, tokenised: bool
 ) -> Comparison:
     """Paired bootstrap on the lines that both have."""
-    ours, theirs = (
-        dict(zip(one.ids, one.words if tokenised else one.running, strict=True)) for one in (output, baseline)
-    )
-    references = reference.words if tokenised else reference.raw
-    ids = [number for number in output.ids if number in theirs]
-    return paired_bootstrap(
-        [ours[number] for number in ids],
-        [theirs[number] for number in ids],
-        [references[number] for number in ids],
-        measure=measure,
-        samples=args.bootstrap_samples,
-        seed=args.seed,
-    )
+    (ours, theirs), references = _common([output, baseline], reference, tokenised)
+    return paired_bootstrap(ours, theirs, references, measure=measure, samples=args.bootstrap_samples, seed=args.seed)
 
 
 def _compare_seeds(
@@ -195,18 +184,23 @@ def _compare_seeds(
     tokenised: bool,
 ) -> SeedTest:
     """One test of all seeds, on the lines that all have."""
-    said = [dict(zip(one.ids, one.words if tokenised else one.running, strict=True)) for one in (*outputs, *baselines)]
-    references = reference.words if tokenised else reference.raw
-    ids = [number for number in outputs[0].ids if all(number in one for one in said)]
-    texts = [[one[number] for number in ids] for one in said]
+    texts, references = _common([*outputs, *baselines], reference, tokenised)
     return compare_systems(
         texts[: len(outputs)],
         texts[len(outputs) :],
-        [references[number] for number in ids],
+        references,
         measure=measure,
         samples=args.bootstrap_samples,
         seed=args.seed,
     )
+
+
+def _common(outputs: Sequence[Output], reference: Reference, tokenised: bool) -> tuple[list[list[str]], list[str]]:
+    """Translations of each output and references, of the lines that all outputs have."""
+    said = [dict(zip(one.ids, one.words if tokenised else one.running, strict=True)) for one in outputs]
+    references = reference.words if tokenised else reference.raw
+    ids = [number for number in outputs[0].ids if all(number in one for one in said)]
+    return [[one[number] for number in ids] for one in said], [references[number] for number in ids]
 
 
 def _comet(args: argparse.Namespace, output: Output, reference: Reference) -> Figure:

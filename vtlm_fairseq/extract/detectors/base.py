@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import IMAGE_SUFFIXES, UnreadableImageError, decode_image, require_pillow
+from vtlm_fairseq.registry import Registry
 
 
 class Detection(NamedTuple):
@@ -104,37 +105,13 @@ class Detector(ABC):
         """The regions of a batch of images, or the reason why an image can have none."""
 
 
-_DETECTORS: dict[str, type[Detector]] = {}
-
-
-def register_detector(name: str) -> Callable[[type[Detector]], type[Detector]]:
-    """Class decorator: makes a detector known as `--detector NAME`."""
-
-    def register(cls: type[Detector]) -> type[Detector]:
-        if name in _DETECTORS:
-            raise VTLMError(f"--detector {name}: two detectors of that name; rename yours")
-        _DETECTORS[name] = cls
-        return cls
-
-    return register
-
-
-def list_detectors() -> list[str]:
-    """Names of all detectors."""
-    return sorted(_DETECTORS)
-
-
-def get_detector(name: str) -> type[Detector]:
-    """The class of a detector.
-
-    Raises:
-        VTLMError: no such detector (lists those that there are).
-    """
-    if name not in _DETECTORS:
-        raise VTLMError(
-            f"--detector {name}: not known; there are {', '.join(list_detectors())}, and --detector-file adds your own"
-        )
-    return _DETECTORS[name]
+_DETECTORS = Registry("--detector", "detectors", "--detector-file adds your own")
+register_detector = _DETECTORS.register
+"""Class decorator: makes a detector known as `--detector NAME`."""
+list_detectors = _DETECTORS.names
+"""Names of all detectors."""
+get_detector = _DETECTORS.get
+"""The class of a detector."""
 
 
 def import_package(package: str, *, extra: str, detector: str) -> ModuleType:
