@@ -142,6 +142,19 @@ def test_variants_of_a_test_set(world):
     assert variants(world, boxed_only=True).spans == [[(6, 7)], [(0, 1)], []]
 
 
+def test_one_noun_that_a_box_shows(world):
+    """Of three heads in a sentence, of which the last two have boxes, the second alone is hidden; no box, no mask."""
+    write(world / "entities" / "Sentences" / "1.txt",
+          "[/EN#1/people Two young men] near [/EN#2/clothing a gorgeous shirt] [/EN#7/other .  x]\n")  # fmt: skip
+    write(world / "entities" / "Annotations" / "2.xml", annotation(9, 9, []))
+    write_lines(world / "data" / "references" / "test.en", ["two young men near a gorgeous shirt . x", *SOURCE[1:]])
+    one, every = variants(world, count=1, boxed_only=True), variants(world)
+    assert one.spans == [[(6, 7)], [], []] and every.spans == [[(2, 3), (6, 7), (8, 9)], [(0, 1)], []]
+    assert one.variants[MASKED].words == ["two young men near a gorgeous <mask> . x", *SOURCE[1:]]
+    assert one.variants[REMOVED].words == ["two young men near a gorgeous . x", *SOURCE[1:]]
+    assert (one.variants[MASKED].masks, every.variants[MASKED].masks) == (1, 4)
+
+
 def test_unknown_words_of_a_masked_head_are_accounted_for(world):
     """A masked head takes its <unk> along; the others stay."""
     pipeline = TextPipeline("en", "de", bpe="sentencepiece", folder=world / "data")
@@ -197,10 +210,16 @@ def flickr_test(tmp_path_factory):
 
 @needs_data
 @pytest.mark.parametrize(
-    ("choice", "masks"), [(Choice(), 3259), (Choice(boxed_only=True), 2836), (Choice(what="colour"), 481)]
+    ("choice", "masks"),
+    [
+        (Choice(), 3259),
+        (Choice(boxed_only=True), 2836),
+        (Choice(boxed_only=True, count=1), 997),
+        (Choice(what="colour"), 481),
+    ],
 )
 def test_counts_of_multi30k(flickr_test, choice, masks):
-    """3,259 phrases with a chain, 2,836 with a box; 999 captions align token for token, the other is named."""
+    """3,259 phrases with a chain, 2,836 with a box, 997 sentences with one; 999 captions align token for token."""
     made = make_variants(flickr_test / "data", "test_2016_flickr", entities=flickr_test / "entities", choice=choice)
     assert made.variants[MASKED].masks == sum(map(len, made.spans)) == masks
     assert made.variants[REMOVED].tokens == made.variants[MASKED].tokens - masks
