@@ -8,7 +8,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import read_lines
-from vtlm_fairseq.regions.formats.input_image import ImageFiles, InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage
 
 _PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
 
@@ -20,7 +20,7 @@ class NpzImages(ImageFiles):
         VTLMError: as `ImageFiles`: a file is no .npz or lacks an array.
     """
 
-    option, ending, has_labels = "--npz", ".npz", True
+    option, ending = "--npz", ".npz"
 
     def read(self, path: Path) -> InputImage:
         """Arrays ``features``, ``boxes``, ``labels``, and perhaps ``scores``."""
@@ -42,7 +42,7 @@ class NpzImages(ImageFiles):
         return InputImage(path.name.removesuffix(self.ending), str(path), **found)
 
 
-class NpyImages:
+class NpyImages(ImageSource):
     """Images from stacked arrays, memory-mapped: features [N, R, D] and, beside them, boxes, labels, scores.
 
     Raises:
@@ -65,10 +65,14 @@ class NpyImages:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __iter__(self) -> Iterator[InputImage]:
-        for i, image_id in enumerate(self._ids):
-            boxes, labels, scores = (a if a is None else a[i] for a in (self._boxes, self._labels, self._scores))
-            yield InputImage(image_id, self._source, self._features[i], boxes, labels, scores)
+    def records(self) -> Iterator[int]:
+        """Rows of the arrays."""
+        return iter(range(len(self._ids)))
+
+    def read(self, row: int) -> InputImage:
+        """The image of a row."""
+        boxes, labels, scores = (a if a is None else a[row] for a in (self._boxes, self._labels, self._scores))
+        return InputImage(self._ids[row], self._source, self._features[row], boxes, labels, scores)
 
 
 def _load(path: str | Path) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
-from vtlm_fairseq.regions.formats.input_image import InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 
 _START = ("image_id", "image_h", "image_w", "objects_id", "objects_conf")
 _END = ("num_boxes", "boxes", "features")
@@ -24,7 +24,7 @@ LAYOUTS: dict[int, tuple[str, ...]] = {
 """Names of the columns, by their number. The shortest is that of the features' first publication: no labels."""
 
 
-class BottomUpImages:
+class BottomUpImages(ImageSource):
     """Images of a TSV file, read line by line; object ids are the labels, attributes are left aside.
 
     Args:
@@ -34,8 +34,6 @@ class BottomUpImages:
     Raises:
         VTLMError: no such file, or a line that is not of the layout (named).
     """
-
-    class_names: list[str] | None = None
 
     def __init__(self, path: str, columns: str | None = None) -> None:
         self._path = path
@@ -52,11 +50,13 @@ class BottomUpImages:
         self.feature_dim = first.features.shape[1]
         self.has_labels = first.labels is not None
 
-    def __iter__(self) -> Iterator[InputImage]:
-        for number, line in enumerate(stream_lines(self._path), start=1):
-            yield self._read(line.split("\t"), f"{self._path}, line {number}")
+    def records(self) -> Iterator[tuple[int, str]]:
+        """Numbers of the lines, from 1, and the lines."""
+        return enumerate(stream_lines(self._path), start=1)
 
-    def _read(self, fields: list[str], where: str) -> InputImage:
+    def read(self, record: tuple[int, str]) -> InputImage:
+        """The image of a line."""
+        fields, where = record[1].split("\t"), f"{self._path}, line {record[0]}"
         columns = self._columns or LAYOUTS.get(len(fields))
         if columns is None or len(columns) != len(fields):
             raise VTLMError(

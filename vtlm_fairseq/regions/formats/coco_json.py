@@ -9,10 +9,10 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.names import find_inside
-from vtlm_fairseq.regions.formats.input_image import InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 
 
-class CocoImages:
+class CocoImages(ImageSource):
     """Images of a COCO-format file: `images`, `categories` and `annotations`, or a list of results.
 
     Row k of an image's `.npy` belongs to its k-th annotation in the order of the file; the `.npy` is called after
@@ -39,7 +39,7 @@ class CocoImages:
             raise VTLMError(f"{where}: a list of results; give the file with its images and categories, --coco-dataset")
         categories = _records(_get(described, "categories", where), ("id", "name"), f"{where}, categories")
         categories.sort(key=lambda c: (isinstance(c["id"], str), c["id"]))
-        self.class_names: list[str] | None = [str(c["name"]) for c in categories]
+        self.class_names = [str(c["name"]) for c in categories]
         self._labels = {c["id"]: label for label, c in enumerate(categories)}
         fields = ("id", "width", "height", "file_name")
         self._images = _records(_get(described, "images", where), fields, f"{where}, images")
@@ -66,10 +66,12 @@ class CocoImages:
     def __len__(self) -> int:
         return len(self._images)
 
-    def __iter__(self) -> Iterator[InputImage]:
-        return map(self._read, self._images)
+    def records(self) -> Iterator[dict]:
+        """The file's records of images."""
+        return iter(self._images)
 
-    def _read(self, image: dict) -> InputImage:
+    def read(self, image: dict) -> InputImage:
+        """The image of a record."""
         annotations = self._annotations.get(image["id"], [])
         where = f"{self._path}, image {image['id']}"
         try:

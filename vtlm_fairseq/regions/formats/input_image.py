@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,40 @@ class InputImage(NamedTuple):
     size: tuple[float, float] | None = None
 
 
-class ImageFiles:
+class ImageSource:
+    """Images of a source in a fixed order, for `vtlm_fairseq.regions.conversion`.
+
+    A record says where an image is: a path, a row, a line. Going through the records is cheap, and to read one none of
+    the others is needed, so that parts of a conversion can be made in any order, by several processes (forked; what
+    does not survive a fork is to be opened by `read`), and an image that cannot be read is left out.
+
+    Attributes:
+        feature_dim: D.
+        has_labels: whether its images have labels.
+        class_names: names of the classes, where the source knows them.
+    """
+
+    feature_dim: int
+    has_labels: bool = True
+    class_names: list[str] | None = None
+
+    def records(self) -> Iterator[Any]:
+        """Where each image is."""
+        raise NotImplementedError
+
+    def read(self, record: Any) -> InputImage:
+        """The image of a record.
+
+        Raises:
+            VTLMError: it is not of this form; the next one may be.
+        """
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[InputImage]:
+        return map(self.read, self.records())
+
+
+class ImageFiles(ImageSource):
     """Images from a folder with a file for each, in the order of their names.
 
     Raises:
@@ -52,9 +85,6 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Iterator[InputImage]:
-        return map(self.read, self._files)
-
-    def read(self, path: Path) -> InputImage:
-        """The image of a file; its id is the file's name without the ending."""
-        raise NotImplementedError
+    def records(self) -> Iterator[Path]:
+        """The files; the id of an image is the file's name without the ending."""
+        return iter(self._files)

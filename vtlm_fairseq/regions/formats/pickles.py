@@ -178,7 +178,7 @@ class PickleImages(ImageFiles):
     """
 
     option, ending = "--vtlm-pickles", ".pkl"
-    class_names: list[str] | None = [f"class {c}" for c in range(NUM_CLASSES)]
+    class_names = [f"class {c}" for c in range(NUM_CLASSES)]
 
     def read(self, path: Path) -> InputImage:
         """A dictionary of ``detection_features``, ...; boxes are turned from y, x to x, y."""
