@@ -66,7 +66,8 @@ def test_margins(run, corpus, mmt, nmt, made, tmp_path):
              ("--incorrect", "incorrect.de"), ("--images", "images")) for part in (option, folder / name)]  # fmt: skip
     argv = ("contrastive", "--system", f"MMT={mmt}", *files, "--preprocessed", "--data", corpus.data, "--regions",
             store, "--any-detector", "--cpu", "--format", "json")  # fmt: skip
-    done = run("vtlm_fairseq.cli.probe", *argv, "--system", f"NMT={nmt}", "--margins", "--repeats", "1")
+    more = ("--system", f"NMT={nmt}", "--margins", "--repeats", "1", "--sentences", tmp_path / "margins")
+    done = run("vtlm_fairseq.cli.probe", *argv, *more)
     found = {(row["system"], row["score"]): row for row in json.loads(done.output[done.output.index("{\n") :])["rows"]}
     differences = {}
     for order in ("given", "shuffle"):
@@ -82,6 +83,12 @@ def test_margins(run, corpus, mmt, nmt, made, tmp_path):
     assert [row[name] for name in names] == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert row["p (McNemar)"] == pytest.approx(mcnemar(given > 0, shuffled > 0))
     assert row["right"] == (given > 0).sum()
+    with open(tmp_path / "margins", encoding="utf-8") as file:
+        written = list(csv.DictReader(file, delimiter="\t"))
+    of_each = [[float(row[name]) for row in written if row["system"] == "MMT"] for name in names[:2]]
+    assert of_each == [pytest.approx(given, abs=1e-6), pytest.approx(shuffled, abs=1e-6)]
+    assert [row["shuffled right"] == "1" for row in written if row["system"] == "MMT"] == (shuffled > 0).tolist()
+    assert {row["shuffled margin"] for row in written if row["system"] == "NMT"} == {""}
     alone = found["NMT", "log-probability"]
     assert alone["margin"] is not None and alone["shuffled margin"] is alone["p (t)"] is None
     run("vtlm_fairseq.cli.probe", *argv, "--margins", "--region-order", "none", ok=False).fault("--region-order none")

@@ -1,5 +1,6 @@
 """vtlm-probe masked-noun over a small model: each figure of a row is what single predictions add up to."""
 
+import csv
 import json
 
 import numpy as np
@@ -56,10 +57,15 @@ def alone(model, regions, lines, nouns, sides) -> np.ndarray:
     return np.array(found)
 
 
-def test_every_figure(run, corpus, vtlm, store):
-    """Nouns are the class names; 2 derangements, of seeds 3 and 4; named where a region of the line has the class."""
+def test_every_figure(run, corpus, vtlm, store, tmp_path):
+    """Nouns are the class names; 2 derangements, of seeds 3 and 4; named where a region of the line has the class.
+
+    --sentences holds the sums of each sentence, its named nouns and the others apart.
+    """
     argv = ("--system", vtlm, "--regions", store, "--any-detector", "--repeats", "2", "--seed", "3", "--format", "json")
-    found = rows(probe(run, corpus, *argv))
+    found = rows(probe(run, corpus, *argv, "--sentences", tmp_path / "sentences.tsv"))
+    with open(tmp_path / "sentences.tsv", encoding="utf-8") as file:
+        written = list(csv.DictReader(file, delimiter="\t"))
     lines = [corpus.lines("valid", lang) for lang in ("en", "de")]
     nouns = [(i, k) for i, text in enumerate(lines[0]) for k, word in enumerate(text.split()) if word in NAMES]
     opened = RegionStore.open(str(store), "valid")
@@ -88,6 +94,18 @@ def test_every_figure(run, corpus, vtlm, store):
                 n = len(sums)
                 half = 1.959964 * np.sqrt(n / (n - 1) * np.square(residuals).sum()) / len(gains)
                 assert row["log p to"] - row["log p from"] == pytest.approx(2 * half, rel=1e-3)
+            chosen = (where == where[0]) & (named == named[0])
+            (line,) = [
+                row
+                for row in written
+                if (row["masked"], row["word"], row["line"], row["named"])
+                == (what, ("en", "de")[k], str(where[0] + 1), str(int(named[0])))
+            ]
+            assert int(line["nouns"]) == chosen.sum()
+            expected = [one[chosen, s].sum(axis=0) for one in (asked["given"], shuffled, asked["hidden"])]
+            names = [f"{order}{what}" for what in ("", " log p") for order in ("given", "shuffled", "hidden")]
+            assert [float(line[name]) for name in names] == pytest.approx(np.array(expected).T.ravel(), rel=1e-4)
+    assert sum(int(row["nouns"]) for row in written) == 4 * len(nouns)
 
 
 def test_words_of_a_list_and_text_only_models(run, corpus, tlm, vtlm, store, tmp_path):

@@ -64,20 +64,26 @@ def run(args: argparse.Namespace) -> None:
             made.notes.append(f'{name}: regions "{model.store.detector}", order {model.region_order}')
         if unknown:
             made.notes.append(f"{name}: {unknown} sub-words of the translations are <unk>")
+        values = [[value for score in pair for value in _values(score, args.lenpen)] for pair in scores]
+        if args.margins:
+            values = [
+                [*one, *more] for one, more in zip(values, log_margins(scores, shuffled, args.lenpen), strict=True)
+            ]
         written += [
-            "\t".join([name, str(line), *(f"{value:.8g}" for score in pair for value in _values(score, args.lenpen))])
-            for line, pair in enumerate(scores, 1)
+            "\t".join([name, str(line), *("" if value is None else f"{value:.8g}" for value in one)])
+            for line, one in enumerate(values, 1)
         ]
     try:
         publish(made, args)
     finally:
         if args.sentences:
-            _write_sentences(args.sentences, written)
+            _write_sentences(args.sentences, written, margins=args.margins)
 
 
-def _write_sentences(path: str, lines: Sequence[str]) -> None:
+def _write_sentences(path: str, lines: Sequence[str], *, margins: bool) -> None:
     columns = ["perplexity", "log-probability", "tokens"]
     head = ["system", "line", *(f"{side} {column}" for side in ("correct", "incorrect") for column in columns)]
+    head += ["margin", "shuffled margin", "shuffled right"] if margins else []
     write_lines(path, ["\t".join(head), *lines], label=f"--sentences {path}")
 
 
@@ -169,6 +175,17 @@ def margins(
     test = paired_t(given - others.mean(axis=0), np.array(images))
     accuracy = 100 * float((others > 0).mean())
     return [float(given.mean()), float(others.mean()), accuracy, *test, mcnemar(given > 0, others[0] > 0)]
+
+
+def log_margins(
+    scores: Sequence[tuple[Score, Score]], shuffled: Sequence[Sequence[tuple[Score, Score]]], lenpen: float
+) -> list[tuple[float, float | None, float | None]]:
+    """Of each line: margin in log-probability, that of shuffled regions (the mean), and how often these are right."""
+    given = _differences(scores, "log-probability", lenpen).tolist()
+    if not shuffled:
+        return [(value, None, None) for value in given]
+    others = np.array([_differences(one, "log-probability", lenpen) for one in shuffled])
+    return list(zip(given, others.mean(axis=0).tolist(), (others > 0).mean(axis=0).tolist(), strict=True))
 
 
 def _differences(scores: Sequence[tuple[Score, Score]], what: str, lenpen: float) -> np.ndarray:

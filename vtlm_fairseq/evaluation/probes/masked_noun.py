@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,16 @@ from vtlm_fairseq.evaluation.probes.entity_variants import UNTOUCHED, Choice, ma
 from vtlm_fairseq.evaluation.splits import in_order, load_alignment, load_split
 from vtlm_fairseq.evaluation.systems import named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, publish
+from vtlm_fairseq.files import write_lines
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import VTLM
 from vtlm_fairseq.text.pipeline import bpe_kind
 from vtlm_fairseq.text.word_alignment import WordAlignment
 
 GROUPS = ("all", "named by a region", "not named")
+SENTENCES = ("system", "split", "masked", "word", "line", "named", "nouns", "given", "shuffled", "hidden",
+             "given log p", "shuffled log p", "hidden log p")  # fmt: skip
+"""Columns of ``--sentences``; line from 1, named 1 or 0, the others are sums over so many nouns."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
                f"shuffled: mean of {args.repeats} derangements; log p: natural, summed over the word's sub-words"],
     )  # fmt: skip
     alignments: dict[tuple[str, str], WordAlignment] = {}
+    written = []
     for name, path in named_checkpoints(args.systems):
         model = VTLM(path, data=args.data, region_order="none", preprocessed=True,
                      any_detector=args.any_detector, cpu=args.cpu)  # fmt: skip
@@ -66,10 +72,16 @@ def run(args: argparse.Namespace) -> None:
             if regions is not None:
                 made.notes.append(f'regions "{regions.store.detector}"')
             for what, sides in ((languages[0], (0,)), (languages[1], (1,)), ("both", (0, 1))):
-                made.rows += rows([name, subset, what], model, text, masked, sides, regions, args)
+                head, asked = [name, subset, what], ask(model, text, masked, sides, regions, args)
+                made.rows += rows(head, model, masked, sides, asked)
+                written += sentences(head, model, masked, sides, asked) if args.sentences else []
     made.notes = list(dict.fromkeys(made.notes))
     made.precision = {column: 1 for column in made.columns[6:12]}
-    publish(made, args)
+    try:
+        publish(made, args)
+    finally:
+        if args.sentences:
+            write_lines(args.sentences, ["\t".join(SENTENCES), *written], label=f"--sentences {args.sentences}")
 
 
 def find_masked(
@@ -133,27 +145,37 @@ def predict(
     return found
 
 
-def rows(
-    head: list,
+Asked = tuple[np.ndarray | None, np.ndarray | None, np.ndarray]
+"""What `predict` says with given, shuffled (the mean) and hidden regions; None of a model without regions."""
+
+
+def ask(
     model: VTLM,
     text: Text,
     pairs: Sequence[Masked],
     sides: Sequence[int],
     regions: LineRegions | None,
-    args,
-) -> list[list]:
-    """Rows of the table with some sides masked: each side's words; all, named and not named."""
+    args: argparse.Namespace,
+) -> Asked:
+    """Predict the words of some sides, masked together, with each order of the regions."""
     lines = [pair.line for pair in pairs]
 
-    def ask(order: str, seed: int = 1) -> np.ndarray:
+    def predicted(order: str, seed: int = 1) -> np.ndarray:
         ordered = in_order(regions, order, seed=seed, lines=lines)
         return predict(model, text, pairs, sides, ordered, args.batch_size)
 
-    hidden, given, shuffled = ask("none"), None, None
-    if regions is not None:
-        given = ask("given")
-        shuffled = np.mean([ask("shuffle", args.seed + repeat) for repeat in range(args.repeats)], axis=0)
-    orders = (given, shuffled, hidden)
+    hidden = predicted("none")
+    if regions is None:
+        return None, None, hidden
+    given = predicted("given")
+    shuffled = np.mean([predicted("shuffle", args.seed + repeat) for repeat in range(args.repeats)], axis=0)
+    return given, shuffled, hidden
+
+
+def rows(head: list, model: VTLM, pairs: Sequence[Masked], sides: Sequence[int], asked: Asked) -> list[list]:
+    """Rows of the table with some sides masked: each side's words; all, named and not named."""
+    given, shuffled, _ = asked
+    lines = np.array([pair.line for pair in pairs])
     named, made = np.array([pair.named for pair in pairs], dtype=bool), []
     for s, k in enumerate(sides):
         for group, chosen in zip(GROUPS, (np.ones_like(named), named, ~named), strict=True):
@@ -161,11 +183,25 @@ def rows(
             if not chosen.any():
                 made.append(row + [None] * 9)
                 continue
-            cells = [None if one is None else 100 * float(one[0, s, chosen].mean()) for one in orders]
+            cells = [None if one is None else 100 * float(one[0, s, chosen].mean()) for one in asked]
             if given is None:
                 made.append(row + cells + [None] * 6)
                 continue
-            where = np.array(lines)[chosen]
             right, log_p = (given - shuffled)[:, s, chosen]
+            where = lines[chosen]
             made.append([*row, *cells, *paired_interval(100 * right, where), *paired_interval(log_p, where)])
+    return made
+
+
+def sentences(head: list, model: VTLM, pairs: Sequence[Masked], sides: Sequence[int], asked: Asked) -> list[str]:
+    """Lines of ``--sentences``: sums over the nouns of a sentence that a region names, and over its others."""
+    of = defaultdict(list)
+    for n, pair in enumerate(pairs):
+        of[pair.line, pair.named].append(n)
+    made = []
+    for s, k in enumerate(sides):
+        for (line, named), places in sorted(of.items()):
+            sums = ["" if one is None else f"{one[what, s, places].sum():.6g}" for what in (0, 1) for one in asked]
+            word = (model.source_lang, model.target_lang)[k]
+            made.append("\t".join([*head, word, str(line + 1), str(int(named)), str(len(places)), *sums]))
     return made

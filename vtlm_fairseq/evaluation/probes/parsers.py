@@ -166,6 +166,7 @@ def masked_noun(commands) -> None:
                        "names of --regions)")  # fmt: skip
     nouns.add_argument("--entities", type=Path, metavar="PATH", help="Flickr30k Entities, folder or .tgz: the head "
                        "nouns of its phrases")  # fmt: skip
+    parser.add_argument("--sentences", metavar="TSV", help="write what is right in each sentence")
     add_options(parser, "--repeats", help="shufflings that are averaged (default: %(default)s)")
     add_options(parser, "--seed", help="of the first shuffling (default: %(default)s)")
     add_table_options(parser)
