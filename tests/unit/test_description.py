@@ -36,6 +36,7 @@ MODEL = {"layernorm_eps": (1e-5, 1e-6), "region_activation": ("gelu", "none"), "
          }  # fmt: skip
 register_word_masking("as-random")(type("AsRandom", (RandomWords,), {}))
 RELATIONS = ("load", "resume", "finetune", "pretrained")
+SLOW = [pytest.param(relation, marks=pytest.mark.slow) for relation in ("resume", "finetune")]
 CONFIGS = {"visual_translation_lm": pretraining_config, "multimodal_translation": translation_config}
 
 
@@ -110,7 +111,7 @@ def test_options_that_are_not_given_are_the_checkpoints(trained, name, relation)
     }
 
 
-@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("relation", ["load", *SLOW, "pretrained"])
 @pytest.mark.parametrize("option", list(OPTIONS))
 def test_options_that_differ(trained, option, relation, caplog):
     """Refused, warned of where they are an experiment, or without a counterpart in the other task."""
@@ -156,6 +157,7 @@ def test_fewer_regions_are_an_experiment(trained, caplog):
     assert "--max-regions 3" in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_is_said_where_options_agree(trained, caplog):
     assert set(OPTIONS) == set(TASK_OPTIONS)  # all are tried
     caplog.set_level(logging.WARNING)

@@ -19,6 +19,7 @@ CASES = dict.fromkeys(fuzzing.TARGETS, 200) | SLOWER | {"original_checkpoints": 
 SEED = 20  # not that of the long runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_only_allowed_outcomes(name):
     if name == "tars":
@@ -60,6 +61,7 @@ def broken(folder):
     return case
 
 
+@pytest.mark.slow
 def test_the_harness_counts_every_kind_of_fault():
     report = fuzzing.run(broken, 40, seed=3, limit=0.2)
     count = sum(map(len, report.faults.values()))

@@ -98,6 +98,7 @@ class Slow(Dataset):
         return index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_loader_that_stands_still_is_reported(caplog, workers):
     watch = LoaderWatch(seconds=0.3)
@@ -114,6 +115,7 @@ def test_a_loader_that_stands_still_is_reported(caplog, workers):
     assert ("its 1 workers have the process ids" in lines[0]) == bool(workers)
 
 
+@pytest.mark.slow
 def test_a_slow_loader_that_delivers_is_not_reported(caplog):
     watch = LoaderWatch(seconds=0.5)
     watch.start()

@@ -18,6 +18,7 @@ FEW = settings(
 IDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r\n"), min_size=1, max_size=20)
 
 
+@pytest.mark.slow
 @FEW
 @given(st.lists(IDS, min_size=1, max_size=5, unique=True), st.data())
 def test_any_line_of_text_is_an_id(tmp_path, ids, data):

@@ -83,6 +83,7 @@ def assert_share(hits, total, probability):
     assert abs(hits / total - probability) < 3 * deviation, f"{hits / total} is not {probability} +- {3 * deviation}"
 
 
+@pytest.mark.slow
 def test_word_shares_of_10000_examples(corpus):
     """Selected 15 %, of these 80 % <mask>, 10 % random, 10 % kept; no special token, <mask> or madeupword."""
     source = np.stack([item["tokens"] for item in corpus.items])
@@ -108,6 +109,7 @@ def test_word_shares_of_10000_examples(corpus):
     assert ((seen[4:45] - expected) ** 2 / expected).sum() < 40 + 3 * np.sqrt(80)
 
 
+@pytest.mark.slow
 def test_region_shares_of_10000_examples(corpus):
     """Selected 15 %, of these 80 % masked, 10 % donated, 10 % kept; donors are real regions, mostly of other images."""
     store = corpus.dataset.regions.store

@@ -38,6 +38,7 @@ def test_english_with_its_table(bare_jar, tmp_path):
     assert result.signature == "meteor-1.5-wo-en-lc_only-0.85_0.2_0.6_0.75-ex_st_sy_pa-1.0_0.6_0.8_0.6"
 
 
+@pytest.mark.slow
 def test_english_without_its_table(bare_jar):
     """The paraphrase is not found, and the label says so."""
     result = meteor_score(list(PAIRS), list(PAIRS.values()), jar=str(bare_jar), lang="en")

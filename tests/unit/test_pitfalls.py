@@ -82,6 +82,7 @@ def test_a_fault_is_seen_by_a_test_that_fails_while_it_runs(run, kind):
     assert (outcome.seen() is not None) == seen, outcome
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_imported_or_is_another_one_is_no_fault_seen(run):
     assert run(["test_x.py"]).passed == 1
     (run.copy / "vtlm_fairseq/__init__.py").write_text("1 / 0\n")

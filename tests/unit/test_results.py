@@ -99,6 +99,7 @@ def test_beside_fairseq(small):
     assert [row["without brevity penalty"] for row in (every, first, added)] == pytest.approx([0, 0, 0])
 
 
+@pytest.mark.slow
 def test_added_seeds_are_of_one_comparison(small):
     """They enter the one that asked for them, and no other comparison and no other row."""
     for name in ("nmt", "stock"):

@@ -69,6 +69,7 @@ def experiment(rng, effect: float, *, seeds: int, spread: float, sentences: int 
     return seed_test(*made, mean, samples=200, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.05), (6, 0.2)])
 def test_size_and_power_are_what_it_prints(seeds, spread):
     """Without a difference 5 % of experiments have p < 0.05, with the one that it prints as detected 80 %."""

@@ -52,6 +52,7 @@ def test_failure_shows_the_last_lines_of_the_log_and_the_next_call_goes_on_there
     assert text.count("done before") == 1 and (tmp_path / "b").read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_seconds_of_a_stage_are_those_of_all_its_runs(tmp_path):
     """A stage that can goes on from what an unfinished run of the same command left."""
     code = (

@@ -1,6 +1,7 @@
 """What an update asks of a device: waits of the host for it, operations, graphs of the compiler."""
 
 import traceback
+from argparse import Namespace
 from collections import Counter
 
 import pytest
@@ -95,6 +96,17 @@ def test_operations_of_an_update(data):
     count = cost(trainer, batches[:1])
     assert count.operations.total() + 2 * 26 <= 400
     assert count.operations["_foreach_norm"] == 1  # of all gradients at once
+
+
+@pytest.mark.parametrize("options", [{}, {"print_alignment": "hard"}])
+def test_a_beam_search_waits_only_where_fairseqs_does(data, options):
+    """In the choice of what goes on, which is fairseq's."""
+    trainer, (batch, _) = training(data, "translation")
+    trainer.model.make_generation_fast_(need_attn=bool(options))
+    generator = trainer.task.build_generator([trainer.model], Namespace(beam=4, max_len_a=0, max_len_b=6, **options))
+    with Count() as count:
+        found = trainer.task.inference_step(generator, [trainer.model.eval()], batch)
+    assert len(found) == 4 and [file for file in count.waits if "vtlm_fairseq" in file] == []
 
 
 @pytest.mark.slow

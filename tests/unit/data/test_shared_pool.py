@@ -96,6 +96,7 @@ HOLD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "buffered", "options"),
     [

@@ -71,6 +71,7 @@ def test_what_is_no_word_stays_and_a_cut_source_loses_its_noun():
     assert cut == ([2, 11, 12, 2, 2, 21, 2], [1] * 7)
 
 
+@pytest.mark.slow
 def test_shares_of_10000_examples():
     """A share of 0.3 is hidden, each of two pairs in half; all else is what `random` makes of it, bit for bit."""
     source, target = [[10, 11, 12, 2]] * EXAMPLES, [[20, 21, 22, 2]] * EXAMPLES

@@ -113,6 +113,7 @@ def crash_at(monkeypatch):
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True])
 def test_resumed_wherever_it_ended(grids, tmp_path, crash_at, done):
     """Before and after each file appears, in parts and in joining, a restart gives the same arrays."""

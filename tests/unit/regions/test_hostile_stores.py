@@ -121,6 +121,7 @@ def spoil_heap(path: str, size: int) -> None:
         file.write(size.to_bytes(8, "little"))
 
 
+@pytest.mark.slow
 def test_validate_survives_files_from_which_hdf5_does_not_return(path, monkeypatch):
     """An object that ends within the heap's free space: HDF5 2.0 then steps by 0 bytes."""
     monkeypatch.setattr("vtlm_fairseq.regions.validate.PATIENCE_SECONDS", 1.0)
@@ -129,6 +130,7 @@ def test_validate_survives_files_from_which_hdf5_does_not_return(path, monkeypat
     assert path in line
 
 
+@pytest.mark.slow
 def test_training_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
     """What `--regions` names is opened in a child first; here the second of two shards is damaged."""
     monkeypatch.setattr("vtlm_fairseq.regions.guard.PATIENCE_SECONDS", 1.0)
@@ -140,6 +142,7 @@ def test_training_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
     assert message.startswith(f"{tmp_path / 'train.1.h5'}: ")
 
 
+@pytest.mark.slow
 def test_an_extraction_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch):
     """What is there under --out is refused, a part is made again."""
     monkeypatch.setattr("vtlm_fairseq.regions.guard.PATIENCE_SECONDS", 1.0)
