@@ -159,6 +159,12 @@ def test_torchvision(run, folder):
     red = np.clip((0.5 - boxes[:, 0]) / (boxes[:, 2] - boxes[:, 0]), 0, 1)
     np.testing.assert_allclose(halves.features[:, 0], red, atol=0.15)
     np.testing.assert_allclose(halves.features[:, 2], 1 - red, atol=0.15)
+    for name, size in (("line.gif", (1400, 1)), ("pole.gif", (1, 3000))):  # torchvision resizes them to no pixels
+        Image.new("P", size).save(folder / "in" / name)
+    assert extract(run, folder, "torchvision", *base, "--max-regions", 12, ok=False).status == 3
+    assert RegionStore([str(folder / "s.h5")]).ids() == store.ids()
+    listed = [line.split("\t") for line in (folder / "s.h5.errors.tsv").read_text().splitlines()]
+    assert [line[0] for line in listed] == ["line", "pole"]
     fault = extract(run, folder, "torchvision", "--detector-file", folder / "rcnn.py", "--model", "tiny_rcnn",
                     "--weights", folder / "rcnn.py", out="no.h5", ok=False)  # fmt: skip
     fault.fault("rcnn.py: not a state dict of tensors")

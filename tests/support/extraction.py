@@ -12,9 +12,9 @@ from PIL import Image
 
 from vtlm_fairseq.cli import extract as extract_regions  # noqa: F401
 from vtlm_fairseq.extract import detectors, images  # noqa: F401
-from vtlm_fairseq.extract import parts as extraction_parts  # noqa: F401
 from vtlm_fairseq.extract import run as extraction_run  # noqa: F401
 from vtlm_fairseq.extract.detectors import ssd_boxes  # noqa: F401
+from vtlm_fairseq.regions import parts as region_parts  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "preprocess" / "extract_regions.py"

@@ -1,7 +1,8 @@
 """``vtlm-extract``: photos to a region store, by a detector.
 
-Killed at any moment, the same command goes on from where it was. Images that cannot be read are listed in
-STORE.errors.tsv (id, path, reason between tabs), and the exit status is 3; 1 is a fault that stopped the run.
+Killed at any moment, the same command goes on from where it was. Images that cannot be read, or with which the detector
+fails, are listed in STORE.errors.tsv (id, path, reason between tabs), and the exit status is 3; 1 is a fault that
+stopped the run.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from vtlm_fairseq.terminal import command_line
 
 @command_line()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 3 where some images could not be read.
+    """Run the command; 0, or 3 where some images failed.
 
     Raises:
         SystemExit: with one line, for a fault of input or options.
@@ -39,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder (read recursively; the id is the file name without ending), a text file with a line PATH or "
         "ID<TAB>PATH an image, or tar files in webdataset's layout ('shards/*.tar'; the id is the key)",
     )
+    text = "images to leave out: an id or a path a line, or a STORE.errors.tsv"
+    add("--exclude", metavar="FILE", help=text)
     add("--detector", required=True, help="one of " + ", ".join(list_detectors()) + ", or one of --detector-file")
     add("--detector-file", metavar="FILE.py", help="Python file with a detector of your own")
     add("--out", required=True, metavar="STORE", help="region store to make, e.g. regions/train.h5")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files.lines import stream_lines
+from vtlm_fairseq.files.lines import read_lines, stream_lines
 from vtlm_fairseq.files.tar import tar_members
+from vtlm_fairseq.terminal import say
 
 
 class ImageFile(NamedTuple):
@@ -88,6 +89,23 @@ def list_images(
         hint = f" (it holds {notes[0]})" if notes else ""
         raise VTLMError(f"--images {images}: no file that ends in {' '.join(suffixes)}{hint}")
     return files, notes
+
+
+def without_excluded(files: Sequence[ImageFile], exclude: str) -> list[ImageFile]:
+    """The files but those that a list leaves out: an image id or a path a line, or a list of errors of an earlier run.
+
+    Raises:
+        VTLMError: the list cannot be read.
+    """
+    lines = [line.split("\t") for line in read_lines(exclude, label=f"--exclude {exclude}")]
+    names = {line[0] for line in lines} - {""}
+    kept = [file for file in files if file.image_id not in names and file.path not in names]
+    found = names & {name for file in files for name in (file.image_id, file.path)}
+    say(f"--exclude {exclude}: {len(files) - len(kept):,} images left out")
+    if len(found) < len(names):
+        say(f"--exclude {exclude}: {len(names) - len(found):,} lines name no image of this run, the first "
+            f"{min(names - found)!r}")  # fmt: skip
+    return kept
 
 
 def _part(items: list, num_shards: int, shard_id: int) -> list:

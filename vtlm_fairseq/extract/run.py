@@ -7,30 +7,29 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.extract.detectors import Detection, Detector, DetectorOptions, get_detector
-from vtlm_fairseq.extract.images import ImageFile, list_images
-from vtlm_fairseq.extract.parts import Extraction, Failure
+from vtlm_fairseq.extract.careful import CarefulDetector, Input, read_input
+from vtlm_fairseq.extract.detectors import Detector, DetectorOptions, get_detector
+from vtlm_fairseq.extract.images import ImageFile, list_images, without_excluded
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
-from vtlm_fairseq.regions.store import RegionStoreWriter
+from vtlm_fairseq.regions.parts import SOME_FAILED, Failure, Part, Parts
+from vtlm_fairseq.regions.schema import read_header
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.version import __version__
 
 _DETECTOR_OPTIONS = ("model", "weights", "class_names", "min_score", "device", "threads")
-_SOME_UNREADABLE = 3
 _LOG_SECONDS = 60  # between lines of progress in a log file
-
-Input = np.ndarray | UnreadableImageError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extract what the options of ``vtlm-extract`` ask for; 0, or 3 where some images could not be read.
+    """Extract what the options of ``vtlm-extract`` ask for; 0, or 3 where some images failed.
 
     Raises:
         VTLMError: a fault of input or options.
@@ -39,24 +38,26 @@ def run(args: argparse.Namespace) -> int:
     files, notes = list_images(args.images, detector.suffixes, num_shards=args.num_shards, shard_id=args.shard_id)
     for note in notes:
         say(f"not read: {note}")
-    plan = {
-        "detector": args.detector,
-        **{name: getattr(args, name) for name in ("model", "weights", "class_names", "min_score")},
-        "max_regions": args.max_regions,
-        "dtype": args.dtype,
-    }
-    with Extraction(args.out, files, plan, part_size=args.part_size, overwrite=args.overwrite) as extraction:
-        if extraction.complete:
-            failed = extraction.errors.exists()
-            say(f"{args.out}: complete already" + (f", errors in {extraction.errors}" if failed else ""))
-            return _SOME_UNREADABLE if failed else 0
-        extract(extraction, detector, batch_size=args.batch_size, workers=args.workers, dtype=args.dtype)
-        with tqdm(total=len(files), desc="joining", unit=" images", disable=None) as bar:
-            images, regions, failed = extraction.join(lambda done: bar.update(done - bar.n))
-    say(f"{args.out}: {images:,} images, {regions:,} regions")
-    if failed:
-        say(f"{failed:,} images could not be read, see {extraction.errors}")
-    return _SOME_UNREADABLE if failed else 0
+    if args.exclude is not None:
+        files = without_excluded(files, args.exclude)
+    plan = {name: getattr(args, name) for name in ("detector", "model", "weights", "class_names", "min_score")}
+    plan |= {name: getattr(args, name) for name in ("max_regions", "dtype", "part_size", "images")}
+    plan["shard"] = [args.shard_id, args.num_shards]
+    with Parts(args.out, plan, kind="extraction", overwrite=args.overwrite) as parts:
+        progress = Progress(files, parts.whole())
+        if work := progress.missing(args.part_size):
+            extract(parts, progress, work, detector, args)
+        failures = progress.failures()
+        if parts.made and progress.is_part(-1):
+            parts.leave_as_made(failures)
+            say(f"{args.out}: complete already" + (f", errors in {parts.errors}" if failures else ""))
+        else:
+            with tqdm(total=len(files), desc="joining", unit=" images", disable=None) as bar:
+                joined = parts.join(*progress.rows(), failures, lambda done: bar.update(done - bar.n))
+            say(f"{args.out}: {joined[0]:,} images, {joined[1]:,} regions")
+            if failures:
+                say(f"{len(failures):,} images failed, see {parts.errors}")
+    return SOME_FAILED if failures else 0
 
 
 def make_detector(args: argparse.Namespace) -> Detector:
@@ -95,63 +96,155 @@ def _import_file(path: str) -> None:
     spec.loader.exec_module(module)
 
 
+class Progress:
+    """Which images of a run are in which part, whatever the images of earlier calls were.
+
+    Args:
+        files: all images of the run, in the order of the store.
+        parts: those that are whole, by number.
+    """
+
+    def __init__(self, files: Sequence[ImageFile], parts: dict[int, Part]) -> None:
+        self.files = files
+        self.parts: dict[int, Part] = {}
+        self._done: dict[str, tuple[int, int]] = {}  # part and row
+        self._failed: dict[str, Failure] = {}
+        for number, part in parts.items():
+            self.add(number, part)
+        self._failed_before = set(self._failed)
+        self._numbers = (number for number in count() if number not in self.parts)
+
+    def add(self, number: int, part: Part) -> None:
+        """Take note of a part."""
+        self.parts[number] = part
+        for row, image_id in enumerate(part.image_ids):
+            self._done.setdefault(image_id, (number, row))
+        for failure in part.failures:
+            self._failed[failure.image_id] = failure
+
+    def sound(self) -> list[ImageFile]:
+        """Images that are in a part."""
+        return [file for file in self.files if file.image_id in self._done]
+
+    def missing(self, part_size: int) -> list[tuple[int, list[ImageFile]]]:
+        """Number and images of each part to be made; last come the images that failed in earlier calls."""
+        left, again = [], []
+        for start in range(0, len(self.files), part_size):
+            rest = [file for file in self.files[start : start + part_size] if file.image_id not in self._done]
+            left.append([file for file in rest if file.image_id not in self._failed_before])
+            again += [file for file in rest if file.image_id in self._failed_before]
+        left += [again[start : start + part_size] for start in range(0, len(again), part_size)]
+        return [(next(self._numbers), files) for files in left if files]
+
+    def failures(self) -> list[Failure]:
+        """Of images that are in no part, in the order of the images."""
+        ids = (file.image_id for file in self.files if file.image_id not in self._done)
+        return [self._failed[image_id] for image_id in ids if image_id in self._failed]
+
+    def is_part(self, number: int) -> bool:
+        """Whether the images of a part are all that could be made, in their order."""
+        part = self.parts.get(number)
+        return part is not None and part.image_ids == [file.image_id for file in self.sound()]
+
+    def check_maker(self, detector: Detector) -> None:
+        """Find out before the work that parts of earlier calls do not fit.
+
+        Raises:
+            VTLMError: they are of another detector.
+        """
+        for part in self.parts.values():
+            header = read_header(part.store)
+            found = (header.attributes["detector"], header.feature_dim, list(header.class_names))
+            given = (detector.description, detector.feature_dim, list(detector.class_names))
+            if found != given:
+                what = [f"{name!r}, {width} wide, {len(names)} classes" for name, width, names in (found, given)]
+                raise VTLMError(
+                    f"{part.store}: its regions are by {what[0]}, those to come by {what[1]}; add --overwrite to begin "
+                    "anew"
+                )
+
+    def rows(self) -> tuple[list[str], np.ndarray]:
+        """Store files of the parts that are needed, and rows of the images in these."""
+        places = [self._done[file.image_id] for file in self.sound()]
+        used = sorted({number for number, _ in places}) or sorted(self.parts)[:1]
+        starts = dict(zip(used, np.cumsum([0, *(len(self.parts[n].image_ids) for n in used)]), strict=False))
+        rows = np.array([starts[number] + row for number, row in places], dtype=np.int64)
+        return [self.parts[number].store for number in used], rows
+
+
 class _Inputs:
     """Inputs of the detector; what is asked for is a file, not its number."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
 
-    def __getitem__(self, file: ImageFile) -> Input:
-        try:
-            return self._detector.read(file.read())
-        except UnreadableImageError as error:
-            return error
-        except OSError as error:
-            return UnreadableImageError(error.strerror or str(error))
+    def __getitem__(self, file: ImageFile) -> Input | UnreadableImageError | VTLMError:
+        return read_input(self._detector, file)
 
 
-def extract(extraction: Extraction, detector: Detector, *, batch_size: int, workers: int, dtype: str) -> None:
-    """Make all parts of an extraction that are missing.
+def extract(
+    parts: Parts,
+    progress: Progress,
+    work: Sequence[tuple[int, list[ImageFile]]],
+    detector: Detector,
+    args: argparse.Namespace,
+) -> None:
+    """Make parts of an extraction.
 
     Batches do not reach over parts, so that a part is the same whatever was done before it.
+
+    Args:
+        parts: where they go.
+        progress: is told of them.
+        work: number and images of each.
+        detector: not yet opened.
+        args: `batch_size`, `workers`, `dtype` and `detector` are used.
     """
     from torch.utils.data import DataLoader
 
-    missing = extraction.missing()
-    batches = [
-        files[start : start + batch_size]
-        for files in map(extraction.part_files, missing)
-        for start in range(0, len(files), batch_size)
-    ]
+    size = args.batch_size
+    batches = [files[start : start + size] for _, files in work for start in range(0, len(files), size)]
     loader = DataLoader(
         _Inputs(detector),
         batch_sampler=batches,
         collate_fn=list,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
+        num_workers=args.workers,
+        multiprocessing_context="fork" if args.workers else None,
     )
     inputs = iter(loader)  # starts the workers, before the model comes into this process
-    detector.open(extraction.files)
-    total = len(extraction.files)
-    done = total - sum(len(extraction.part_files(part)) for part in missing)
-    with tqdm(total=total, initial=done, unit=" images", **_pace()) as bar:
-        for part in missing:
-            writer = extraction.writer(
-                part,
+    sound = progress.sound()
+    known = {file.image_id for file in sound}
+    detector.open([*sound, *(file for file in progress.files if file.image_id not in known)])
+    progress.check_maker(detector)
+    careful = None
+    total = len(progress.files)
+    with tqdm(total=total, initial=total - sum(len(f) for _, f in work), unit=" images", **_pace()) as bar:
+        for number, files in work:
+            writer = parts.writer(
+                number,
                 feature_dim=detector.feature_dim,
                 class_names=detector.class_names,
                 detector=detector.description,
                 created_by=f"vtlm-fairseq {__version__} vtlm-extract",
-                dtype=dtype,
+                dtype=args.dtype,
             )
+            careful = careful or CarefulDetector(detector, writer.rules, name=args.detector, sound=sound)
             failures: list[Failure] = []
             with writer:
-                files = extraction.part_files(part)
-                for start in range(0, len(files), batch_size):
-                    batch = files[start : start + batch_size]
-                    failures += _add(writer, batch, _next(inputs), detector, dtype=dtype)
+                for start in range(0, len(files), size):
+                    batch = files[start : start + size]
+                    for file, found in zip(batch, careful.detect(batch, _next(inputs)), strict=True):
+                        if isinstance(found, UnreadableImageError):
+                            failures.append(Failure(file.image_id, file.path, str(found)))
+                        else:
+                            writer.extend([file.image_id], [len(found["labels"])], found)
                     bar.update(len(batch))
-                extraction.write_failures(part, failures)
+                if number == work[-1][0]:
+                    careful.finish()
+                parts.write_failures(number, failures)
+            failed = {failure.image_id for failure in failures}
+            done = [file.image_id for file in files if file.image_id not in failed]
+            progress.add(number, Part(writer.path, done, failures))
 
 
 def _pace() -> dict[str, float]:
@@ -169,31 +262,3 @@ def _next(inputs: Iterator[list[Input]]) -> list[Input]:
             f"a process that reads images has ended ({error}); give the same command again to go on, with fewer "
             "--workers if memory ran out"
         ) from None
-
-
-def _add(
-    writer: RegionStoreWriter, files: Sequence[ImageFile], inputs: list[Input], detector: Detector, *, dtype: str
-) -> list[Failure]:
-    """Detect the regions of a batch and add them to a part; returns what could not be read."""
-    readable = [value for value in inputs if not isinstance(value, UnreadableImageError)]
-    detected = iter(detector.detect(readable) if readable else [])
-    failures = []
-    for file, value in zip(files, inputs, strict=True):
-        found = value if isinstance(value, UnreadableImageError) else next(detected)
-        reason = str(found) if isinstance(found, UnreadableImageError) else _fault(found, dtype)
-        if reason:
-            failures.append((file.image_id, file.path, reason))
-        else:
-            best = np.argsort(-np.asarray(found.scores), kind="stable")[: detector.options.max_regions]
-            writer.add(file.image_id, **{name: values[best] for name, values in found._asdict().items()})
-    return failures
-
-
-def _fault(found: Detection, dtype: str) -> str:
-    """Why features of an image cannot be stored; empty if they can."""
-    features = np.asarray(found.features)
-    if not np.isfinite(features).all():
-        return "the detector gave features that are not finite"
-    if features.size and np.abs(features).max() > np.finfo(dtype).max:
-        return f"the detector gave features too large for {dtype}; use --dtype float32"
-    return ""

@@ -262,6 +262,22 @@ class RegionStore:
                 handle.scores[start:end],
             )
 
+    def in_one_file(self, *rows: int) -> bool:
+        """Whether images are in the same file."""
+        return len({self._shard(row) for row in rows}) == 1
+
+    def block(self, first: int, end: int) -> Regions:
+        """The regions of images ``first`` to ``end - 1``, one after the other; these are in one file, with all regions.
+
+        Raises:
+            VTLMError: the file cannot be read there.
+        """
+        shard = self._shard(first)
+        start, stop = int(self._offsets[first + shard]), int(self._offsets[end + shard])
+        with unreadable(f"{self.paths[shard]}: rows {first} to {end - 1}"):
+            handle = self._handle(shard)
+            return Regions(*(getattr(handle, name)[start:stop] for name in Regions._fields))
+
     def read_into(self, row: int, features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """The same regions without scores, features and boxes into the first rows of arrays that have room for them.
 

@@ -13,10 +13,10 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile
 from vtlm_fairseq.files.names import is_text
+from vtlm_fairseq.regions.checks import Rules
 from vtlm_fairseq.regions.schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, encode_ids
 
 CHUNK_BYTES = 4 << 20
-_BOX_TOLERANCE = 1e-6
 
 
 def discard(file: h5py.File, path: str) -> None:
@@ -73,6 +73,9 @@ class RegionStoreWriter:
         dtype: "float16" or "float32", of the features.
         attributes: further root attributes (numbers, strings).
 
+    Attributes:
+        rules: what is checked of each image.
+
     Raises:
         VTLMError: an option out of range, an attribute that the schema itself sets, or no such folder.
     """
@@ -101,6 +104,7 @@ class RegionStoreWriter:
             "num_classes": len(self.class_names),
             "created_by": created_by,
         }
+        self.rules = Rules(self.feature_dim, len(self.class_names), self.dtype)
         self._chunk_rows = max(1, CHUNK_BYTES // (self.feature_dim * self.dtype.itemsize))
         self._ids: dict[str, None] = {}
         self._counts: list[int] = []
@@ -181,21 +185,37 @@ class RegionStoreWriter:
         Raises:
             VTLMError: a duplicate id, a shape, a value that is not finite or out of range, naming the image.
         """
-        where = f"{self.path}: image {image_id!r}"
+        try:
+            arrays = self.rules.check(features=features, boxes=boxes, labels=labels, scores=scores)
+        except VTLMError as error:
+            raise VTLMError(f"{self.path}: image {image_id!r}: {error}") from None
+        self.extend([image_id], [len(arrays["labels"])], arrays)
+
+    def extend(self, image_ids: Sequence[str], counts: Sequence[int], arrays: Mapping[str, np.ndarray]) -> None:
+        """Add images whose regions are as `rules.check` gives them.
+
+        Args:
+            image_ids: unique in the store.
+            counts: regions of each image.
+            arrays: features, boxes, labels and scores of all of them, one after the other.
+
+        Raises:
+            VTLMError: an id that is no line of text, or a duplicate one.
+        """
         if self._file is None:
             raise RuntimeError("RegionStoreWriter.add outside its with block")
-        if not image_id or set(image_id) & set("\0\n\r"):
-            raise VTLMError(f"{where}: an image id is one line of text, not empty")
-        encode_ids([image_id])
-        if image_id in self._ids:
-            raise VTLMError(f"{where} is given twice; ids must be unique")
-        arrays = self._checked(where, features, boxes, labels, scores)
-        order = np.argsort(-arrays["scores"], kind="stable")
-        for name, values in arrays.items():
-            self._buffer[name].append(values[order])
-        self._ids[image_id] = None
-        self._counts.append(len(order))
-        self._buffered += len(order)
+        for image_id in image_ids:
+            where = f"{self.path}: image {image_id!r}"
+            if not image_id or set(image_id) & set("\0\n\r"):
+                raise VTLMError(f"{where}: an image id is one line of text, not empty")
+            encode_ids([image_id])
+            if image_id in self._ids:
+                raise VTLMError(f"{where} is given twice; ids must be unique")
+            self._ids[image_id] = None
+        for name, parts in self._buffer.items():
+            parts.append(arrays[name])
+        self._counts.extend(counts)
+        self._buffered += len(arrays["labels"])
         if self._buffered >= self._chunk_rows:
             with self._discarded_on_error():
                 self._flush()
@@ -203,58 +223,6 @@ class RegionStoreWriter:
     def beyond(self, max_regions: int) -> tuple[int, int]:
         """How many of the regions added lie beyond so many an image, and how many there are."""
         return sum(max(0, count - max_regions) for count in self._counts), sum(self._counts)
-
-    def _checked(self, where: str, features: Any, boxes: Any, labels: Any, scores: Any) -> dict[str, np.ndarray]:
-        features, boxes, labels = np.asarray(features), np.asarray(boxes), np.asarray(labels)
-        if features.ndim != 2 or features.shape[1] != self.feature_dim:
-            raise VTLMError(f"{where}: features have shape {features.shape}, must be [R, {self.feature_dim}]")
-        regions = len(features)
-        scores = np.ones(regions, dtype=np.float32) if scores is None else np.asarray(scores)
-        for name, values, shape in (
-            ("boxes", boxes, (regions, 4)),
-            ("labels", labels, (regions,)),
-            ("scores", scores, (regions,)),
-        ):
-            if values.shape != shape:
-                raise VTLMError(f"{where}: {name} have shape {values.shape}, must be {list(shape)} as the features")
-        for name, values in (("features", features), ("boxes", boxes), ("scores", scores)):
-            if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-                raise VTLMError(f"{where}: {name} hold a value that is not finite or not a number; mend the input")
-        with np.errstate(over="ignore"):
-            stored = features.astype(self.dtype)
-        if not np.isfinite(stored).all():
-            raise VTLMError(f"{where}: a feature is too large for {self.dtype}; use --dtype float32")
-        if labels.dtype.kind not in "iu" and regions:
-            raise VTLMError(f"{where}: labels are {labels.dtype}, must be whole numbers")
-        if regions and not 0 <= labels.min() <= labels.max() < len(self.class_names):
-            raise VTLMError(
-                f"{where}: labels run from {labels.min()} to {labels.max()}, must be in "
-                f"0..{len(self.class_names) - 1}; check --class-names or --num-classes (no background class)"
-            )
-        return {
-            "features": stored,
-            "boxes": self._checked_boxes(where, boxes),
-            "labels": labels.astype(np.int16),
-            "scores": scores.astype(np.float32),
-        }
-
-    @staticmethod
-    def _checked_boxes(where: str, boxes: np.ndarray) -> np.ndarray:
-        """Boxes as float32 within 0..1; a rounding error past the edge is clipped."""
-        if len(boxes) == 0:
-            return boxes.astype(np.float32)
-        if boxes.min() < -_BOX_TOLERANCE or boxes.max() > 1 + _BOX_TOLERANCE:
-            raise VTLMError(
-                f"{where}: boxes run from {boxes.min():g} to {boxes.max():g}, must be within 0..1; divide "
-                "them by image width and height (vtlm-regions convert: --box-units pixels --image-sizes FILE)"
-            )
-        if (boxes[:, :2] > boxes[:, 2:]).any():
-            region = int(np.flatnonzero((boxes[:, :2] > boxes[:, 2:]).any(axis=1))[0])
-            raise VTLMError(
-                f"{where}: box {boxes[region].tolist()} is not x1 <= x2, y1 <= y2; boxes are x1, y1, x2, y2 "
-                "(vtlm-regions convert: --box-format yxyx)"
-            )
-        return np.clip(boxes.astype(np.float32), 0.0, 1.0)
 
     def _flush(self) -> None:
         """Append what is buffered to the growing datasets, which the first call makes."""

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from extraction import contents, detectors, extract_regions, extraction_parts, images, write_grids, write_images
+from extraction import contents, detectors, extract_regions, region_parts, write_grids, write_images
 from PIL import Image
 
 from stores import ends_with, fault
@@ -78,13 +78,46 @@ def test_unreadable_files_are_listed(grids, tmp_path, capsys):
     assert "complete already, errors in " in capsys.readouterr().out
 
 
-def test_a_mended_file_is_read_when_begun_anew(grids, tmp_path):
+@pytest.mark.slow
+def test_images_that_come_go_and_are_mended_between_calls(grids, tmp_path, crash_at, capsys):
+    """Parts that are finished stay; the end is that of one run over the images there are."""
+    out, options = tmp_path / "s.h5", ("--part-size", 3, "--batch-size", 2)
     sound = (grids / "img0001.npy").read_bytes()
-    (grids / "img0001.npy").write_bytes(b"")
-    out = extract(grids, tmp_path / "s.h5", status=3)
+    for name in ("img0001", "img0002"):
+        (grids / f"{name}.npy").write_bytes(b"")
+    crash_at.update(left=5)  # within the third part
+    with pytest.raises(Crash):
+        extract(grids, out, *options)
+    crash_at.update(left=-1)
+    parts = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "s.h5.parts").glob("*.h5")}
+    assert len(parts) == 2
     (grids / "img0001.npy").write_bytes(sound)
-    extract(grids, out, "--overwrite")
-    assert len(RegionStore([str(out)])) == 10 and not (tmp_path / "s.h5.errors.tsv").exists()
+    (grids / "img0004.npy").unlink()
+    np.save(grids / "a-new.npy", np.full((4, 3), 7.0))
+    crash_at.update(left=8, done=True)  # after all parts, before the end
+    with pytest.raises(Crash):
+        extract(grids, out, *options)
+    crash_at.update(left=-1)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "s.h5.parts").glob("*.h5")}
+    assert parts.items() < kept.items()
+    extract(grids, out, *options, status=3)
+    whole = extract(grids, tmp_path / "whole.h5", *options, status=3)
+    assert contents(out) == contents(whole)
+    assert RegionStore([str(out)]).ids() == ["a-new", "img0000", "img0001", *(f"img{k:04}" for k in (3, *range(5, 10)))]
+    assert [line.split("\t")[0] for line in (tmp_path / "s.h5.errors.tsv").read_text().splitlines()] == ["img0002"]
+    # the store that is complete takes what is mended, or new, and loses what is gone
+    (grids / "img0002.npy").write_bytes(sound)
+    (grids / "img0009.npy").unlink()
+    capsys.readouterr()
+    extract(grids, out, *options)
+    assert RegionStore([str(out)]).ids() == ["a-new", *(f"img{k:04}" for k in (0, 1, 2, 3, 5, 6, 7, 8))]
+    assert "9 images" in capsys.readouterr().out and not (tmp_path / "s.h5.errors.tsv").exists()
+    extract(grids, out, *options)
+    assert "complete already" in capsys.readouterr().out
+    (tmp_path / "not").write_text(f"img0003\n{grids}/img0000.npy\tx\nnone\n")
+    extract(grids, tmp_path / "t.h5", "--exclude", tmp_path / "not")
+    assert RegionStore([str(tmp_path / "t.h5")]).ids() == ["a-new", *(f"img{k:04}" for k in (1, 2, 5, 6, 7, 8))]
+    assert "1 lines name no image of this run, the first 'none'" in capsys.readouterr().out
 
 
 class Crash(BaseException):
@@ -156,9 +189,7 @@ def test_parts_that_are_damaged_or_of_another_extraction(grids, tmp_path, crash_
         extract, grids, out, "--part-size", 4, "--dtype", "float32"
     )
     assert "part_size was 4 and is 5" in ends_with(extract, grids, out, "--part-size", 5)
-    np.save(grids / "img0010.npy", np.zeros((4, 3)))
-    assert "images was 10 and is 11" in ends_with(extract, grids, out, "--part-size", 4)
-    assert len(RegionStore([str(extract(grids, out, "--part-size", 5, "--overwrite"))])) == 11
+    assert len(RegionStore([str(extract(grids, out, "--part-size", 5, "--overwrite"))])) == 10
     before = (tmp_path / "s.h5").read_bytes()
     assert "--overwrite" in ends_with(extract, grids, tmp_path / "s.h5", "--dtype", "float32")
     assert (tmp_path / "s.h5").read_bytes() == before and not (tmp_path / "s.h5.parts").exists()
@@ -167,8 +198,7 @@ def test_parts_that_are_damaged_or_of_another_extraction(grids, tmp_path, crash_
 
 def test_two_processes_do_not_write_one_store(grids, tmp_path):
     """PITFALLS 22: the second is refused while the first runs, whose workers hold no lock of their own."""
-    files, _ = images.list_images(str(grids), [".npy"])
-    with extraction_parts.Extraction(str(tmp_path / "s.h5"), files, {}, part_size=4, overwrite=False):
+    with region_parts.Parts(str(tmp_path / "s.h5"), {}, kind="extraction", overwrite=False):
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
             assert "another process" in pool.submit(ends_with, extract, grids, tmp_path / "s.h5").result()
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from stores import fault, make_store
-from vtlm_fairseq.extract.images import ImageFile
-from vtlm_fairseq.extract.parts import Extraction
+from vtlm_fairseq.regions.parts import Parts
 from vtlm_fairseq.regions.rows import Rows
 from vtlm_fairseq.regions.schema import MAX_ID_BYTES
 from vtlm_fairseq.regions.store import RegionStore, validate
@@ -147,12 +146,11 @@ def test_an_extraction_does_not_wait_for_such_a_file(path, tmp_path, monkeypatch
     """What is there under --out is refused, a part is made again."""
     monkeypatch.setattr("vtlm_fairseq.regions.guard.PATIENCE_SECONDS", 1.0)
     spoil_heap(path, 2000)
-    files = [ImageFile("a", str(tmp_path / "a.jpg"))]
-    assert path in fault(Extraction(path, files, {}, part_size=1, overwrite=False).__enter__)
-    with Extraction(str(tmp_path / "new.h5"), files, {}, part_size=1, overwrite=False) as extraction:
+    assert path in fault(Parts(path, {}, kind="extraction", overwrite=False).__enter__)
+    with Parts(str(tmp_path / "new.h5"), {}, kind="extraction", overwrite=False) as parts:
         shutil.copy(path, tmp_path / "new.h5.parts/00000.h5")
-        extraction.write_failures(0, [])
-        assert extraction.missing() == [0]
+        parts.write_failures(0, [])
+        assert parts.part(0) is None and parts.whole() == {}
 
 
 def test_crashes_name_the_file(path, monkeypatch):

@@ -1,0 +1,89 @@
+"""What is checked of the regions of an image before a store takes them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vtlm_fairseq.errors import VTLMError
+
+_SLACK = 0.01
+"""How far boxes may end outside the image, as detectors round them: they are cut at its edge."""
+
+
+class Rules(NamedTuple):
+    """What all regions of a store have in common.
+
+    Attributes:
+        feature_dim: D.
+        num_classes: C.
+        dtype: of the features as they are stored.
+    """
+
+    feature_dim: int
+    num_classes: int
+    dtype: np.dtype
+
+    def check(self, *, features: Any, boxes: Any, labels: Any, scores: Any = None) -> dict[str, np.ndarray]:
+        """The arrays of an image as a store keeps them, best score first (equal scores keep their order).
+
+        Args:
+            features: [R, D] numbers; R may be 0.
+            boxes: [R, 4], x1, y1, x2, y2 divided by image width and height, within 0..1.
+            labels: [R] whole numbers in 0..C-1.
+            scores: [R] detector confidence; None is 1.0.
+
+        Raises:
+            VTLMError: a shape, or a value that is not finite or out of range; the image is not named.
+        """
+        features, boxes, labels = np.asarray(features), np.asarray(boxes), np.asarray(labels)
+        if features.ndim != 2 or features.shape[1] != self.feature_dim:
+            raise VTLMError(f"features have shape {features.shape}, must be [R, {self.feature_dim}]")
+        regions = len(features)
+        scores = np.ones(regions, dtype=np.float32) if scores is None else np.asarray(scores)
+        for name, values, shape in (
+            ("boxes", boxes, (regions, 4)),
+            ("labels", labels, (regions,)),
+            ("scores", scores, (regions,)),
+        ):
+            if values.shape != shape:
+                raise VTLMError(f"{name} have shape {values.shape}, must be {list(shape)} as the features")
+        for name, values in (("features", features), ("boxes", boxes), ("scores", scores)):
+            if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+                raise VTLMError(f"{name} hold a value that is not finite or not a number; mend the input")
+        with np.errstate(over="ignore"):
+            stored = features.astype(self.dtype)
+        if not np.isfinite(stored).all():
+            raise VTLMError(f"a feature is too large for {self.dtype}; use --dtype float32")
+        if labels.dtype.kind not in "iu" and regions:
+            raise VTLMError(f"labels are {labels.dtype}, must be whole numbers")
+        if regions and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise VTLMError(
+                f"labels run from {labels.min()} to {labels.max()}, must be in "
+                f"0..{self.num_classes - 1}; check --class-names or --num-classes (no background class)"
+            )
+        order = np.argsort(-scores.astype(np.float32), kind="stable")
+        arrays = {
+            "features": stored,
+            "boxes": _checked_boxes(boxes),
+            "labels": labels.astype(np.int16),
+            "scores": scores.astype(np.float32),
+        }
+        return {name: values[order] for name, values in arrays.items()}
+
+
+def _checked_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Boxes as float32 within 0..1."""
+    if len(boxes) == 0:
+        return boxes.astype(np.float32)
+    if boxes.min() < -_SLACK or boxes.max() > 1 + _SLACK:
+        raise VTLMError(
+            f"boxes run from {boxes.min():g} to {boxes.max():g}, must be within 0..1; divide "
+            "them by image width and height (vtlm-regions convert: --box-units pixels --image-sizes FILE)"
+        )
+    if (boxes[:, :2] > boxes[:, 2:]).any():
+        region = int(np.flatnonzero((boxes[:, :2] > boxes[:, 2:]).any(axis=1))[0])
+        raise VTLMError(
+            f"box {boxes[region].tolist()} is not x1 <= x2, y1 <= y2; boxes are x1, y1, x2, y2 "
+            "(vtlm-regions convert: --box-format yxyx)"
+        )
+    return np.clip(boxes.astype(np.float32), 0.0, 1.0)

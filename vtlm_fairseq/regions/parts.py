@@ -1,0 +1,247 @@
+"""What an extraction or a conversion has done so far, on disk: finished parts, and the store that they become.
+
+Beside the store there is a folder `STORE.parts` while the command runs. It holds `plan.json` (what is made, and how)
+and, for each part, `00000.tsv` (what failed) and `00000.h5` (a store of the others). A part appears whole or not at
+all, its failures first, so that the command can be killed at any moment. At the end the parts are copied to one store;
+that takes the space of the store a second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import (
+    MARKER,
+    cannot_be_written,
+    check_writable,
+    locked,
+    mark_folder,
+    remove_folder,
+    write_lines,
+    write_text,
+)
+from vtlm_fairseq.files.json_objects import parse_object
+from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.regions.guard import check_openable
+from vtlm_fairseq.regions.merge import writer_like
+from vtlm_fairseq.regions.schema import decode, read_header
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
+
+SOME_FAILED = 3
+"""Exit status of a command that made a store, and could not take some images."""
+
+_BLOCK_BYTES = 16 << 20
+
+
+class Failure(NamedTuple):
+    """An image that is not in the store, and why."""
+
+    image_id: str
+    path: str
+    reason: str
+
+    @classmethod
+    def of_line(cls, line: str) -> Failure:
+        """From a line of a list of errors."""
+        return cls(*(line.split("\t") + ["", ""])[:3])
+
+    def line(self) -> str:
+        """A line of the list of errors; file names may hold anything."""
+        fields = (" ".join(field.encode("utf-8", "backslashreplace").decode().split()) for field in self)
+        return "\t".join(fields)
+
+
+class Part(NamedTuple):
+    """A part that is whole."""
+
+    store: str
+    image_ids: list[str]
+    failures: list[Failure]
+
+
+class Parts:
+    """The parts of a store; use as a context manager, which keeps other processes from `STORE`.
+
+    Args:
+        out: the store to make.
+        plan: what decides about the result besides the images; a run goes on only with the same plan.
+        kind: what makes it, `extraction` or `conversion`; the store's attribute of that name tells the plan.
+        overwrite: begin anew and replace `out`.
+
+    Attributes:
+        folder: of the parts.
+        errors: the list of errors.
+        made: `out` was made by this plan: its images need not be made again.
+
+    Raises:
+        VTLMError: `out` exists from elsewhere, its parts belong to another plan, are a folder of something else, or
+            another process is at it.
+    """
+
+    def __init__(self, out: str, plan: dict[str, Any], *, kind: str, overwrite: bool) -> None:
+        self.out = out
+        self.folder = Path(f"{os.path.realpath(out) if os.path.islink(out) else out}.parts")
+        self.errors = Path(f"{out}.errors.tsv")
+        self.made = False
+        self._plan, self._kind, self._overwrite = plan, kind, overwrite
+        self._key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Parts:
+        label = f"--out {self.out}"
+        check_writable(self.out, label=label, streams=False)
+        check_writable(self.errors)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.out, label=label))
+            self._take_folder()
+            stack.callback(self._leave_folder)
+            self._check()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def _take_folder(self) -> None:
+        plan = self.folder / "plan.json"
+        with suppress(OSError, ValueError):
+            if "detector" in parse_object(plan.read_bytes(), str(plan), hint=""):  # of a version that did not mark it
+                (self.folder / MARKER).touch()
+        try:
+            mark_folder(self.folder)
+        except OSError as error:
+            raise cannot_be_written(str(self.folder), error) from None
+
+    def _leave_folder(self) -> None:
+        """Of a run that did not finish a part nothing is left."""
+        if self.folder.is_dir() and not self._any_part():
+            remove_folder(self.folder)
+
+    def _any_part(self) -> bool:
+        return any(self.folder.glob("*.h5"))
+
+    def _check(self) -> None:
+        if self._overwrite:
+            for entry in self.folder.iterdir():
+                if entry.name != MARKER:
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        elif os.path.exists(self.out):
+            check_openable([self.out])
+            if read_header(self.out).attributes.get(self._kind) != self._key:
+                raise VTLMError(f"--out {self.out}: exists; remove it or add --overwrite")
+            self.made = True
+        self._compare_plan()
+
+    def _compare_plan(self) -> None:
+        path = self.folder / "plan.json"
+        if not path.exists() or not self._any_part():
+            write_text(path, json.dumps(self._plan, indent=1) + "\n")
+            return
+        before = parse_object(path.read_bytes(), str(path), hint="add --overwrite to begin anew")
+        for name, value in self._plan.items():
+            if before.get(name) != value:
+                raise VTLMError(
+                    f"{self.folder}: holds the parts of another {self._kind}, {name} was {before.get(name)!r} and is "
+                    f"{value!r}; go on with the same options, or add --overwrite to begin anew"
+                )
+
+    def part(self, number: int) -> Part | None:
+        """A part; None where it is not there, or is damaged, so that it is to be made again."""
+        store, failures = self.folder / f"{number:05}.h5", self.folder / f"{number:05}.tsv"
+        return self._read(store, failures) if store.exists() and failures.exists() else None
+
+    def whole(self) -> dict[int, Part]:
+        """All parts that are whole, by number; the store itself, where it was made, is part -1."""
+        found = {-1: self._read(Path(self.out), self.errors)} if self.made else {}
+        numbers = sorted(int(path.stem) for path in self.folder.glob("*.h5") if path.stem.isdecimal())
+        found |= {number: self.part(number) for number in numbers}
+        return {number: part for number, part in found.items() if part is not None}
+
+    @staticmethod
+    def _read(store: Path, failures: Path) -> Part | None:
+        try:
+            check_openable([str(store)])
+            done = [decode(image_id) for image_id in read_header(str(store)).ids]
+            failed = [Failure.of_line(line) for line in read_lines(failures)] if failures.exists() else []
+        except VTLMError:
+            return None
+        return Part(str(store), done, failed)
+
+    def writer(self, number: int, **options: Any) -> RegionStoreWriter:
+        """A writer for a part; call `write_failures` before its block ends."""
+        return RegionStoreWriter(self.folder / f"{number:05}.h5", **options)
+
+    def write_failures(self, number: int, failures: Iterable[Failure]) -> None:
+        """Write the list of a part's images that failed."""
+        write_lines(self.folder / f"{number:05}.tsv", (failure.line() for failure in failures))
+
+    def join(
+        self,
+        stores: Sequence[str],
+        rows: np.ndarray,
+        failures: Sequence[Failure],
+        on_progress: Callable[[int], object] | None = None,
+    ) -> tuple[int, int]:
+        """Make the store of images of the parts, and the list of errors if there are any, and remove the parts.
+
+        Args:
+            stores: files of parts.
+            rows: of the images in these, taken together; in the order of the store.
+            failures: the list of errors.
+            on_progress: called with the number of images copied so far.
+
+        Returns:
+            Numbers of images and regions of the store.
+        """
+        store = RegionStore(stores, max_regions=None, repeats=True)
+        with writer_like(store, self.out, {self._kind: self._key}) as writer:
+            _copy(store, rows, writer, on_progress)
+            self._write_errors(failures)
+        store.close()
+        remove_folder(self.folder)
+        return len(rows), int(store.counts(rows).sum())
+
+    def leave_as_made(self, failures: Sequence[Failure]) -> None:
+        """Where `out` was made and is still right: bring the list of errors up to date, and remove the parts."""
+        self._write_errors(failures)
+        remove_folder(self.folder)
+
+    def _write_errors(self, failures: Sequence[Failure]) -> None:
+        if failures:
+            write_lines(self.errors, (failure.line() for failure in failures))
+        else:
+            self.errors.unlink(missing_ok=True)
+
+
+def _copy(
+    store: RegionStore,
+    rows: np.ndarray,
+    writer: RegionStoreWriter,
+    on_progress: Callable[[int], object] | None,
+) -> None:
+    """Add images to a writer, those that follow each other in one read of some megabytes."""
+    ids, counts = store.ids(), store.counts(rows)
+    most = max(1, _BLOCK_BYTES // (store.feature_dim * store.dtype.itemsize))
+    start = 0
+    while start < len(rows):
+        end, regions = start + 1, int(counts[start])
+        while end < len(rows) and rows[end] == rows[end - 1] + 1 and regions + counts[end] <= most:
+            if not store.in_one_file(int(rows[start]), int(rows[end])):
+                break
+            regions += int(counts[end])
+            end += 1
+        block = store.block(int(rows[start]), int(rows[end - 1]) + 1)
+        writer.extend([ids[row] for row in rows[start:end]], counts[start:end].tolist(), block._asdict())
+        if on_progress is not None:
+            on_progress(end)
+        start = end
