@@ -9,6 +9,15 @@ from vtlm_fairseq.ranges import COUNT, FROM_ZERO, GENERATION, SEED, reader
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.text.subwords import BPE_KINDS, JOINT
 
+
+def _shard(text: str) -> tuple[int, int]:
+    """`I/N`: part I, from 0, of N."""
+    number, slash, count = text.partition("/")
+    if not slash or not (number.isdecimal() and count.isdecimal()) or not int(number) < int(count):
+        raise argparse.ArgumentTypeError(f"{text}: not I/N with I in 0..N-1, such as 0/4")
+    return int(number), int(count)
+
+
 ORDERS = ("given", "shuffle", "none")
 """Of ``--region-order``."""
 
@@ -71,6 +80,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--repeats": {"type": reader(COUNT), "default": 5, "metavar": "N", "help": "shufflings (default: %(default)s)"},
     "--seed": {"type": reader(SEED), "default": 1, "metavar": "N", "help": "of random numbers (default: %(default)s)"},
     "--workers": {"type": reader(FROM_ZERO), "metavar": "N", "help": "processes (default: %(default)s)"},
+    "--shard": {
+        "type": _shard,
+        "default": (0, 1),
+        "metavar": "I/N",
+        "help": "make the part I, from 0, of N runs that share the images, each with its own --out",
+    },
+    "--part-size": {
+        "type": reader(COUNT),
+        "default": 500,
+        "metavar": "N",
+        "help": "images between two savings; a killed run loses at most so many (default: %(default)s)",
+    },
     "--dtype": {
         "choices": ("float16", "float32"),
         "default": "float16",

@@ -63,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     text = "share the images among N runs, each with its own --out (default: %(default)s)"
     add("--num-shards", type=reader(COUNT), default=1, metavar="N", help=text)
     add("--shard-id", type=int, default=0, metavar="I", help="which of them this is, from 0")
-    text = "images between two savings; a killed run loses at most so many (default: %(default)s)"
-    add("--part-size", type=reader(COUNT), default=500, metavar="N", help=text)
+    add_options(work, "--shard", default=None, help="I/N: the same as --shard-id I --num-shards N")
+    add_options(work, "--part-size")
     return parser
 
 

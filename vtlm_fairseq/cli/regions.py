@@ -56,8 +56,8 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "convert",
         help="make a store from files of other formats",
         description="Make a store from numpy files (--npz, --npy), the pickles of the paper's authors, "
-        "bottom-up-attention TSV files or COCO-format detections. Regions are stored best score first; nothing is left "
-        "under --out unless all went well.",
+        "bottom-up-attention TSV files or COCO-format detections. Regions are stored best score first. Killed at any "
+        "moment, the same command goes on; until it is done its parts lie in STORE.parts.",
     )
     source = convert.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -113,7 +113,15 @@ def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="relative: divided by image width and height (default); pixels: needs --image-sizes",
     )
     numpy.add_argument("--image-sizes", metavar="FILE", help="lines of: id TAB width TAB height, in pixels")
-    add_options(convert, "--dtype", "--strip-extension", "--overwrite")
+    add_options(convert, "--dtype", "--strip-extension")
+    add_options(convert, "--overwrite", help="replace --out, and parts of an earlier conversion to it")
+    work = convert.add_argument_group("work")
+    text = (
+        "list images that cannot be taken in STORE.errors.tsv, and end with status 3, in place of stopping at the first"
+    )
+    work.add_argument("--skip-bad", action="store_true", help=text)
+    add_options(work, "--workers", default=0, help="processes that convert (default: %(default)s, this one)")
+    add_options(work, "--shard", "--part-size")
     convert.add_argument("--detector", default="unknown", metavar="NAME", help="what made the regions, for the record")
     convert.add_argument("--out", required=True, metavar="STORE", help="the file to make, e.g. regions/train.h5")
 

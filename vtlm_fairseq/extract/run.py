@@ -34,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         VTLMError: a fault of input or options.
     """
+    if args.shard is not None:
+        if (args.num_shards, args.shard_id) != (1, 0):
+            raise VTLMError("--shard I/N and --num-shards N --shard-id I are the same; give one of them")
+        args.shard_id, args.num_shards = args.shard
     detector = make_detector(args)
     files, notes = list_images(args.images, detector.suffixes, num_shards=args.num_shards, shard_id=args.shard_id)
     for note in notes:
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             extract(parts, progress, work, detector, args)
         failures = progress.failures()
         if parts.made and progress.is_part(-1):
-            parts.leave_as_made(failures)
+            parts.leave(failures)
             say(f"{args.out}: complete already" + (f", errors in {parts.errors}" if failures else ""))
         else:
             with tqdm(total=len(files), desc="joining", unit=" images", disable=None) as bar:

@@ -1,7 +1,10 @@
 """A region store from files of other formats."""
 
 import argparse
+import hashlib
+import json
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +15,20 @@ from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
+from vtlm_fairseq.regions.converting import Conversion, joined
 from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages, read_sizes, to_relative_boxes
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
 from vtlm_fairseq.regions.formats.coco_json import CocoImages
 from vtlm_fairseq.regions.formats.input_image import InputImage
 from vtlm_fairseq.regions.formats.pickles import PickleImages
-from vtlm_fairseq.regions.store import RegionStoreWriter, say_beyond
+from vtlm_fairseq.regions.parts import SOME_FAILED, Parts
+from vtlm_fairseq.regions.schema import read_header
+from vtlm_fairseq.regions.store import say_beyond
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.image_ids import strip_extension
 
+_SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json")
+_FEW = 4  # files of a folder that are no single images: an LMDB has two
 _STACKED = ("ids", "boxes", "labels", "scores")
 _BELONGS = {
     "ids": "npy",
@@ -34,30 +42,80 @@ _BELONGS = {
 """The source that each further option goes with."""
 
 
-def run_convert(args: argparse.Namespace) -> None:
-    """Make a store."""
-    refuse_existing(args, streams=False)
+_NOT_OF_THE_PLAN = ("command", "out", "overwrite", "workers", "skip_bad")
+"""Options that may differ between two calls of one conversion."""
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Make a store; 0, or 3 where some images could not be taken."""
+    check_writable(args.out, label=f"--out {args.out}", streams=False)
     sizes = _check_options(args)
-    images = open_source(args)
-    writer = RegionStoreWriter(
-        args.out,
-        feature_dim=images.feature_dim,
-        class_names=_class_names(args, images),
-        detector=args.detector,
-        dtype=args.dtype,
-    )
-    count = 0
-    total = len(images) if hasattr(images, "__len__") else None
-    with writer:
-        for image in tqdm(images, total=total, unit=" images", disable=None):
-            count += 1
-            if args.strip_extension:
-                image = image._replace(image_id=strip_extension(image.image_id))
-            _add(writer, image, yxyx=args.box_format == "yxyx", sizes=sizes)
-    say(f"{args.out}: {count:,} images")
-    beyond = writer.beyond(MAX_REGIONS)
+    with Parts(args.out, _plan(args), kind="conversion", overwrite=args.overwrite) as parts:
+        if parts.made:
+            failed = parts.errors.exists()
+            parts.leave()
+            say(f"{args.out}: complete already" + (f", errors in {parts.errors}" if failed else ""))
+            return SOME_FAILED if failed else 0
+        source = open_source(args)
+        shard, shards = args.shard
+        total = len(source) if hasattr(source, "__len__") else None
+        if total is None and (shards > 1 or args.workers > 1):
+            total = source.count()
+        first = 0 if total is None else total * shard // shards
+        total = None if total is None else total * (shard + 1) // shards - first
+        conversion = Conversion(
+            source,
+            label=_input(args),
+            prepare=partial(_prepare, args=args, sizes=sizes),
+            writer={
+                "feature_dim": source.feature_dim,
+                "class_names": _class_names(args, source),
+                "detector": args.detector,
+                "dtype": args.dtype,
+            },
+            first=first,
+            size=args.part_size,
+            skip_bad=args.skip_bad,
+        )
+        with tqdm(total=total, unit=" images", disable=None) as bar:
+            conversion.make(parts, total, workers=args.workers, on_progress=bar.update)
+        stores, rows, failures = joined(parts, skip_bad=args.skip_bad)
+        with tqdm(total=len(rows), desc="joining", unit=" images", disable=None) as bar:
+            parts.join(stores, rows, failures, lambda done: bar.update(done - bar.n))
+    say(f"{args.out}: {len(rows):,} images")
+    if failures:
+        say(f"{len(failures):,} images left out, see {parts.errors}")
+    counts = np.diff(read_header(args.out).offsets)
+    beyond = int(np.maximum(counts - MAX_REGIONS, 0).sum()), int(counts.sum())
     if beyond[0]:
         say(f"{args.out}: {say_beyond(beyond, MAX_REGIONS)}, the default of training")
+    return SOME_FAILED if failures else 0
+
+
+def _plan(args: argparse.Namespace) -> dict[str, Any]:
+    """All that decides about the store, and what the files were."""
+    plan = {name: value for name, value in vars(args).items() if name not in _NOT_OF_THE_PLAN}
+    plan["shard"] = list(args.shard)
+    for value in list(plan.values()):
+        if isinstance(value, str) and os.path.exists(value):
+            plan[f"content of {value}"] = hashlib.sha256(_state(value).encode("utf-8", "replace")).hexdigest()[:12]
+    return json.loads(json.dumps(plan, default=str))
+
+
+def _state(path: str) -> str:
+    """What tells that a file has changed, or the names in a folder; of a folder of few files these too."""
+    if not os.path.isdir(path):
+        status = os.stat(path)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    with os.scandir(path) as entries:
+        names = sorted(entry.name for entry in entries)
+    few = names if len(names) <= _FEW else []
+    return "\n".join([*names, *(_state(os.path.join(path, name)) for name in few)])
+
+
+def _input(args: argparse.Namespace) -> str:
+    """The file or folder that is converted."""
+    return next(value for name in _SOURCES if (value := getattr(args, name, None)) is not None)
 
 
 def refuse_existing(args: argparse.Namespace, *, streams: bool = True) -> None:
@@ -109,16 +167,19 @@ def open_source(args: argparse.Namespace) -> Any:
     return CocoImages(args.coco_json, args.features, args.coco_dataset)
 
 
-def _add(
-    writer: RegionStoreWriter, image: InputImage, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None
-) -> None:
+def _prepare(
+    image: InputImage, *, args: argparse.Namespace, sizes: dict[str, tuple[float, float]] | None
+) -> tuple[str, dict[str, Any]]:
+    """Id and arrays of an image as the options say."""
+    if args.strip_extension:
+        image = image._replace(image_id=strip_extension(image.image_id))
     boxes = image.boxes
     if boxes is None:
         boxes = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (len(image.features), 1))
     else:
-        boxes = to_relative_boxes(image, yxyx=yxyx, sizes=sizes)
+        boxes = to_relative_boxes(image, yxyx=args.box_format == "yxyx", sizes=sizes)
     labels = np.zeros(len(image.features), dtype=np.int16) if image.labels is None else image.labels
-    writer.add(image.image_id, features=image.features, boxes=boxes, labels=labels, scores=image.scores)
+    return image.image_id, {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
 
 
 def _class_names(args: argparse.Namespace, images: Any) -> list[str]:

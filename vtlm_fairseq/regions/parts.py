@@ -211,9 +211,10 @@ class Parts:
         remove_folder(self.folder)
         return len(rows), int(store.counts(rows).sum())
 
-    def leave_as_made(self, failures: Sequence[Failure]) -> None:
-        """Where `out` was made and is still right: bring the list of errors up to date, and remove the parts."""
-        self._write_errors(failures)
+    def leave(self, failures: Sequence[Failure] | None = None) -> None:
+        """Where `out` was made and is still right: remove the parts, and bring the list of errors up to date."""
+        if failures is not None:
+            self._write_errors(failures)
         remove_folder(self.folder)
 
     def _write_errors(self, failures: Sequence[Failure]) -> None:

@@ -205,12 +205,7 @@ class RegionStoreWriter:
         if self._file is None:
             raise RuntimeError("RegionStoreWriter.add outside its with block")
         for image_id in image_ids:
-            where = f"{self.path}: image {image_id!r}"
-            if not image_id or set(image_id) & set("\0\n\r"):
-                raise VTLMError(f"{where}: an image id is one line of text, not empty")
-            encode_ids([image_id])
-            if image_id in self._ids:
-                raise VTLMError(f"{where} is given twice; ids must be unique")
+            self.check_id(image_id)
             self._ids[image_id] = None
         for name, parts in self._buffer.items():
             parts.append(arrays[name])
@@ -220,9 +215,18 @@ class RegionStoreWriter:
             with self._discarded_on_error():
                 self._flush()
 
-    def beyond(self, max_regions: int) -> tuple[int, int]:
-        """How many of the regions added lie beyond so many an image, and how many there are."""
-        return sum(max(0, count - max_regions) for count in self._counts), sum(self._counts)
+    def check_id(self, image_id: str) -> None:
+        """Refuse an id that cannot be added.
+
+        Raises:
+            VTLMError: it is no line of text, or is there.
+        """
+        where = f"{self.path}: image {image_id!r}"
+        if not image_id or set(image_id) & set("\0\n\r"):
+            raise VTLMError(f"{where}: an image id is one line of text, not empty")
+        encode_ids([image_id])
+        if image_id in self._ids:
+            raise VTLMError(f"{where} is given twice; ids must be unique")
 
     def _flush(self) -> None:
         """Append what is buffered to the growing datasets, which the first call makes."""

@@ -42,7 +42,9 @@ def test_convert_npz(tmp_path, capsys):
     assert b.features[:, 0].tolist() == [8, 4, 0] and b.boxes[0].tolist() == [0, 0.25, 0.5, 1]
     assert c.features.shape == (0, 4)
     assert main(["validate", str(tmp_path / "s.h5")]) == 0
-    assert "--overwrite" in fails(*argv, "--out", tmp_path / "s.h5")
+    assert main([str(a) for a in [*argv, "--out", tmp_path / "s.h5"]]) == 0  # the same again: nothing is left to do
+    assert "complete already" in capsys.readouterr().out
+    assert "--overwrite" in fails(*argv, "--dtype", "float32", "--out", tmp_path / "s.h5")
     assert main([str(a) for a in [*argv, "--out", tmp_path / "s.h5", "--overwrite"]]) == 0
 
 

@@ -1,6 +1,7 @@
 """One image of the input of a conversion, whatever its format."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,22 @@ class ImageSource:
             VTLMError: it is not of this form; the next one may be.
         """
         raise NotImplementedError
+
+    def count(self) -> int:
+        """How many images there are."""
+        return sum(1 for _ in self.records())
+
+    def images(self, start: int = 0, stop: int | None = None) -> Iterator[InputImage | VTLMError]:
+        """Some of the images by their place, and the fault in place of one that cannot be read.
+
+        Those that are left out are not read.
+        """
+        for record in islice(self.records(), start, stop):
+            try:
+                image = self.read(record)
+            except VTLMError as error:
+                image = error
+            yield image
 
     def __iter__(self) -> Iterator[InputImage]:
         return map(self.read, self.records())

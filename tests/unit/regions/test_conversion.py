@@ -1,0 +1,199 @@
+"""`vtlm-regions convert` in parts: images left out, shards, processes, and what was made when it goes on."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from extraction import contents
+from region_sources import convert, fails
+
+from vtlm_fairseq.cli.regions import main
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions import conversion
+from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
+from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.store import RegionStore
+
+
+def save(folder, count, **changes):
+    """Files `i000.npz`; feature 0 of region r of image i is 10 i + r. Changes are arrays by name of an image."""
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        arrays = {
+            "features": 10.0 * i + np.arange(6).reshape(2, 3),
+            "boxes": np.array([[0, 0, 0.5, 0.5], [0.25, 0, 1, 1]]),
+            "labels": np.array([i % 3, 2]),
+        }
+        np.savez(folder / f"i{i:03}.npz", **{**arrays, **changes.get(f"i{i:03}", {})})
+    return folder
+
+
+def command(folder, out, *argv):
+    return [str(a) for a in ("convert", "--npz", folder, "--num-classes", 3, "--out", out, *argv)]
+
+
+def values(path):
+    """All of a store but the attributes."""
+    return {name: value for name, value in contents(path).items() if name != "attributes"}
+
+
+def listed(out):
+    return [line.rstrip("\n").split("\t") for line in open(f"{out}.errors.tsv", encoding="utf-8")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_images_are_left_out(tmp_path, capsys, workers):
+    """Damaged files and wrong values are listed; the others are those of a conversion without them."""
+    bad = {
+        "i003": {"features": np.full((2, 3), np.nan)},
+        "i005": {"boxes": np.array([[0, 0, 3.0, 1], [0, 0, 1, 1]])},
+        "i008": {"labels": np.array([0, 3])},
+        "i011": {"features": np.zeros((2, 4))},
+    }
+    folder, out = save(tmp_path / "in", 13, **bad), tmp_path / "s.h5"
+    (folder / "i001.npz").write_bytes(b"PK nonsense")
+    assert main(command(folder, out, "--skip-bad", "--part-size", 3, "--workers", workers)) == 3
+    out_text = capsys.readouterr().out
+    assert "8 images" in out_text and "5 images left out" in out_text
+    found = listed(out)
+    assert [line[0] for line in found] == ["#2", "i003", "i005", "i008", "i011"]
+    assert {line[1] for line in found} == {str(folder)}
+    words = ("i001.npz", "not finite", "0 to 3", "0 to 3", "[R, 3]")
+    assert all(word in line[2] for word, line in zip(words, found, strict=True))
+    for name in ("i001", "i003", "i005", "i008", "i011"):
+        (folder / f"{name}.npz").unlink()
+    convert(tmp_path / "t.h5", *command(folder, "x")[1:5])
+    assert values(out) == values(tmp_path / "t.h5")
+
+
+def test_without_skip_bad_what_was_made_stays(tmp_path):
+    folder, out = save(tmp_path / "in", 9, i007={"features": np.full((2, 3), np.inf)}), tmp_path / "s.h5"
+    assert "'i007'" in fails(*command(folder, out, "--part-size", 2))
+    assert sorted(path.name for path in (tmp_path / "s.h5.parts").glob("*.h5")) == ["00000.h5", "00001.h5", "00002.h5"]
+    assert "part_size was 2 and is 500" in fails(*command(folder, out, "--skip-bad"))
+    np.savez(folder / "i009.npz", features=np.zeros((2, 3)))
+    assert f"content of {folder} was" in fails(*command(folder, out, "--skip-bad", "--part-size", 2))
+    (folder / "i009.npz").unlink()
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "s.h5.parts", kept)
+    assert main(command(folder, out, "--skip-bad", "--part-size", 2)) == 3  # goes on
+    assert len(RegionStore([str(out)])) == 8 and not (tmp_path / "s.h5.parts").exists()
+    assert main(command(folder, out, "--skip-bad", "--part-size", 2)) == 3  # complete
+    out.unlink()
+    kept.rename(tmp_path / "s.h5.parts")
+    save(folder, 9)  # mended
+    assert main(command(folder, out, "--part-size", 2)) == 0
+    assert len(RegionStore([str(out)])) == 9
+
+
+def test_nothing_is_stored_where_every_image_is_bad(tmp_path):
+    folder = save(tmp_path / "in", 4)
+    argv = command(folder, tmp_path / "s.h5", "--skip-bad")
+    argv[argv.index("--num-classes") + 1] = "1"
+    message = fails(*argv)
+    assert "--num-classes" in message and "each of the first 4 images" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_shards_and_processes(tmp_path, workers):
+    """Of a folder, and of a source that does not know how many images it has."""
+    folder = save(tmp_path / "in", 11)
+    assert main(command(folder, tmp_path / "whole.h5")) == 0
+    more = ("--workers", workers, "--part-size", 2)
+    assert main(command(folder, tmp_path / "a.h5", *more)) == 0
+    assert values(tmp_path / "a.h5") == values(tmp_path / "whole.h5")
+    shards = []
+    for i in range(3):
+        shards.append(str(tmp_path / f"s.{i}.h5"))
+        assert main(command(folder, shards[-1], *more, "--shard", f"{i}/3")) == 0
+    merge_stores(shards, str(tmp_path / "merged.h5"), copy=True)
+    assert values(tmp_path / "merged.h5") == values(tmp_path / "whole.h5")
+    with pytest.raises(SystemExit, match="2"):
+        main(command(folder, tmp_path / "b.h5", "--shard", "3/3"))
+
+
+class Lines(ImageSource):
+    """Images without end numbers; those in `bad` end the iterator."""
+
+    feature_dim, class_names = 2, ["thing"]
+
+    def __init__(self, count, bad=(), always=False):
+        self._count, self._bad, self._always = count, bad, always
+        self.begun = []
+
+    def count(self):
+        return self._count
+
+    def images(self, start=0, stop=None):
+        self.begun.append((start, stop))
+        for k in range(start, self._count if stop is None else min(stop, self._count)):
+            if k in self._bad or (self._always and k >= 5):
+                raise VTLMError(f"line {5 if self._always else k}: damaged")
+            one = np.zeros(1, np.int64)
+            yield InputImage(f"n{k}", f"line {k}", np.full((1, 2), k), np.array([[0, 0, 1, 1]]), one, None)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_source_that_ends_at_a_fault(tmp_path, monkeypatch, workers):
+    """It is begun again behind the image, unless that does not help."""
+    source = Lines(20, bad=(0, 7, 8, 19))
+    monkeypatch.setattr(conversion, "open_source", lambda args: source)
+    argv = command("in", tmp_path / "s.h5", "--part-size", 6, "--workers", workers, "--skip-bad")
+    assert main(argv) == 3
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == [f"n{k}" for k in range(20) if k not in (0, 7, 8, 19)]
+    assert [line[0] for line in listed(tmp_path / "s.h5")] == ["#1", "#8", "#9", "#20"]
+    if not workers:
+        assert source.begun == [(0, None), (1, None), (8, None), (9, None), (20, None)]
+    source = Lines(20, always=True)
+    assert "line 5: damaged" in fails(*command("in", tmp_path / "t.h5", "--workers", workers, "--skip-bad"))
+
+
+def test_a_process_that_is_killed(tmp_path, monkeypatch):
+    """As by a system without memory: one line, and what was made stays."""
+    monkeypatch.setattr(conversion, "open_source", lambda args: Killed(20))
+    message = fails(*command("in", tmp_path / "s.h5", "--part-size", 4, "--workers", 2))
+    assert "--workers" in message and "-9" in message
+    assert sorted(os.listdir(tmp_path / "s.h5.parts"))[-1] == "plan.json"
+    monkeypatch.setattr(conversion, "open_source", lambda args: Lines(20))
+    assert main(command("in", tmp_path / "s.h5", "--part-size", 4, "--workers", 2)) == 0
+    assert len(RegionStore([str(tmp_path / "s.h5")])) == 20
+
+
+class Killed(Lines):
+    """Its reader ends at image 17."""
+
+    def images(self, start=0, stop=None):
+        for k, image in enumerate(super().images(start, stop), start):
+            if k == 17:
+                os.kill(os.getpid(), 9)
+            yield image
+
+
+def test_ids_given_twice_in_different_parts(tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    features, ids = np.arange(12.0).reshape(6, 1, 2), ["a", "b", "c", "a", "d", "d"]
+    np.save(tmp_path / "f.npy", features)
+    (tmp_path / "ids").write_text("".join(f"{i}\n" for i in ids))
+    argv = [
+        "convert",
+        "--npy",
+        str(tmp_path / "f.npy"),
+        "--ids",
+        str(tmp_path / "ids"),
+        "--out",
+        str(tmp_path / "s.h5"),
+    ]
+    argv += ["--part-size", "2"]
+    assert "'d' is given twice" in fails(*argv)
+    (tmp_path / "ids").write_text("".join(f"{i}\n" for i in (*ids[:5], "e")))
+    assert "'a' is given twice" in fails(*argv, "--overwrite")
+    (tmp_path / "ids").write_text("".join(f"{i}\n" for i in ids))
+    assert main([*argv, "--skip-bad", "--overwrite"]) == 3
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert store.ids() == ["a", "b", "c", "d"] and store[0].features.tolist() == [[0, 1]]
+    assert {line[0] for line in listed(tmp_path / "s.h5")} == {"a", "d"}
