@@ -78,9 +78,12 @@ def test_region_stores(tmp_path):
         (tmp_path / f"{name}.images").write_text("".join(f"{image}\n" for image in images))
     (tmp_path / "train.images").write_text("a0\n")
     (tmp_path / "names").write_text("".join(f"class{k}\n" for k in range(5)))
+    layout = "container: npz\nfeatures: features\nshape: regions\nlabels: labels\nlabel_offset: 0\n"
+    (tmp_path / "own.yaml").write_text(layout)
     lines = (
         "info a.h5", "validate a.h5 --images a.images --images train.images", "merge a.h5 b.h5 --out m.h5", "info m.h5",
         "convert --npz b --class-names names --detector d --out c.h5", "validate c.h5",
+        "convert --layout own.yaml --input b --class-names names --out d.h5", "validate d.h5",
     )  # fmt: skip
     runs(REGIONS, *lines, cwd=tmp_path)
 

@@ -20,6 +20,8 @@ from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages, read_sizes
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
 from vtlm_fairseq.regions.formats.coco_json import CocoImages
 from vtlm_fairseq.regions.formats.input_image import InputImage
+from vtlm_fairseq.regions.formats.layout import read_layout
+from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.formats.pickles import PickleImages
 from vtlm_fairseq.regions.parts import SOME_FAILED, Parts
 from vtlm_fairseq.regions.schema import read_header
@@ -27,17 +29,18 @@ from vtlm_fairseq.regions.store import say_beyond
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.image_ids import strip_extension
 
-_SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json")
+_SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "input")
 _FEW = 4  # files of a folder that are no single images: an LMDB has two
-_STACKED = ("ids", "boxes", "labels", "scores")
+_STACKED = ("boxes", "labels", "scores")
+_IN_THE_FILES = "; with --npz the arrays are in the .npz files"
 _BELONGS = {
-    "ids": "npy",
     "boxes": "npy",
     "labels": "npy",
     "scores": "npy",
     "tsv_columns": "bottom_up_tsv",
     "features": "coco_json",
     "coco_dataset": "coco_json",
+    "input": "layout",
 }
 """The source that each further option goes with."""
 
@@ -66,7 +69,7 @@ def run_convert(args: argparse.Namespace) -> int:
         conversion = Conversion(
             source,
             label=_input(args),
-            prepare=partial(_prepare, args=args, sizes=sizes),
+            prepare=partial(_prepare, args=args, sizes=sizes, pixels=getattr(source, "pixels", False)),
             writer={
                 "feature_dim": source.feature_dim,
                 "class_names": _class_names(args, source),
@@ -133,8 +136,16 @@ def _check_options(args: argparse.Namespace) -> dict[str, tuple[float, float]] |
     """Refuse options that have no effect on this source; returns the sizes of images, where given."""
     for name, source in _BELONGS.items():
         if getattr(args, name) is not None and getattr(args, source) is None:
-            more = "; with --npz the arrays are in the .npz files" if args.npz and name in _STACKED else ""
+            more = _IN_THE_FILES if args.npz and name in _STACKED else ""
             raise VTLMError(f"{option(name)} goes with {option(source)}{more}")
+    if args.ids is not None and args.npy is None and args.layout is None:
+        raise VTLMError("--ids goes with --npy and --layout" + _IN_THE_FILES * (args.npz is not None))
+    if args.layout is not None:
+        if args.box_format != "xyxy" or args.box_units != "relative":
+            raise VTLMError("--box-format and --box-units of a --layout are --set box_format=... and box_units=...")
+        return read_sizes(args.image_sizes) if args.image_sizes is not None else None
+    if args.set:
+        raise VTLMError("--set goes with --layout")
     plain = args.npz is not None or args.npy is not None
     if not plain and (args.box_format != "xyxy" or args.box_units != "relative" or args.image_sizes is not None):
         raise VTLMError(
@@ -152,6 +163,11 @@ def open_source(args: argparse.Namespace) -> Any:
     Raises:
         VTLMError: it cannot be read, or needs another option.
     """
+    if args.layout is not None:
+        if args.input is None:
+            raise VTLMError("--layout needs --input, the file or folder")
+        layout = read_layout(args.layout, args.set)
+        return MappedImages(layout, args.input, ids=args.ids, class_names=_given_names(args))
     if args.npz is not None:
         return NpzImages(args.npz)
     if args.npy is not None:
@@ -168,11 +184,16 @@ def open_source(args: argparse.Namespace) -> Any:
 
 
 def _prepare(
-    image: InputImage, *, args: argparse.Namespace, sizes: dict[str, tuple[float, float]] | None
+    image: InputImage, *, args: argparse.Namespace, sizes: dict[str, tuple[float, float]] | None, pixels: bool
 ) -> tuple[str, dict[str, Any]]:
     """Id and arrays of an image as the options say."""
     if args.strip_extension:
         image = image._replace(image_id=strip_extension(image.image_id))
+    if pixels and sizes is None and image.size is None:
+        raise VTLMError(
+            f"{image.source}: image {image.image_id!r}: boxes are in pixels, and the file does not say of how "
+            "many; give --image-sizes FILE"
+        )
     boxes = image.boxes
     if boxes is None:
         boxes = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (len(image.features), 1))
@@ -182,13 +203,19 @@ def _prepare(
     return image.image_id, {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
 
 
-def _class_names(args: argparse.Namespace, images: Any) -> list[str]:
+def _given_names(args: argparse.Namespace) -> list[str] | None:
+    """Names of the classes by the options."""
     if args.class_names is not None:
         return read_lines(args.class_names, label=f"--class-names {args.class_names}", filled=True)
-    if args.num_classes is not None:
-        return [f"class {c}" for c in range(args.num_classes)]
+    return None if args.num_classes is None else [f"class {c}" for c in range(args.num_classes)]
+
+
+def _class_names(args: argparse.Namespace, images: Any) -> list[str]:
+    given = _given_names(args)
+    if given is not None:
+        return given
     if getattr(images, "class_names", None):
         return images.class_names
     if not images.has_labels:
-        return ["region"]
+        return ["cell" if getattr(images, "grid", False) else "region"]
     raise VTLMError("labels need --class-names FILE (one a line) or --num-classes N")

@@ -11,6 +11,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
+from vtlm_fairseq.regions.formats.containers.tables import plain_text
 from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 
 _START = ("image_id", "image_h", "image_w", "objects_id", "objects_conf")
@@ -88,7 +89,7 @@ class BottomUpImages(ImageSource):
 
 def _decode(field: str, dtype: str, where: str) -> np.ndarray:
     try:
-        data = base64.b64decode(field, validate=True)
+        data = base64.b64decode(plain_text(field), validate=True)
     except ValueError:
         raise VTLMError(f"{where}: not base64; {_CUT}") from None
     step = 16 if where.endswith("boxes") else np.dtype(dtype).itemsize
@@ -107,7 +108,8 @@ def _column(row: dict[str, str], name: str, dtype: str, regions: int, where: str
     """Values of a column, one a region; whole numbers of 4 bytes are taken too."""
     if name not in row:
         return None
-    size = len(row[name]) // 4 * 3 - row[name][-2:].count("=")
+    field = plain_text(row[name])
+    size = len(field) // 4 * 3 - field[-2:].count("=")
     values = _decode(row[name], "<i4" if dtype == "<i8" and size == 4 * regions else dtype, f"{where}, {name}")
     if len(values) != regions:
         raise VTLMError(f"{where}: {len(values)} values in {name} for {regions} boxes; {_CUT}")

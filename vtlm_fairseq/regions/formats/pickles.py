@@ -9,7 +9,7 @@ import math
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from vtlm_fairseq.regions.formats.input_image import ImageFiles, InputImage
 NUM_CLASSES = 601
 """Classes of the authors' detector (Open Images V4)."""
 
-_DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}")
+_DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}|[|]?O8?")
 _KEYS = ("detection_features", "detection_boxes", "detection_classes", "detection_scores")
 
 
@@ -34,9 +34,22 @@ def load_plain_pickle(path: Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            return _finished(_PlainUnpickler(file, encoding="latin1").load())
+            return unpickle_plain(file, str(path))
     except OSError as error:
         raise VTLMError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def unpickle_plain(file: BinaryIO, path: str) -> Any:
+    """As `load_plain_pickle`, from an open file; ``path`` is for messages. An array of objects becomes their list.
+
+    Raises:
+        VTLMError: as `load_plain_pickle`.
+        OSError: the file cannot be read.
+    """
+    try:
+        return _finished(_PlainUnpickler(file, encoding="latin1").load(), {})
+    except OSError:
+        raise
     except Exception as error:  # a damaged or malicious pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VTLMError(
@@ -64,7 +77,7 @@ class _Array:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: np.ndarray | None = None
+        self.value: Any = None
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
@@ -89,7 +102,12 @@ class _Name:
         raise pickle.UnpicklingError("it changes a function")
 
 
-def _array(data: Any, dtype: Any, shape: Any, *, fortran: bool) -> np.ndarray:
+def _array(data: Any, dtype: Any, shape: Any, *, fortran: bool) -> Any:
+    """The array; of objects, their list, or the object itself where the shape is ()."""
+    if isinstance(dtype, _Dtype) and dtype.value.hasobject:
+        if not isinstance(data, list) or shape not in ((), (len(data),)) or (shape == () and len(data) != 1):
+            raise pickle.UnpicklingError("an array of objects that is no list of them")
+        return data if shape else data[0]
     if isinstance(data, str):
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _Dtype):
@@ -155,19 +173,24 @@ class _PlainUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}") from None
 
 
-def _finished(value: Any, depth: int = 0) -> Any:
-    """The value with arrays in place of their stand-ins."""
+def _finished(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
+    """The value with arrays in place of their stand-ins; ``done`` has what is finished, by its stand-in's `id`."""
     if depth > 20:
         raise pickle.UnpicklingError("nested too deeply")
+    if id(value) in done:
+        return done[id(value)]
     if isinstance(value, _Array) and value.value is not None:
-        return value.value
-    if isinstance(value, dict):
-        return {_finished(k, depth + 1): _finished(v, depth + 1) for k, v in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_finished(v, depth + 1) for v in value)
-    if value is None or isinstance(value, np.ndarray | str | bytes | bytearray | int | float | set | frozenset):
+        finished = value.value if isinstance(value.value, np.ndarray) else _finished(value.value, done, depth + 1)
+    elif isinstance(value, dict):
+        finished = {_finished(k, done, depth + 1): _finished(v, done, depth + 1) for k, v in value.items()}
+    elif type(value) in (list, tuple):
+        finished = type(value)(_finished(v, done, depth + 1) for v in value)
+    elif value is None or isinstance(value, np.ndarray | str | bytes | bytearray | int | float | set | frozenset):
         return value
-    raise pickle.UnpicklingError("an array that is never filled" if isinstance(value, _Array) else "a function")
+    else:
+        raise pickle.UnpicklingError("an array that is never filled" if isinstance(value, _Array) else "a function")
+    done[id(value)] = finished
+    return finished
 
 
 class PickleImages(ImageFiles):

@@ -1,0 +1,173 @@
+"""`vtlm-regions convert --layout FILE.yaml`: a user's own mapping, of every container, and what is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+import region_layouts as made
+from region_layouts import LABELS, RELATIVE, SCORES
+from region_sources import convert, fails
+
+YXYX = [1, 0, 3, 2]
+MAPPING = {
+    "features": "x",
+    "shape": "regions",
+    "boxes": "b",
+    "box_units": "relative",
+    "box_format": "yxyx",
+    "labels": "y",
+    "label_offset": 1,
+    "scores": "s",
+}
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """Of one image, y first and labels from 1."""
+    return {"x": made.features(6), "b": RELATIVE[:, YXYX], "y": LABELS + 1, "s": SCORES}
+
+
+def padded() -> dict[str, np.ndarray]:
+    """Of two images, the second of one region; the rest is padding."""
+    one = {name: np.concatenate([a, np.full_like(a[:1], 0.5)])[None] for name, a in arrays().items()}
+    two = {name: np.concatenate([a[1:], np.zeros_like(a)])[None] for name, a in arrays().items()}
+    return {name: np.concatenate([one[name], two[name]]) for name in one} | {"n": np.array([2, 1])}
+
+
+def write_layout(tmp_path, **changes):
+    lines = [f"{key}: {value}\n" for key, value in {**MAPPING, **changes}.items() if value is not None]
+    (tmp_path / "own.yaml").write_text("".join(lines))
+    return tmp_path / "own.yaml"
+
+
+def run(tmp_path, path, *argv, **changes):
+    layout = write_layout(tmp_path, **changes)
+    return convert(tmp_path / "s.h5", "--layout", layout, "--input", path, "--num-classes", 5, *argv)
+
+
+def check(store, names=("a",)):
+    assert store.ids() == list(names)
+    np.testing.assert_allclose(store[0].boxes, RELATIVE[[1, 0]], atol=1e-6)
+    assert store[0].labels.tolist() == [1, 3] and store[0].features[:, 1].tolist() == [20, 10]
+    if len(names) == 2:
+        np.testing.assert_allclose(store[1].boxes, RELATIVE[[1]], atol=1e-6)
+        assert store[1].labels.tolist() == [1] and store[1].features[:, 1].tolist() == [20]
+
+
+def test_npz_of_an_image(tmp_path):
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in/a.npz", **arrays())
+    check(run(tmp_path, tmp_path / "in", container="npz"))
+
+
+@pytest.mark.parametrize("container", ["npz", "h5", "torch", "pickle"])
+def test_stacked_with_counts(tmp_path, container):
+    path, content = tmp_path / "data", padded()
+    names = np.array([b"a", b"b"])
+    if container == "npz":
+        with open(path, "wb") as file:
+            np.savez_compressed(file, **content, names=names)
+    elif container == "h5":
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            for name, array in {**content, "names": names}.items():
+                file[name] = array
+    elif container == "torch":
+        import torch
+
+        torch.save({name: torch.tensor(array) for name, array in content.items()} | {"names": ["a", "b"]}, path)
+    else:
+        path.write_bytes(pickle.dumps({**content, "names": ["a", "b"]}))
+    check(run(tmp_path, path, container=container, arrangement="stacked", counts="n", id="names"), "ab")
+
+
+def test_stacked_npy(tmp_path):
+    for name, array in padded().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "ids").write_text("a\nb\n")
+    files = "{b: b.npy, y: y.npy, s: s.npy, n: n.npy}"
+    changes = {"container": "npy", "arrangement": "stacked", "counts": "n", "files": files}
+    check(run(tmp_path, tmp_path / "x.npy", "--ids", tmp_path / "ids", **changes), "ab")
+
+
+@pytest.mark.parametrize("container", ["pickle", "torch"])
+def test_a_dictionary_by_id(tmp_path, container):
+    if container == "pickle":
+        (tmp_path / "data").write_bytes(pickle.dumps({"a": arrays()}))
+    else:
+        import torch
+
+        torch.save({"a": {name: torch.tensor(array) for name, array in arrays().items()}}, tmp_path / "data")
+    check(run(tmp_path, tmp_path / "data", container=container))
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    columns = {name: [array.tolist()] for name, array in arrays().items()} | {"id": ["a"], "other": [b"jpeg"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "data")
+    check(run(tmp_path, tmp_path / "data", container="parquet", id="id"))
+
+
+def test_soft_labels(tmp_path):
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in/a.npz", **arrays(), soft=made.soft("last"))
+    changes = {"labels": None, "label_offset": None, "scores": None, "soft_labels": "soft"}
+    line = fails("convert", "--layout", write_layout(tmp_path, container="npz", **changes), "--input", tmp_path / "in",
+                 "--num-classes", 5, "--out", tmp_path / "s.h5")  # fmt: skip
+    assert "background" in line
+    check(run(tmp_path, tmp_path / "in", container="npz", background="last", **changes))
+
+
+def test_regions_of_the_background_are_left_out_on_request(tmp_path):
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in/a.npz", **{**arrays(), "y": np.array([4, 0])})
+    store = run(tmp_path, tmp_path / "in", "--set", "drop_background=true", container="npz")
+    assert store[0].labels.tolist() == [3] and store[0].features[:, 1].tolist() == [10]
+
+
+def test_pixels_by_a_list_of_sizes(tmp_path):
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in/a.npz", **{**arrays(), "b": made.PIXELS[:, YXYX]})
+    (tmp_path / "sizes").write_text(f"a\t{made.WIDTH}\t{made.HEIGHT}\n")
+    sizes = ("--image-sizes", tmp_path / "sizes")
+    check(run(tmp_path, tmp_path / "in", *sizes, container="npz", box_units="pixels"))
+
+
+@pytest.mark.parametrize("form", ["xywh", "cxcywh"])
+def test_forms_of_boxes(tmp_path, form):
+    (tmp_path / "in").mkdir()
+    size = RELATIVE[:, 2:] - RELATIVE[:, :2]
+    start = RELATIVE[:, :2] + (size / 2 if form == "cxcywh" else 0)
+    np.savez(tmp_path / "in/a.npz", **{**arrays(), "b": np.hstack([start, size])})
+    check(run(tmp_path, tmp_path / "in", container="npz", box_format=form))
+
+
+def test_only_what_is_said_is_read(tmp_path):
+    """Names of the user's file, in messages, and what it must say."""
+    cases = {
+        "feature_dm: 3": "feature_dim",
+        "container: xls": "npz, npy",
+        "features: [a]": "one value",
+        "label_offset: x": "number",
+        "a: &a [1]\nb: *a": "anchors",
+        "- 1": "KEY: VALUE",
+        "{": "YAML",
+        "ask: {counts: 'the number'}": "counts",
+        "class_token: first\nshape: tokens": "boxes",
+        "scores: s\nwidth: w": "height",
+    }
+    (tmp_path / "in").mkdir()
+    for text, found in cases.items():
+        base = write_layout(tmp_path, container="npz").read_text()
+        keys = {line.split(":")[0] for line in text.splitlines()}
+        kept = [line for line in base.splitlines() if line.split(":")[0] not in keys and text[0] not in "{-"]
+        (tmp_path / "own.yaml").write_text("\n".join([*kept, text]) + "\n")
+        line = fails("convert", "--layout", tmp_path / "own.yaml", "--input", tmp_path / "in", "--out", tmp_path / "s")
+        assert found in line, (text, line)
+    for gone in ("shape", "box_units", "box_format", "label_offset", "features", "container"):
+        layout = write_layout(tmp_path, **{"container": "npz", gone: None})
+        line = fails("convert", "--layout", layout, "--input", tmp_path / "in", "--out", tmp_path / "s")
+        assert gone in line, line
+    assert "lxmert" in fails("convert", "--layout", "lxmrt", "--input", tmp_path, "--out", tmp_path / "s")

@@ -1,0 +1,125 @@
+"""Read foreign files in a child process: libraries in C can crash on them, never come back, or fill the memory."""
+
+import faulthandler
+import os
+import resource
+import signal
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from vtlm_fairseq.errors import VTLMError
+
+PATIENCE_SECONDS = 300.0  # for an answer
+_MEMORY = 8 << 30  # bytes that the child may take beyond what it has at its start
+
+
+class Child:
+    """A process that answers one request after the other; each process that asks has its own, made when it asks first.
+
+    Args:
+        make: called in the child; what it returns answers a request. Requests and answers must be picklable.
+        where: the files, for messages.
+        memory: bytes that the child may take beyond 8 GiB, such as the size of a file that it maps.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[Any], Any]], where: str, *, memory: int = 0) -> None:
+        self._make, self._where, self._memory = make, where, memory
+        self._owner = self._pid = 0
+        self._connection: Connection | None = None
+
+    def ask(self, request: Any) -> Any:
+        """The answer to a request.
+
+        Raises:
+            VTLMError: it is one in the child, which goes on; or the child crashes, or is silent for five minutes, and
+                the next request begins another.
+        """
+        if self._connection is None or self._owner != os.getpid():
+            self._start()
+        assert self._connection is not None
+        try:
+            self._connection.send(request)
+            if not self._connection.poll(PATIENCE_SECONDS):
+                raise EOFError
+            kind, content = self._connection.recv()
+        except (EOFError, ConnectionError):
+            silent = self.close()
+            how = f"does not come back within {PATIENCE_SECONDS:g} s" if silent else "crashes"
+            raise VTLMError(
+                f"{self._where}: what reads the file {how}; it is damaged, write or copy it again"
+            ) from None
+        except BaseException:  # a signal: the answer is of no use to the next request
+            self.close()
+            raise
+        if kind == "fault":
+            raise VTLMError(content)
+        if kind == "bug":
+            raise RuntimeError(content)
+        return content
+
+    def close(self) -> bool:
+        """End the child of this process; whether it was still there."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return False
+        connection.close()
+        if self._owner != os.getpid():
+            return False
+        alive = os.waitpid(self._pid, os.WNOHANG)[0] == 0
+        if alive:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        return alive
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+    def _start(self) -> None:
+        self.close()
+        ours, theirs = Pipe()
+        with warnings.catch_warnings():  # the child starts no threads before its libraries do
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _serve(self._make, theirs, self._memory)
+        theirs.close()
+        self._connection, self._owner, self._pid = ours, os.getpid(), pid
+
+
+def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection, memory: int) -> None:
+    """In the child: answer until the other side has gone."""
+    try:
+        faulthandler.disable()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (1, 2):
+            os.dup2(null, descriptor)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = used + _MEMORY + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+        answer = make()
+        while True:
+            connection.send(_answer(answer, connection.recv()))
+    finally:
+        os._exit(0)
+
+
+def _answer(answer: Callable[[Any], Any], request: Any) -> tuple[str, Any]:
+    try:
+        return "answer", answer(request)
+    except VTLMError as error:
+        return "fault", str(error)
+    except MemoryError:
+        return "fault", "the file holds more for an image than the memory takes; it is damaged, or not of this layout"
+    except Exception:
+        return "bug", traceback.format_exc()

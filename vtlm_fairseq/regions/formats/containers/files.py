@@ -1,0 +1,106 @@
+"""A file or more for each image: .npz, .npy, pickles."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.formats.containers.record import (
+    Record,
+    fields_of,
+    npy_array,
+    npz_arrays,
+    read_bytes,
+    text_id,
+    unpickled,
+)
+from vtlm_fairseq.regions.formats.layout import Layout
+
+
+def npz_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
+    """``ID.npz`` files of a folder."""
+    _no_ids(layout, ids)
+    for file in _files(path, ".npz"):
+
+        def load(file: Path = file) -> Mapping[str, Any]:
+            return npz_arrays(str(file), str(file), layout.needed())
+
+        yield Record(_image_id(layout, file.name.removesuffix(".npz")), str(file), load)
+
+
+def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
+    """``ID.npy`` files of a folder, and what lies beside them (the layout's `files`)."""
+    _no_ids(layout, ids)
+    first = layout.features.rstrip("?").split("/")[0]
+    files = dict(layout.files) or {first: "{id}.npy"}
+    if first not in files or not files[first].endswith("{id}.npy"):
+        raise VTLMError(f"layout {layout.name}: files must name {first}, a path that ends in {{id}}.npy")
+    for name, template in files.items():
+        if "{id}" not in template or ".." in template.split("/") or template.startswith("/"):
+            raise VTLMError(f"layout {layout.name}: files.{name} is {template!r}, must hold {{id}}, below --input")
+    folder = Path(path) / files[first].removesuffix("{id}.npy")
+    endings = [t.split("/")[-1].replace("{id}", "") for n, t in files.items() if n != first]
+    beside = tuple(ending for ending in endings if ending != ".npy")
+    for file in _files(str(folder), ".npy"):
+        if beside and file.name.endswith(beside):
+            continue
+        stem = file.name.removesuffix(".npy")
+
+        def load(stem: str = stem) -> Mapping[str, Any]:
+            found = {}
+            for name in layout.needed():
+                if name in files:
+                    beside = Path(path) / files[name].replace("{id}", stem)
+                    if beside.is_file():
+                        found[name] = npy_array(read_bytes(beside), str(beside))
+            return found
+
+        yield Record(_image_id(layout, stem), str(file), load)
+
+
+def pickles(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
+    """``ID.pkl`` files of a folder, or one file with a dictionary of records, or a list of them with an `id` each."""
+    _no_ids(layout, ids)
+    if Path(path).is_dir():
+        for file in _files(path, ".pkl"):
+
+            def load(file: Path = file) -> Mapping[str, Any]:
+                return fields_of(unpickled(read_bytes(file), str(file)), str(file))
+
+            yield Record(_image_id(layout, file.name.removesuffix(".pkl")), str(file), load)
+        return
+    content = unpickled(read_bytes(Path(path), most=1 << 40), path)
+    yield from entries(layout, content, path)
+
+
+def entries(layout: Layout, content: Any, path: str) -> Iterator[Record]:
+    """Records of a dictionary by image id, or of a list."""
+    if isinstance(content, Mapping):
+        pairs = [(key, value) for key, value in content.items() if key not in layout.skip]
+    elif isinstance(content, list | tuple) and layout.id:
+        pairs = [(fields_of(value, path).get(layout.id), value) for value in content]
+    else:
+        raise VTLMError(f"{path}: neither a dictionary by image id nor, with id= in the layout, a list of records")
+    for key, value in pairs:
+        image_id = text_id(key, path)
+        where = f"{path}, {image_id[:99]}"
+        record = value if isinstance(value, Mapping) else {layout.features: value}
+        yield Record(_image_id(layout, image_id), where, lambda record=record: record)
+
+
+def _files(path: str, ending: str) -> list[Path]:
+    if not Path(path).is_dir():
+        raise VTLMError(f"{path}: no such folder; the layout has a {ending} file for each image in one")
+    files = sorted(Path(path).glob(f"*{ending}"))
+    if not files:
+        raise VTLMError(f"{path}: no {ending} file in that folder")
+    return files
+
+
+def _image_id(layout: Layout, name: str) -> str:
+    return name.removesuffix(layout.id_suffix) if layout.id_suffix else name
+
+
+def _no_ids(layout: Layout, ids: Sequence[str] | None) -> None:
+    if ids is not None:
+        raise VTLMError(f"--ids does not go with layout {layout.name}: its files say which image is whose")
