@@ -1,10 +1,11 @@
-"""Collect what the runner left, test differences, and write the tables of RESULTS.md. See PROTOCOL.md.
+"""Collect what the runner left, test differences, and write the tables of the pages of results.
 
     results_page.py collect OUT [OUT ...]       hypotheses and run.json of finished rows -> results/
     results_page.py compare --references DIR    paired bootstraps, tests of seeds -> results/{comparisons,seeds}.json
-    results_page.py tables --references DIR     the tables in RESULTS.md and the README; --check: only look
+    results_page.py tables --references DIR     the tables in RESULTS.md, RESULTS-1.md, the README; --check: only look
 
-`DIR` is `OUT/data-bin/references`. Tables are of seeds 1, 2 and 3, that beside fairseq's transformer of 4, 5, 6 too.
+`DIR` is `OUT/data-bin/references`. Tables of RESULTS-1.md (PROTOCOL.md) are of seeds 1, 2 and 3, that beside fairseq's
+transformer of 4, 5, 6 too; those of RESULTS.md (PROTOCOL-2.md) are of the records in results2/ (results2_tables.py).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE))  # python -P leaves the folder of the script out
 
+import results2_tables  # noqa: E402
 from stages import write_atomically  # noqa: E402
 from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402
 
@@ -38,7 +40,7 @@ from vtlm_fairseq.files.lines import read_lines  # noqa: E402
 from vtlm_fairseq.terminal import command_line  # noqa: E402
 
 RESULTS = HERE / "results"
-PAGES = (HERE / "RESULTS.md", HERE.parent.parent / "README.md")
+PAGES = (HERE / "RESULTS-1.md", HERE.parent.parent / "README.md", HERE / "RESULTS.md")
 TEST_SET = "test_2016_flickr"
 OTHER_SETS = ("test_2017_flickr", "test_2017_mscoco")
 VAL = "val (used for selection)"
@@ -151,6 +153,10 @@ class Results:
     def rerun(self) -> "Results":
         """The rows that were run once more."""
         return Results(self.folder / "rerun", self._references)
+
+    def second(self, split: str) -> results2_tables.Records:
+        """The records of PROTOCOL-2.md, in the folder ``results2`` beside this one."""
+        return results2_tables.Records(self.folder.parent / "results2", split, partial(self.references, split))
 
     def probe(self, name: str) -> Table:
         """What a probe printed."""
@@ -395,6 +401,11 @@ def rerun_table(results: Results) -> Table:
     return Table([*columns, f"same sentences, {TEST_SET}"], rows)
 
 
+def second_table(results: Results, split: str, made: Callable[[results2_tables.Records], Table]) -> Table:
+    """A table of PROTOCOL-2.md."""
+    return made(results.second(split))
+
+
 TABLES = {
     "main": main_table,
     "summary": summary_table,
@@ -410,6 +421,7 @@ TABLES = {
         name: partial(Results.probe, name=name)
         for name in ("last words", "last words, mark kept", "entities", "attention", "regions")
     },
+    **{name: partial(second_table, split=split, made=made) for name, (split, made) in results2_tables.TABLES.items()},
 }
 
 
@@ -441,7 +453,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     collecting = commands.add_parser("collect", help="copy what the runner left")
     collecting.add_argument("outs", type=Path, nargs="+", metavar="OUT", help="output folders of table1.sh")
-    for name, text in (("compare", "paired bootstraps"), ("tables", "write the tables of RESULTS.md")):
+    for name, text in (("compare", "paired bootstraps"), ("tables", "write the tables of the pages")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--references", type=Path, required=True, metavar="DIR", help="OUT/data-bin/references")
         if name == "tables":

@@ -1,5 +1,9 @@
-"""examples/multi30k/table1.py, its commands in forked children of this process, which has fairseq imported."""
+"""A runner of examples/multi30k, its commands in forked children of this process, which has fairseq imported.
 
+EXAMPLE names it: ``results2``; by default it is ``table1``.
+"""
+
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -10,7 +14,6 @@ from forks import fork, run
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "multi30k"))
 
 import stages  # noqa: E402
-import table1  # noqa: E402
 
 
 def start(command, *, cwd, environment, log, lock):
@@ -22,4 +25,4 @@ def start(command, *, cwd, environment, log, lock):
 
 
 stages._start = start
-table1.main()
+importlib.import_module(os.environ.get("EXAMPLE", "table1")).main()
