@@ -155,27 +155,19 @@ class Parts:
                     f"{value!r}; go on with the same options, or add --overwrite to begin anew"
                 )
 
-    def part(self, number: int) -> Part | None:
-        """A part; None where it is not there, or is damaged, so that it is to be made again."""
-        store, failures = self.folder / f"{number:05}.h5", self.folder / f"{number:05}.tsv"
-        return self._read(store, failures) if store.exists() and failures.exists() else None
-
     def whole(self) -> dict[int, Part]:
-        """All parts that are whole, by number; the store itself, where it was made, is part -1."""
-        found = {-1: self._read(Path(self.out), self.errors)} if self.made else {}
-        numbers = sorted(int(path.stem) for path in self.folder.glob("*.h5") if path.stem.isdecimal())
-        found |= {number: self.part(number) for number in numbers}
-        return {number: part for number, part in found.items() if part is not None}
+        """All parts that are whole, by number; the store itself, where it was made, is part -1.
 
-    @staticmethod
-    def _read(store: Path, failures: Path) -> Part | None:
-        try:
-            check_openable([str(store)])
-            done = [decode(image_id) for image_id in read_header(str(store)).ids]
-            failed = [Failure.of_line(line) for line in read_lines(failures)] if failures.exists() else []
-        except VTLMError:
-            return None
-        return Part(str(store), done, failed)
+        One that is damaged is not among them, so that it is made again.
+        """
+        files = {-1: (Path(self.out), self.errors)} if self.made else {}
+        for path in sorted(self.folder.glob("*.h5")):
+            failures = path.with_suffix(".tsv")
+            if path.stem.isdecimal() and failures.exists():
+                files[int(path.stem)] = path, failures
+        sound = _openable([str(store) for store, _ in files.values()])
+        parts = {number: _read(*pair) for number, pair in files.items() if str(pair[0]) in sound}
+        return {number: part for number, part in parts.items() if part is not None}
 
     def writer(self, number: int, **options: Any) -> RegionStoreWriter:
         """A writer for a part; call `write_failures` before its block ends."""
@@ -222,6 +214,27 @@ class Parts:
             write_lines(self.errors, (failure.line() for failure in failures))
         else:
             self.errors.unlink(missing_ok=True)
+
+
+def _openable(stores: list[str]) -> set[str]:
+    """Those that HDF5 can open, found out in one process where all are sound."""
+    try:
+        check_openable(stores)
+        return set(stores)
+    except VTLMError:
+        if len(stores) == 1:
+            return set()
+        half = len(stores) // 2
+        return _openable(stores[:half]) | _openable(stores[half:])
+
+
+def _read(store: Path, failures: Path) -> Part | None:
+    try:
+        done = [decode(image_id) for image_id in read_header(str(store)).ids]
+        failed = [Failure.of_line(line) for line in read_lines(failures)] if failures.exists() else []
+    except VTLMError:
+        return None
+    return Part(str(store), done, failed)
 
 
 def _copy(
