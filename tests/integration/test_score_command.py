@@ -125,6 +125,16 @@ def test_printed_table(run, text, tmp_path):
     ]
 
 
+def test_languages_without_spaces(run, tmp_path):
+    """BLEU of 13a would be 0; nobody says the language: refused."""
+    hyp, ref = tmp_path / "hyp", tmp_path / "ref.zh"
+    write_lines(hyp, ["两只狗在跑。"])
+    write_lines(ref, ["两只狗在跳。"])
+    argv = (MODULE, hyp, "--raw-ref", ref, "--steps", "none")
+    assert re.search(r"BLEU zh +53\.73 .*\|tok:zh\|", run(*argv, "--lang", "zh").output)
+    run(*argv, ok=False).fault("--lang")
+
+
 def test_gaps_and_duplicates(run, text, tmp_path):
     """PITFALLS 11: refused in one line; --allow-missing scores what is there and names the rest."""
     hyp = generated(tmp_path / "out.txt", WORDS)

@@ -47,6 +47,16 @@ def test_accents_are_dropped_and_sharp_s_stays():
     assert TOKENISED.score(hyps, REFS).value < 90
 
 
+def test_languages_without_spaces():
+    """13a takes a sentence for a word. Of 7 characters 6 are right, of 5 pairs 3, of 4 triples 2, of 3 quadruples 1."""
+    hyps, refs = ["两只狗在跑。", "好"], ["两只狗在跳。", "好"]
+    bleu, _, ter = (measure.score(hyps, refs) for measure in detokenised_measures(lowercase=False, lang="zh-CN"))
+    assert bleu.value == pytest.approx(100 * (6 / 7 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
+    assert bleu.label == "BLEU zh" and "|tok:zh|" in bleu.signature
+    assert ter.value == pytest.approx(100 / 7) and "|asian:yes" in ter.signature
+    assert [measure.label for measure in detokenised_measures(lowercase=False, lang="th")] == ["BLEU char", "chrF2"]
+
+
 def test_detokenised_measures_golden():
     """PITFALLS 27: literal values and signatures; case counts for cased models only (never for TER).
 

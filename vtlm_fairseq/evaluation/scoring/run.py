@@ -128,7 +128,8 @@ def _score(args: argparse.Namespace, system: str, patterns: list[str], reference
             else [(TOKENISED, True), (STRIPPED, True)]
         )
     if reference.raw is not None:
-        measures += [(measure, False) for measure in detokenised_measures(lowercase=outputs[0].lowercase)]
+        detokenised = detokenised_measures(lowercase=outputs[0].lowercase, lang=outputs[0].lang)
+        measures += [(measure, False) for measure in detokenised]
     for measure, tokenised in measures:
         pairs = [_texts(output, reference, tokenised) for output in outputs]
         figures = [measure.score(*pair) for pair in pairs]
@@ -219,7 +220,7 @@ def _write_sentences(path: str, output: Output, reference: Reference) -> None:
     """Scores of single sentences: of tokenised text where there is a prepared reference, else of running text."""
     tokenised = reference.words is not None
     texts, references = _texts(output, reference, tokenised)
-    bleu, chrf, _ = detokenised_measures(lowercase=output.lowercase)
+    bleu, chrf, *_ = detokenised_measures(lowercase=output.lowercase, lang=output.lang)
     bleu = TOKENISED if tokenised else bleu
     out = io.StringIO()
     writer = csv.writer(out, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")

@@ -17,6 +17,9 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
 from vtlm_fairseq.text.pipeline import TextPipeline
 
+_WORDS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", **dict.fromkeys(("th", "lo", "km", "my"), "char")}
+"""sacreBLEU's ``tokenize`` for languages that 13a has no words of."""
+
 _ACCENTS = TextPipeline(source_lang="", target_lang="", steps=("strip_accents",))
 
 
@@ -86,8 +89,17 @@ class Figure:
 
 
 def _bleu(*, tokenize: str, lowercase: bool = False, sentence: bool = False) -> Callable[[], Metric]:
-    # force: no warning that the text looks tokenised
-    return lambda: BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=sentence, force=True)
+    def build() -> Metric:
+        try:
+            # force: no warning that the text looks tokenised
+            return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=sentence, force=True)
+        except RuntimeError as error:  # MeCab is not installed
+            lang = tokenize.partition("-")[0]
+            raise VTLMError(
+                f"BLEU of {lang} counts MeCab's words, which is not installed: pip install 'sacrebleu[{lang}]'"
+            ) from error
+
+    return build
 
 
 TOKENISED = Measure("BLEU", _bleu(tokenize="none"), sentence=_bleu(tokenize="none", sentence=True))
@@ -97,22 +109,31 @@ STRIPPED = Measure("BLEU, accents stripped", TOKENISED.build, strip_accents, TOK
 """The authors' variant: the same on text without accents, hypotheses and references alike."""
 
 
-def detokenised_measures(*, lowercase: bool) -> list[Measure]:
-    """BLEU 13a, chrF and TER, for detokenised hypotheses and raw references.
+def detokenised_measures(*, lowercase: bool, lang: str = "") -> list[Measure]:
+    """BLEU, chrF and TER, for detokenised hypotheses and raw references.
+
+    BLEU is that of sacreBLEU's words of the language (13a for most), TER counts Chinese and Japanese characters, and is
+    left out for scripts without spaces whose words nothing here finds.
 
     Args:
         lowercase: ignore case (sacreBLEU's ``-lc``), for models of lower-cased text. TER always ignores it,
             which is sacreBLEU's default.
+        lang: code of the language; what follows its first hyphen or underscore does not matter.
     """
-    return [
+    language = lang.replace("_", "-").partition("-")[0].lower()
+    words = _WORDS.get(language, "13a")
+    measures = [
         Measure(
-            "BLEU 13a",
-            _bleu(tokenize="13a", lowercase=lowercase),
-            sentence=_bleu(tokenize="13a", lowercase=lowercase, sentence=True),
+            f"BLEU {words}",
+            _bleu(tokenize=words, lowercase=lowercase),
+            sentence=_bleu(tokenize=words, lowercase=lowercase, sentence=True),
         ),
         Measure("chrF2", lambda: CHRF(lowercase=lowercase)),
-        Measure("TER", TER),
     ]
+    if words != "char":
+        asian = language in ("zh", "ja")  # sacreBLEU's asian_support does nothing unless text is normalised
+        measures.append(Measure("TER", lambda: TER(normalized=asian, asian_support=asian)))
+    return measures
 
 
 def seed_statistics(values: Sequence[float]) -> tuple[float, float | None, float]:
