@@ -14,7 +14,6 @@ from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.text.pipeline import FILE_NAME, STEPS, TextPipeline
 from vtlm_fairseq.text.subwords import join_words, subword_kind
 
-
 _UNSPACED = ("\u0e00\u0eff", "\u1000\u109f", "\u1780\u17ff", "\u3040\u30ff", "\u3400\u9fff", "\U00020000\U0003ffff")
 
 
