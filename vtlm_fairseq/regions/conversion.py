@@ -23,6 +23,7 @@ from vtlm_fairseq.regions.formats.input_image import InputImage
 from vtlm_fairseq.regions.formats.layout import read_layout
 from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.formats.pickles import PickleImages
+from vtlm_fairseq.regions.padding import check_padding
 from vtlm_fairseq.regions.parts import SOME_FAILED, Parts
 from vtlm_fairseq.regions.schema import read_header
 from vtlm_fairseq.regions.store import say_beyond
@@ -140,6 +141,8 @@ def _check_options(args: argparse.Namespace) -> dict[str, tuple[float, float]] |
             raise VTLMError(f"{option(name)} goes with {option(source)}{more}")
     if args.ids is not None and args.npy is None and args.layout is None:
         raise VTLMError("--ids goes with --npy and --layout" + _IN_THE_FILES * (args.npz is not None))
+    if args.counts is not None and args.npy is None and args.layout is None:
+        raise VTLMError("--counts goes with --npy and --layout")
     if args.layout is not None:
         if args.box_format != "xyxy" or args.box_units != "relative":
             raise VTLMError("--box-format and --box-units of a --layout are --set box_format=... and box_units=...")
@@ -166,14 +169,15 @@ def open_source(args: argparse.Namespace) -> Any:
     if args.layout is not None:
         if args.input is None:
             raise VTLMError("--layout needs --input, the file or folder")
-        layout = read_layout(args.layout, args.set)
+        layout = read_layout(args.layout, [*args.set, *([f"counts={args.counts}"] if args.counts else [])])
         return MappedImages(layout, args.input, ids=args.ids, class_names=_given_names(args))
     if args.npz is not None:
         return NpzImages(args.npz)
     if args.npy is not None:
         if args.ids is None:
             raise VTLMError("--npy needs --ids FILE, one image id a line")
-        return NpyImages(args.npy, args.ids, boxes=args.boxes, labels=args.labels, scores=args.scores)
+        beside = {name: getattr(args, name) for name in (*_STACKED, "counts")}
+        return NpyImages(args.npy, args.ids, **beside)
     if args.vtlm_pickles is not None:
         return PickleImages(args.vtlm_pickles)
     if args.bottom_up_tsv is not None:
@@ -200,7 +204,9 @@ def _prepare(
     else:
         boxes = to_relative_boxes(image, yxyx=args.box_format == "yxyx", sizes=sizes)
     labels = np.zeros(len(image.features), dtype=np.int16) if image.labels is None else image.labels
-    return image.image_id, {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
+    arrays = {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
+    where = f"{image.source}: image {image.image_id!r}"
+    return image.image_id, check_padding(arrays, where, keep=args.keep_empty, drop=args.drop_empty)
 
 
 def _given_names(args: argparse.Namespace) -> list[str] | None:

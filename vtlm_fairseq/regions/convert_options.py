@@ -53,6 +53,18 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
         "--labels", metavar="FILE", help="[N, R] detector classes from 0; default: one class for all regions"
     )
     stacked.add_argument("--scores", metavar="FILE", help="[N, R]; default: 1.0, the order of the input is kept")
+    stacked.add_argument(
+        "--counts",
+        metavar="FILE",
+        help="[N] regions of each image, the rest is padding; --layout: the field that says it",
+    )
+    padding = convert.add_mutually_exclusive_group()
+    padding.add_argument(
+        "--keep-empty",
+        action="store_true",
+        help="store regions whose features are all 0 or whose box has no area (default: they end the command)",
+    )
+    padding.add_argument("--drop-empty", action="store_true", help="leave such regions out")
     tsv = convert.add_argument_group("with --bottom-up-tsv")
     tsv.add_argument(
         "--tsv-columns",

@@ -13,6 +13,7 @@ from vtlm_fairseq.regions.conversion import refuse_existing, run_convert
 from vtlm_fairseq.regions.drawing import draw_regions, save_drawing
 from vtlm_fairseq.regions.image_reading import open_image
 from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.padding import flat_boxes, zero_rows
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, open_file
 from vtlm_fairseq.regions.store import RegionStore, say_beyond, validate
@@ -24,7 +25,7 @@ from vtlm_fairseq.text.overlap import shared_images
 _SHOWN_FAULTS = 20
 _SHOWN_CLASSES = 10
 _SAMPLE_IMAGES, _SAMPLE_SECONDS = 2000, 5.0  # of each file, for warnings
-_LABEL_BLOCK = 1 << 24
+_LABEL_BLOCK, _BOX_BLOCK = 1 << 24, 1 << 22
 
 
 def run_info(args: argparse.Namespace) -> None:
@@ -45,10 +46,15 @@ def summarise(path: str) -> dict[str, str]:
     store = RegionStore([path], max_regions=None)
     counts = store.counts(np.arange(len(store)))
     per_class = np.zeros(store.num_classes, dtype=np.int64)
+    flat = 0
     with open_file(path) as file:
+        for start in range(0, store.num_regions, _BOX_BLOCK):
+            flat += int(flat_boxes(file["boxes"][start : start + _BOX_BLOCK]).sum())
         elsewhere = len(file["features"].virtual_sources()) if file["features"].is_virtual else 0
         for start in range(0, store.num_regions, _LABEL_BLOCK):
             per_class += np.bincount(file["labels"][start : start + _LABEL_BLOCK], minlength=store.num_classes)
+    sample = take_sample(store, np.arange(len(store)))
+    zero = int(zero_rows(sample.features).sum())
     commonest = [c for c in np.argsort(-per_class, kind="stable")[:_SHOWN_CLASSES] if per_class[c]]
     lines = {
         "store": path,
@@ -60,6 +66,8 @@ def summarise(path: str) -> dict[str, str]:
         else "none",
         "left out": say_beyond(store.beyond(np.arange(len(counts)), MAX_REGIONS), MAX_REGIONS) + ", the default",
         "images without any": f"{int((counts == 0).sum()):,}",
+        "empty regions": f"{flat:,} boxes without area; "
+        f"features all 0 in {zero:,} of {len(sample.labels):,} regions in a sample",
         "features": f"{store.feature_dim} x {store.dtype}" + (f", in {elsewhere} other files" if elsewhere else ""),
         "classes": f"{store.num_classes}, {int((per_class > 0).sum())} in use",
         "commonest": ", ".join(f"{store.class_names[c]} {per_class[c]:,}" for c in commonest) or "none",

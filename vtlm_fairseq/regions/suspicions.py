@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vtlm_fairseq.regions.padding import flat_boxes, zero_rows
 from vtlm_fairseq.regions.store import RegionStore
 
 SAMPLE_IMAGES = 128
@@ -121,7 +122,7 @@ def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]
         return f"the first of image {store.image_id(int(sample.rows[sample.images[np.flatnonzero(bad)[0]]]))!r}"
 
     found = []
-    zero = ~sample.features.any(axis=1)
+    zero = zero_rows(sample.features)
     if zero.any():
         found.append(f"features are all 0 in {zero.sum():,} {where}, {first(zero)}")
     equal = _alike(sample) & ~zero
@@ -129,7 +130,7 @@ def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]
         found.append(
             f"features are the same within an image, or everywhere, in {equal.sum():,} {where}, {first(equal)}"
         )
-    flat = (sample.boxes[:, 2:] <= sample.boxes[:, :2]).any(axis=1)
+    flat = flat_boxes(sample.boxes)
     if flat.any():
         found.append(f"boxes have no area in {flat.sum():,} {where}, {first(flat)}")
     if (np.abs(sample.boxes - (0, 0, 1, 1)) < 1e-3).all():

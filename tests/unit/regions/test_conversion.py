@@ -50,7 +50,7 @@ def test_bad_images_are_left_out(tmp_path, capsys, workers):
         "i003": {"features": np.full((2, 3), np.nan)},
         "i005": {"boxes": np.array([[0, 0, 3.0, 1], [0, 0, 1, 1]])},
         "i008": {"labels": np.array([0, 3])},
-        "i011": {"features": np.zeros((2, 4))},
+        "i011": {"features": np.ones((2, 4))},
     }
     folder, out = save(tmp_path / "in", 13, **bad), tmp_path / "s.h5"
     (folder / "i001.npz").write_bytes(b"PK nonsense")
@@ -134,7 +134,7 @@ class Lines(ImageSource):
             if k in self._bad or (self._always and k >= 5):
                 raise VTLMError(f"line {5 if self._always else k}: damaged")
             one = np.zeros(1, np.int64)
-            yield InputImage(f"n{k}", f"line {k}", np.full((1, 2), k), np.array([[0, 0, 1, 1]]), one, None)
+            yield InputImage(f"n{k}", f"line {k}", np.full((1, 2), k + 1), np.array([[0, 0, 1, 1]]), one, None)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -49,7 +49,16 @@ class NpyImages(ImageSource):
         VTLMError: a file that is no .npy, or whose shape does not fit the features or the ids.
     """
 
-    def __init__(self, features: str, ids: str, *, boxes: str | None, labels: str | None, scores: str | None) -> None:
+    def __init__(
+        self,
+        features: str,
+        ids: str,
+        *,
+        boxes: str | None,
+        labels: str | None,
+        scores: str | None,
+        counts: str | None = None,
+    ) -> None:
         self._source, self.has_labels = features, labels is not None
         self._features = _load_npy(features, "--npy")
         if self._features.ndim != 3:
@@ -61,6 +70,11 @@ class NpyImages(ImageSource):
         self._boxes = _load_beside("--boxes", boxes, (images, regions, 4))
         self._labels = _load_beside("--labels", labels, (images, regions))
         self._scores = _load_beside("--scores", scores, (images, regions))
+        self._counts = _load_beside("--counts", counts, (images,))
+        if self._counts is not None:
+            wrong = self._counts.dtype.kind not in "iu" or (self._counts < 0) | (self._counts > regions)
+            if np.any(wrong):
+                raise VTLMError(f"--counts {counts}: must be whole numbers from 0 to {regions}, the rows of {features}")
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -71,8 +85,9 @@ class NpyImages(ImageSource):
 
     def read(self, row: int) -> InputImage:
         """The image of a row."""
-        boxes, labels, scores = (a if a is None else a[row] for a in (self._boxes, self._labels, self._scores))
-        return InputImage(self._ids[row], self._source, self._features[row], boxes, labels, scores)
+        end = None if self._counts is None else int(self._counts[row])
+        boxes, labels, scores = (a if a is None else a[row][:end] for a in (self._boxes, self._labels, self._scores))
+        return InputImage(self._ids[row], self._source, self._features[row][:end], boxes, labels, scores)
 
 
 def _load(path: str | Path) -> Any:
