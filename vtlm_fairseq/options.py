@@ -7,6 +7,7 @@ from typing import Any
 
 from vtlm_fairseq.ranges import COUNT, FROM_ZERO, GENERATION, SEED, reader
 from vtlm_fairseq.regions import MAX_REGIONS
+from vtlm_fairseq.text.id_rules import RULES_HELP, IdRule
 from vtlm_fairseq.text.subwords import BPE_KINDS, JOINT
 
 
@@ -98,7 +99,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "of the features (default: %(default)s)",
     },
     "--class-names": {"metavar": "FILE", "help": "names of the classes, one a line, without background"},
-    "--strip-extension": {"action": "store_true", "help": "image ids without .jpg, .png, ..."},
+    "--strip-extension": {"action": "store_true", "help": "image ids without .jpg, .png, ...: --id-rule extension"},
+    "--id-rule": {"type": IdRule.parse, "default": IdRule(), "metavar": "RULES", "help": RULES_HELP},
     "--image-splits": {"type": Path, "required": True, "help": "folder of {split}.txt, an image a line"},
     "--overwrite": {"action": "store_true", "help": "replace --out if it exists"},
     "--source-lang": {"default": "en", "help": "source language (default: %(default)s)"},

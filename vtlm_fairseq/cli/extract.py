@@ -40,6 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder (read recursively; the id is the file name without ending), a text file with a line PATH or "
         "ID<TAB>PATH an image, or tar files in webdataset's layout ('shards/*.tar'; the id is the key)",
     )
+    add_options(parser, "--id-rule")
+    text = "tar: put the name of the tar file before the key, where keys repeat from file to file"
+    add("--id-prefix", choices=("tar",), help=text)
     text = "images to leave out: an id or a path a line, or a STORE.errors.tsv"
     add("--exclude", metavar="FILE", help=text)
     add("--detector", required=True, help="one of " + ", ".join(list_detectors()) + ", or one of --detector-file")

@@ -73,7 +73,7 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="lines of: what the captions call the image (its URL, say) TAB image id; pairs without a line are dropped",
     )
-    add_options(parser, "--strip-extension")
+    add_options(parser, "--strip-extension", "--id-rule")
     text = "store file, or folder of {split}.h5: drop pairs whose image has no regions"
     add_options(parser, "--regions", default=None, help=text)
     add("--max-tokens", type=int, default=100, help="BPE pieces a side in train and valid (default: %(default)s)")

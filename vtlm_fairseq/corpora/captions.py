@@ -16,11 +16,15 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import new_folder
 from vtlm_fairseq.files.names import name_fault
 from vtlm_fairseq.regions.resolve import store_files
+from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.caption_files import COLUMNS, CaptionFile, Pair
-from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, KnownIds, region_counts, strip_extension
+from vtlm_fairseq.text.id_rules import explain_missing
+from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, KnownIds, region_counts
 from vtlm_fairseq.text.options import make_pipeline, vocabulary
 from vtlm_fairseq.text.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
+
+_SAMPLE = 200
 
 
 class Captions:
@@ -32,6 +36,8 @@ class Captions:
 
     def __init__(self, arguments: argparse.Namespace, dropped: DroppedPairs) -> None:
         self._arguments, self._dropped = arguments, dropped
+        self._rule = arguments.id_rule.and_extension(arguments.strip_extension)
+        self._missing: dict[str, dict[str, None]] = {}  # by split, some of the ids that are in no store
         self._map = ImageMap(arguments.image_map) if arguments.image_map is not None else None
         self._known: dict[tuple[str, ...], KnownIds] = {}
         files = {"train": self._open(arguments.train, "--train")}
@@ -88,18 +94,23 @@ class Captions:
             if image is None:
                 reason = "image is not in --image-map"
             else:
-                image = strip_extension(image) if self._arguments.strip_extension else image
+                try:
+                    image = self._rule(image)
+                except VTLMError as error:
+                    raise VTLMError(f"{pair.place}: {error}") from None
                 pair = pair._replace(image=image)
                 count = -1 if known is None else known.get(image)
                 if not count:
                     reason = "image is not in the region store" if count is None else "image has no regions"
+                if count is None and len(missing := self._missing.setdefault(split, {})) < _SAMPLE:
+                    missing[image] = None
             if reason is None:
                 kept += 1
                 yield pair
             elif split not in FILTERED:
                 raise VTLMError(
                     f"{pair.place}: {reason} ({pair.image!r}); a test set must be whole: mend "
-                    "the line, or see --regions and --image-map"
+                    f"the line, or see --regions and --image-map{self._hint(split)}"
                 )
             else:
                 first = first or f"{pair.place}: {reason} ({pair.image!r})"
@@ -107,8 +118,25 @@ class Captions:
                     dropped.add(split, pair, reason)
         if first is not None and not kept:
             raise VTLMError(
-                f"{first}, and so it is with every pair of {split}; check --regions, --image-map and --strip-extension"
+                f"{first}, and so it is with every pair of {split}; check --regions, --image-map, --id-rule and "
+                f"--strip-extension{self._hint(split)}"
             )
+
+    def _hint(self, split: str) -> str:
+        """Rules by which images would be in the stores."""
+        if not self._missing.get(split):
+            return ""
+        paths = store_files(self._arguments.regions, split)
+        return explain_missing(
+            self._missing[split], (decode(image_id) for path in paths for image_id in read_header(path).ids)
+        )
+
+    def hints(self) -> list[str]:
+        """A line for each split of which ids were not found that a rule would find."""
+        found = {split: self._hint(split) for split in self._missing}
+        return [
+            f"{split}: of the images that are not in the region store{hint}" for split, hint in found.items() if hint
+        ]
 
     def _side(self, pairs: CaptionFile, held_out: HeldOut, *, valid: bool) -> Iterator[Pair]:
         """Pairs of --train that are held out (``valid``), or those that are not."""
@@ -126,16 +154,17 @@ def run(arguments: argparse.Namespace) -> None:
     with new_folder(arguments.out) as folder:
         with open(folder / "dropped.tsv", "w", encoding="utf-8", newline="\n") as file:
             dropped = DroppedPairs(file)
+            captions = Captions(arguments, dropped)
             report = prepare_folder(
                 folder,
-                Captions(arguments, dropped).splits,
+                captions.splits,
                 pipeline,
                 **vocabulary(arguments),
                 bpe_sample=arguments.bpe_sample,
                 length_filter=LengthFilter(arguments.min_tokens, arguments.max_tokens),
                 dropped=dropped,
             )
-    report += dropped.report()
+    report += [*dropped.report(), *captions.hints()]
     if dropped.counts:
         report.append(f"{arguments.out / 'dropped.tsv'}: the {sum(dropped.counts.values()):,} pairs dropped")
     say("\n".join([*report, f"{arguments.out}: done"]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,10 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines, stream_lines
 from vtlm_fairseq.files.tar import tar_members
 from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.id_rules import IdRule
+
+_BEGINNING = 100
+"""Members of the other shards' tar files that are looked at, so that keys which repeat are met before the work."""
 
 
 class ImageFile(NamedTuple):
@@ -50,7 +55,13 @@ class ImageFile(NamedTuple):
 
 
 def list_images(
-    images: str, suffixes: Collection[str], *, num_shards: int = 1, shard_id: int = 0
+    images: str,
+    suffixes: Collection[str],
+    *,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    rule: IdRule = IdRule(),  # noqa: B008
+    tar_prefix: bool = False,
 ) -> tuple[list[ImageFile], list[str]]:
     """The files that `--images` names, in a fixed order, and notes on what is left out.
 
@@ -60,6 +71,8 @@ def list_images(
         suffixes: endings of the names to take from folders and tar files, in lower case.
         num_shards: share of the images to take: one of so many, contiguous parts; of tar files, whole files.
         shard_id: which part, from 0.
+        rule: changes the ids.
+        tar_prefix: the ids of members begin with the name of the tar file.
 
     Returns:
         The files, and a line for each kind of thing that is there but not read.
@@ -79,10 +92,16 @@ def list_images(
                 f"--images {images}: {len(tars)} tar files cannot be shared by --num-shards {num_shards}; "
                 "each shard takes whole files"
             )
-        files = [file for tar in _part(tars, num_shards, shard_id) for file in _members(tar, suffixes, notes)]
+        own = _part(tars, num_shards, shard_id)
+        files = [file for tar in own for file in _renamed(_members(tar, suffixes, notes), rule, tar_prefix)]
         _check_ids(files)
+        beginnings = (islice(_members(tar, suffixes, []), _BEGINNING) for tar in tars if tar not in own)
+        _check_ids([*files, *(file for part in beginnings for file in _renamed(part, rule, tar_prefix))])
     else:
-        files = list(_folder(images, suffixes, notes) if os.path.isdir(images) else _list(images))
+        if tar_prefix:
+            raise VTLMError("--id-prefix tar goes with tar files in --images")
+        found = _folder(images, suffixes, notes) if os.path.isdir(images) else _list(images)
+        files = list(_renamed(found, rule, False))
         _check_ids(files)
         files = _part(files, num_shards, shard_id)
     if not files and num_shards == 1:
@@ -106,6 +125,12 @@ def without_excluded(files: Sequence[ImageFile], exclude: str) -> list[ImageFile
         say(f"--exclude {exclude}: {len(names) - len(found):,} lines name no image of this run, the first "
             f"{min(names - found)!r}")  # fmt: skip
     return kept
+
+
+def _renamed(files: Iterable[ImageFile], rule: IdRule, tar_prefix: bool) -> Iterator[ImageFile]:
+    for file in files:
+        prefix = f"{_stem(file.tar)}/" if tar_prefix else ""
+        yield file._replace(image_id=prefix + rule(file.image_id)) if prefix or rule.names else file
 
 
 def _part(items: list, num_shards: int, shard_id: int) -> list:
@@ -184,9 +209,10 @@ def _check_ids(files: list[ImageFile]) -> None:
     for number, file in enumerate(files):
         other = first.setdefault(file.image_id, number)
         if other != number:
+            remedy = "--id-prefix tar puts the names of the tar files before the keys"
             raise VTLMError(
                 f"{files[other].path} and {file.path} have the same image id {file.image_id!r}; ids must be unique, "
-                "rename one or give a list of id TAB path"
+                + ("rename one or give a list of id TAB path" if files[other].tar == file.tar else remedy)
             )
         try:
             valid = bool(file.image_id) and not set(file.image_id.encode("utf-8")) & {0, 9, 10, 13}

@@ -39,13 +39,21 @@ def run(args: argparse.Namespace) -> int:
             raise VTLMError("--shard I/N and --num-shards N --shard-id I are the same; give one of them")
         args.shard_id, args.num_shards = args.shard
     detector = make_detector(args)
-    files, notes = list_images(args.images, detector.suffixes, num_shards=args.num_shards, shard_id=args.shard_id)
+    files, notes = list_images(
+        args.images,
+        detector.suffixes,
+        num_shards=args.num_shards,
+        shard_id=args.shard_id,
+        rule=args.id_rule,
+        tar_prefix=args.id_prefix == "tar",
+    )
     for note in notes:
         say(f"not read: {note}")
     if args.exclude is not None:
         files = without_excluded(files, args.exclude)
     plan = {name: getattr(args, name) for name in ("detector", "model", "weights", "class_names", "min_score")}
     plan |= {name: getattr(args, name) for name in ("max_regions", "dtype", "part_size", "images")}
+    plan |= {"id_rule": str(args.id_rule), "id_prefix": args.id_prefix}
     plan["shard"] = [args.shard_id, args.num_shards]
     with Parts(args.out, plan, kind="extraction", overwrite=args.overwrite) as parts:
         progress = Progress(files, parts.whole())

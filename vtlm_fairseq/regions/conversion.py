@@ -28,7 +28,6 @@ from vtlm_fairseq.regions.parts import SOME_FAILED, Parts
 from vtlm_fairseq.regions.schema import read_header
 from vtlm_fairseq.regions.store import say_beyond
 from vtlm_fairseq.terminal import say
-from vtlm_fairseq.text.image_ids import strip_extension
 
 _SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "input")
 _FEW = 4  # files of a folder that are no single images: an LMDB has two
@@ -54,6 +53,8 @@ def run_convert(args: argparse.Namespace) -> int:
     """Make a store; 0, or 3 where some images could not be taken."""
     check_writable(args.out, label=f"--out {args.out}", streams=False)
     sizes = _check_options(args)
+    if sizes is not None:
+        sizes = {args.id_rule(image_id): size for image_id, size in sizes.items()}
     with Parts(args.out, _plan(args), kind="conversion", overwrite=args.overwrite) as parts:
         if parts.made:
             failed = parts.errors.exists()
@@ -191,8 +192,7 @@ def _prepare(
     image: InputImage, *, args: argparse.Namespace, sizes: dict[str, tuple[float, float]] | None, pixels: bool
 ) -> tuple[str, dict[str, Any]]:
     """Id and arrays of an image as the options say."""
-    if args.strip_extension:
-        image = image._replace(image_id=strip_extension(image.image_id))
+    image = image._replace(image_id=args.id_rule.and_extension(args.strip_extension)(image.image_id))
     if pixels and sizes is None and image.size is None:
         raise VTLMError(
             f"{image.source}: image {image.image_id!r}: boxes are in pixels, and the file does not say of how "

@@ -93,7 +93,7 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
         help="relative: divided by image width and height (default); pixels: needs --image-sizes",
     )
     numpy.add_argument("--image-sizes", metavar="FILE", help="lines of: id TAB width TAB height, in pixels")
-    add_options(convert, "--dtype", "--strip-extension")
+    add_options(convert, "--dtype", "--strip-extension", "--id-rule")
     add_options(convert, "--overwrite", help="replace --out, and parts of an earlier conversion to it")
     work = convert.add_argument_group("work")
     text = (

@@ -21,6 +21,7 @@ from vtlm_fairseq.regions.rows import StoreFile
 from vtlm_fairseq.regions.schema import StoreHeader, decode, encode_ids, read_header, read_ids, unreadable
 from vtlm_fairseq.regions.validate import validate
 from vtlm_fairseq.regions.writer import RegionStoreWriter
+from vtlm_fairseq.text.id_rules import explain_missing
 
 __all__ = ["RegionStore", "RegionStoreWriter", "Regions", "say_beyond", "validate"]
 
@@ -189,9 +190,10 @@ class RegionStore:
         found[inside] = known[at[inside]] == wanted[inside]
         if not found.all():
             absent = list(dict.fromkeys(decode(i) for i in wanted[~found]))
+            first = ", ".join(repr(image_id[:99]) for image_id in absent[:5]) + (", ..." if len(absent) > 5 else "")
             raise VTLMError(
-                f"{self._name()}: {len(absent)} image ids are missing from the store: {', '.join(absent[:5])}"
-                f"{', ...' if len(absent) > 5 else ''}; check --regions, or the split's .images file"
+                f"{self._name()}: {len(absent)} image ids are missing from the store: {first}; check "
+                f"--regions, or the split's .images file{explain_missing(absent, map(decode, known))}"
             )
         if self.repeats:
             again = np.append(known[1:] == known[:-1], False)

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from multiprocessing.connection import Connection
 
@@ -23,6 +23,7 @@ from vtlm_fairseq.regions.schema import (
     read_ids,
     unreadable,
 )
+from vtlm_fairseq.text.id_rules import explain_missing
 from vtlm_fairseq.text.image_ids import region_counts
 
 BLOCK_BYTES = 64 << 20
@@ -94,7 +95,7 @@ def _find_faults(path: str, on_progress: Callable[[int, int], None] | None = Non
     return list(dict.fromkeys(faults))
 
 
-def find_missing(paths: Iterable[str], images: str) -> list[str]:
+def find_missing(paths: Sequence[str], images: str) -> list[str]:
     """Lines of an `.images` file that name no image of the stores.
 
     Args:
@@ -117,7 +118,8 @@ def find_missing(paths: Iterable[str], images: str) -> list[str]:
     if not missing:
         return []
     first = ", ".join(f"{image!r} (line {number})" for image, number in islice(missing.items(), 5))
-    return [f"{images}: {len(missing)} image ids of {lines} lines are missing from the store: {first}"]
+    hint = explain_missing(missing, (decode(image_id) for path in paths for image_id in read_header(path).ids))
+    return [f"{images}: {len(missing)} image ids of {lines} lines are missing from the store: {first}{hint}"]
 
 
 def _readable_header(file: h5py.File, path: str) -> StoreHeader | None:

@@ -14,14 +14,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.regions.schema import decode, read_header
 
-_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _BLOCK = 1 << 16
-
-
-def strip_extension(image_id: str) -> str:
-    """An image id without the extension of an image file; any other id as it is."""
-    stem, dot, extension = image_id.rpartition(".")
-    return stem if stem and dot and extension.lower() in _EXTENSIONS else image_id
 
 
 def hash_id(image_id: str) -> int:

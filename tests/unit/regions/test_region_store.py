@@ -97,7 +97,7 @@ def test_missing_ids_count_and_first_five(tmp_path):
     store = RegionStore([str(tmp_path / "s.h5")])
     lines = ["img1.jpg", *(f"no{i}" for i in (7, 3, 3, 9, 1, 2, 5)), "img", "img1.jpg.png"]
     message = fault(store.rows, lines)
-    assert "8 image ids are missing from the store: no7, no3, no9, no1, no2, ..." in message
+    assert "8 image ids are missing from the store: 'no7', 'no3', 'no9', 'no1', 'no2', ..." in message
     assert "s.h5" in message and "--regions" in message
     assert store.rows(["img2.jpg"]).tolist() == [2]
     for row in (-1, 3):
@@ -108,7 +108,7 @@ def test_missing_ids_count_and_first_five(tmp_path):
     make_store(tmp_path / "empty.h5", 0)
     store = RegionStore([str(tmp_path / "empty.h5")])
     assert (len(store), store.rows([]).tolist(), store.ids()) == (0, [], [])
-    assert "missing from the store: x" in fault(store.rows, ["x"])
+    assert "missing from the store: 'x'" in fault(store.rows, ["x"])
 
 
 # ---- shards and folders

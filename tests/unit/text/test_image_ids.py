@@ -10,7 +10,8 @@ import pytest
 from stores import fault, make_store
 from vtlm_fairseq.text import prepare
 from vtlm_fairseq.text.caption_files import Pair
-from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, hash_id, hash_ids, region_counts, strip_extension
+from vtlm_fairseq.text.id_rules import strip_extension
+from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, hash_id, hash_ids, region_counts
 from vtlm_fairseq.text.pipeline import TextPipeline
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage
+from vtlm_fairseq.text.id_rules import explain_missing
 
 _PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
 
@@ -156,7 +157,8 @@ def to_relative_boxes(image: InputImage, *, yxyx: bool, sizes: dict[str, tuple[f
     if sizes is None and image.size is None:
         return boxes
     if image.size is None and image.image_id not in sizes:
-        raise VTLMError(f"--image-sizes has no line for image {image.image_id!r}")
+        hint = explain_missing([image.image_id], sizes)
+        raise VTLMError(f"--image-sizes has no line for image {image.image_id!r}{hint}")
     width, height = image.size or sizes[image.image_id]
     edge = np.array([width, height, width, height])
     outside = (boxes < -_PIXEL_SLACK) | (boxes > edge + _PIXEL_SLACK)

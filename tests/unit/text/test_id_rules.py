@@ -1,0 +1,141 @@
+"""Image ids of captions and stores that do not meet: the message names the rule that would make them."""
+
+import argparse
+import io
+import tarfile
+import unicodedata
+
+import numpy as np
+import pytest
+from extraction import extract_regions
+
+from stores import ends_with, fault, make_store
+from vtlm_fairseq.cli.prepare import main as prepare
+from vtlm_fairseq.cli.regions import main as regions
+from vtlm_fairseq.regions.store import RegionStore
+from vtlm_fairseq.regions.validate import find_missing
+from vtlm_fairseq.text.id_rules import IdRule, explain_missing
+
+E_ACUTE = unicodedata.normalize("NFC", "cafe\u0301")
+
+
+@pytest.mark.parametrize(
+    ("rules", "given", "changed"),
+    [
+        ("extension", "a/b.JPG", "a/b"),
+        ("extension", "1.5", "1.5"),
+        ("basename", "train2014/x.jpg", "x.jpg"),
+        ("basename", "C:\\photos\\x.jpg", "x.jpg"),
+        ("fragment", "36979.jpg#0", "36979.jpg"),
+        ("zeros", "000123", "123"),
+        ("zeros", "0000", "0"),
+        ("zeros", "COCO_000123", "COCO_000123"),
+        ("blanks", "\ufeff 1.jpg \t", "1.jpg"),
+        ("nfc", "cafe\u0301", E_ACUTE),
+        ("zeros,extension, basename,fragment", "a/000123.jpg#4", "123"),
+    ],
+)
+def test_rules(rules, given, changed):
+    assert IdRule.parse(rules)(given) == changed
+    assert IdRule()(given) == given
+
+
+def test_rules_that_do_not_do():
+    with pytest.raises(argparse.ArgumentTypeError, match="'stem': not one of nfc, blanks, fragment"):
+        IdRule.parse("basename,stem")
+    assert "'#3'" in fault(IdRule.parse("fragment"), "#3")
+
+
+@pytest.mark.parametrize(
+    ("missing", "there", "rule"),
+    [
+        ("1.jpg", "1", "extension"),
+        ("1", "1.png", "extension"),
+        ("val/1", "1", "basename"),
+        ("1#3", "1", "fragment"),
+        ("0001", "1", "zeros"),
+        ("\ufeff1", "1", "blanks"),
+        ("cafe\u0301", E_ACUTE, "nfc"),
+        ("val/0001.jpg#3", "1", "fragment,basename,extension,zeros"),
+    ],
+)
+def test_the_rule_that_would_match(missing, there, rule):
+    """Both ids are shown so that their difference is seen."""
+    found = explain_missing([missing, "elsewhere"], ["other", there])
+    assert f"--id-rule {rule}, " in found and "1 of 2" in found
+    for image_id in (missing, there):
+        assert (ascii if rule in ("nfc", "blanks") else repr)(image_id) in found
+    assert explain_missing([missing], ["other", "another"]) == ""
+
+
+def test_where_ids_are_looked_up(tmp_path):
+    """In training and decoding, by `validate`, and in the sizes of images."""
+    make_store(tmp_path / "s.h5", ["a", "b"])
+    message = fault(RegionStore([str(tmp_path / "s.h5")]).rows, ["a.jpg", "b.jpg"])
+    assert "'a.jpg', 'b.jpg'" in message and "'a.jpg' is there as 'a': --id-rule extension" in message
+    (tmp_path / "images").write_text("a\nx/b\n")
+    (line,) = find_missing([str(tmp_path / "s.h5")], str(tmp_path / "images"))
+    assert "--id-rule basename" in line and "1 of 1" in line
+
+
+def convert(folder, *argv):
+    return ["convert", *map(str, ("--npy", folder / "f.npy", "--ids", folder / "ids", "--out", folder / "s.h5", *argv))]
+
+
+@pytest.mark.slow
+def test_convert_and_prepare_with_one_rule(tmp_path, capsys):
+    """Both sides by the same option; the sizes of images too."""
+    np.save(tmp_path / "f.npy", np.ones((3, 1, 2), np.float32))
+    np.save(tmp_path / "b.npy", np.tile([0, 0, 5, 5], (3, 1, 1)))
+    (tmp_path / "ids").write_text("v/001.jpg\nv/002.jpg\nv/003.jpg\n")
+    (tmp_path / "sizes").write_text("001.jpg\t10\t10\n002.jpg\t10\t10\n003.jpg\t10\t10\n")
+    more = ("--boxes", tmp_path / "b.npy", "--box-units", "pixels", "--image-sizes", tmp_path / "sizes")
+    assert "--id-rule basename" in ends_with(regions, convert(tmp_path, *more))
+    rule = ("--id-rule", "basename,extension,zeros,fragment")
+    assert regions(convert(tmp_path, *more, *rule)) == 0
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["1", "2", "3"]
+    lines = [f"{k:03}.jpg#{c}\tu\tthe cat sat on mat {k} {c}\tdie Katze sass auf Matte {k} {c}\n" for k in (1, 2, 3)
+             for c in range(9)]  # fmt: skip
+    (tmp_path / "c.tsv").write_text("".join(lines))
+    argv = ["captions", "--train", tmp_path / "c.tsv", "--valid", tmp_path / "c.tsv", "--regions", tmp_path / "s.h5"]
+    argv = [str(a) for a in (*argv, "--vocab-size", 60, "--workers", 1, "--out", tmp_path / "bin")]
+    message = ends_with(prepare, argv)
+    assert "'001.jpg#0' is there as '1': --id-rule fragment,extension,zeros, " in message and "27 of 27" in message
+    assert prepare([*argv, *rule]) == 0
+    assert (tmp_path / "bin/valid.images").read_text().split() == ["1"] * 9 + ["2"] * 9 + ["3"] * 9
+    # where only some do not meet
+    (tmp_path / "c.tsv").write_text("".join(lines) + "x/0001\tu\ta cat\teine Katze\nnone\tu\ta\tb\n")
+    capsys.readouterr()
+    assert prepare([*argv[:-1], str(tmp_path / "bin2"), "--id-rule", "fragment,zeros,extension"]) == 0
+    report = capsys.readouterr().out
+    assert "train: 2 pairs dropped" in report and "--id-rule basename,zeros, " in report and "1 of 2" in report
+
+
+def write_tar(path, names):
+    with tarfile.open(path, "w") as file:
+        for name in names:
+            buffer = io.BytesIO()
+            np.save(buffer, np.full((2, 2, 3), float(name[:4])))
+            info = tarfile.TarInfo(name)
+            info.size = len(buffer.getvalue())
+            file.addfile(info, io.BytesIO(buffer.getvalue()))
+
+
+def extract(source, out, *argv):
+    return [str(a) for a in ("--images", source, "--detector", "grid", "--workers", 0, "--out", out, *argv)]
+
+
+@pytest.mark.slow
+def test_keys_that_repeat_from_tar_to_tar(tmp_path):
+    """Noticed at the start, by each shard; told apart by the name of the tar file."""
+    for k in range(3):
+        write_tar(tmp_path / f"t{k}.tar", ["0000.npy", "0001.npy"])
+    for more in ((), ("--shard", "1/3")):
+        message = ends_with(extract_regions.main, extract(tmp_path / "t*.tar", tmp_path / "s.h5", *more))
+        assert "'0000'" in message and "--id-prefix tar" in message
+    argv = extract(tmp_path / "t*.tar", tmp_path / "s.h5", "--id-prefix", "tar", "--id-rule", "zeros")
+    assert extract_regions.main(argv) == 0
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["t0/0", "t0/1", "t1/0", "t1/1", "t2/0", "t2/1"]
+    assert extract_regions.main([*argv[:-4], "--id-prefix", "tar", "--shard", "2/3", "--overwrite"]) == 0
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["t2/0000", "t2/0001"]
+    assert "tar files" in ends_with(extract_regions.main, extract(tmp_path, tmp_path / "x.h5", "--id-prefix", "tar"))
