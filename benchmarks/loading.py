@@ -17,7 +17,7 @@ from machine import in_turn, synchronise
 from setups import Training
 from torch.utils.data import DataLoader, Dataset
 
-from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
+from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.regions.schema import open_file
@@ -124,7 +124,7 @@ def region_batches(lines: LineRegions, size: Size, workers: int, images: np.ndar
 
 def _collate(regions: list) -> dict:
     """As the training datasets do it."""
-    return send_small_by_value(collate_regions(regions))
+    return send_small_by_value(RegionsBatch.of(regions).collated())
 
 
 def drain(batches: Iterable, count: int | None = None) -> None:

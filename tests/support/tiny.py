@@ -2,6 +2,7 @@
 
 import pickle
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -74,12 +75,13 @@ class MemoryStore:
     def __getitem__(self, row: int) -> Regions:
         return self.images[row]
 
-    def read_into(self, row: int, features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Labels; features and boxes go to the first rows of arrays."""
-        image = self.images[row]
-        count = len(image.labels)
-        features[:count], boxes[:count] = image.features, image.boxes
-        return image.labels
+    def read_rows(self, rows: np.ndarray, features: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:
+        """Labels of each; features and boxes go to the first rows of its place."""
+        for place, row in enumerate(rows):
+            image = self.images[row]
+            count = len(image.labels)
+            features[place, :count], boxes[place, :count] = image.features, image.boxes
+            yield image.labels
 
     def counts(self, rows) -> np.ndarray:
         """[n] regions of images."""

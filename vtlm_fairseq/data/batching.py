@@ -1,12 +1,9 @@
 """What both datasets do alike: keep every example in a batch, and carry faults of a worker to the main process."""
 
-from collections.abc import Callable
-
 import numpy as np
 from fairseq.data import FairseqDataset
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.regions.store import Regions
 
 FAULT = "fault"  # key of an item or a batch that holds an error message instead of data
 
@@ -49,17 +46,11 @@ class CaptionsDataset(FairseqDataset):
         """[N] regions of each example that count for ``--max-tokens``; 0 without regions."""
         return 0 if self.regions is None else self.regions.counts()
 
-    def read_regions(self, index: int, item: dict, read: Callable[[int], Regions] | None = None) -> None:
-        """Put the example's regions into the item, or the fault: an exception would lose its message in a worker.
-
-        Args:
-            index: of the example.
-            item: to put them into.
-            read: gives the regions of an example.
-        """
+    def read_regions(self, index: int, item: dict) -> None:
+        """Put the example's regions into the item, or the fault: an exception would lose its message in a worker."""
         if self.regions is not None:
             try:
-                item["regions"] = (read or self.regions.__getitem__)(index)
+                item["regions"] = self.regions[index]
             except VTLMError as error:
                 item[FAULT] = str(error)
 

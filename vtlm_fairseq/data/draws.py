@@ -21,60 +21,73 @@ _tables = np.zeros((4, 0), dtype=np.uint64)  # halves of both, high and low
 
 
 class Draws:
-    """The first numbers of the generators of some examples.
+    """The numbers of the generators of some examples.
 
     Args:
-        seed, epoch, stream: as `masking.generator` takes them, from 0 to 2^32 - 1.
-        indices: [B] examples, the same.
-        count: of 64-bit numbers of each.
+        states: [4, B] uint64, high and low half of each generator's state and increment, as it is seeded with them.
     """
 
-    def __init__(self, *, seed: int, epoch: int, indices: np.ndarray, stream: int, count: int) -> None:
-        words = [np.full(len(indices), word, np.uint32) for word in (seed, epoch, 0, stream)]
-        words[2] = np.asarray(indices, np.uint32)
-        start_high, start_low, high, low = (half[:, None] for half in _seed_states(words))
+    def __init__(self, states: np.ndarray) -> None:
+        high, low = states[2:]
         increment = (high << np.uint64(1)) | (low >> np.uint64(63)), (low << np.uint64(1)) | np.uint64(1)
+        self._states = np.stack([*states[:2], *increment])
+
+    def _numbers(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
         # number k is made of the state m^(k+2) start + (1 + m + ... + m^(k+2)) increment
-        power_high, power_low, sum_high, sum_low = _table(count + 3)
-        more = slice(3, count + 3)
-        high, low = _product((power_high[2 : count + 2], power_low[2 : count + 2]), (start_high, start_low))
-        more_high, more_low = _product((sum_high[more], sum_low[more]), increment)
+        power_high, power_low, sum_high, sum_low = _table(int(places.max(initial=0)) + 4)
+        start_high, start_low, *increment = (half[rows] for half in self._states)
+        high, low = _product((power_high[places + 2], power_low[places + 2]), (start_high, start_low))
+        more_high, more_low = _product((sum_high[places + 3], sum_low[places + 3]), tuple(increment))
         low += more_low
         high += more_high
         high += low < more_low
         turn = high >> np.uint64(58)
         high ^= low
-        self._numbers = (high >> turn) | (high << ((np.uint64(64) - turn) & np.uint64(63)))
+        return (high >> turn) | (high << ((np.uint64(64) - turn) & np.uint64(63)))
 
     def uniform(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """[n] float64 within [0, 1), as ``Generator.random`` gives them.
+        """Float64 within [0, 1), as ``Generator.random`` gives them.
 
         Args:
-            rows: [n], which generator.
-            places: [n], which of its numbers, from 0.
+            rows: which generator.
+            places: which of its numbers, from 0; of a shape that fits that of rows, as in all operations of numpy.
         """
-        return (self._numbers[rows, places] >> np.uint64(11)) * 2.0**-53
+        return (self._numbers(rows, places) >> np.uint64(11)) * 2.0**-53
 
-    def below(self, limit: int, rows: np.ndarray, places: np.ndarray, first: np.ndarray) -> np.ndarray:
+    def below(self, limit: int, rows: np.ndarray, count: int, first: np.ndarray) -> np.ndarray:
         """Integers below ``limit``, as ``Generator.integers`` gives them, which takes half a number for each.
 
         Args:
             limit: at most 2^32.
-            rows: [n], which generator.
-            places: [n], which of its integers, from 0.
-            first: [n], the number that a generator's first two integers are made of.
+            rows: [k], which generators.
+            count: of integers of each.
+            first: [k], the number that a generator's first two integers are made of.
 
         Returns:
-            [n] int64; -1 for all those of a generator that rejects one of its numbers, and would go on to another.
+            [k, count] int64; -1 for all those of a generator that rejects one of its numbers, and would go on to
+            another.
         """
-        numbers = self._numbers[rows, first + places // 2]
-        halves = np.where(places % 2 == 1, numbers >> _32, numbers & _LOW)
-        products = halves * np.uint64(limit)
-        rejected = (products & _LOW) < np.uint64((_WORD - limit) % limit)
+        half = -(-count // 2)
+        numbers = self._numbers(rows[:, None], first[:, None] + np.arange(half))
+        products = np.stack([numbers & _LOW, numbers >> _32], axis=2).reshape(len(rows), 2 * half)[:, :count]
+        products *= np.uint64(limit)
         found = (products >> _32).astype(np.int64)
-        if rejected.any():
-            found[np.isin(rows, rows[rejected])] = -1
+        found[((products & _LOW) < np.uint64((_WORD - limit) % limit)).any(axis=1)] = -1
         return found
+
+
+def make_draws(*, seed: int, epoch: int, indices: np.ndarray, streams: tuple[int, ...]) -> list[Draws]:
+    """Those of each stream.
+
+    Args:
+        seed, epoch, streams: as `masking.generator` takes them, from 0 to 2^32 - 1.
+        indices: [B] examples, the same.
+    """
+    size = len(indices)
+    words = [np.full(len(streams) * size, word, np.uint32) for word in (seed, epoch)]
+    words += [np.tile(np.asarray(indices, np.uint32), len(streams)), np.repeat(np.array(streams, np.uint32), size)]
+    states = np.stack(_seed_states(words))
+    return [Draws(states[:, k * size : (k + 1) * size]) for k in range(len(streams))]
 
 
 def _seed_states(entropy: list[np.ndarray]) -> list[np.ndarray]:

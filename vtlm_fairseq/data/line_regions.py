@@ -1,11 +1,13 @@
 """Regions of the lines of a split: given, shuffled or hidden (paper, section 3.2, "+shuf")."""
 
 import zlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from vtlm_fairseq.data.shared import empty_batch, stack_padded
+from vtlm_fairseq.data.masking import cut
+from vtlm_fairseq.data.shared import empty_batch
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import Regions, RegionStore
 
@@ -92,37 +94,56 @@ class LineRegions:
         self._check(row, regions)
         return regions
 
-    def read_into(self, line: int, features: np.ndarray, boxes: np.ndarray) -> Regions:
-        """The regions of a line without scores, in the first rows of arrays that have room for them; 0 behind.
+    def read(self, lines: list[int]) -> "RegionsBatch":
+        """The regions of some lines without scores.
 
         Raises:
-            VTLMError: as ``regions[line]``.
+            VTLMError: as ``regions[line]``, of the first such line.
         """
-        row, labels = int(self._line_rows[line]), np.zeros(0, dtype=np.int64)
+        rows = self._line_rows[lines]
+        batch = RegionsBatch(self.counts_of(lines), self.store.feature_dim, self.store.dtype)
         if self.order != "none":
-            labels = self.store.read_into(row, features, boxes)
-        count = len(labels)
-        features[count:], boxes[count:] = 0, 0
-        regions = Regions(features[:count], boxes[:count], labels, scores=boxes[:0, 0])
-        self._check(row, regions)
-        return regions
+            is_finite, labels = _finite_rows(batch.features), []
+            for place, some in enumerate(self.store.read_rows(rows, batch.features, batch.boxes)):
+                if not is_finite(place):  # while the processor has it at hand
+                    raise self._not_finite(rows[place])
+                labels.append(some)
+            bad = ~np.isfinite(batch.boxes).all(axis=(1, 2))
+            if bad.any():
+                raise self._not_finite(rows[bad.argmax()])
+            batch.labels[:] = np.concatenate(labels)
+        return batch
 
     def _check(self, row: int, regions: Regions) -> None:
-        if not (_all_finite(regions.features) and _all_finite(regions.boxes)):
-            raise VTLMError(
-                f"{', '.join(self.store.paths)}: image {self.store.image_id(row)!r} holds a feature or box that is "
-                "not finite (NaN or infinite); find all such images with: vtlm-regions validate"
-            )
+        if not all(_finite_rows(values[None])(0) for values in (regions.features, regions.boxes) if values.size):
+            raise self._not_finite(row)
+
+    def _not_finite(self, row: int) -> VTLMError:
+        return VTLMError(
+            f"{', '.join(self.store.paths)}: image {self.store.image_id(int(row))!r} holds a feature or box that is "
+            "not finite (NaN or infinite); find all such images with: vtlm-regions validate"
+        )
 
 
-def _all_finite(values: np.ndarray) -> bool:
-    """Whether no value is infinite or NaN; of float16 by its bits, many times faster than numpy's test."""
-    if values.dtype == np.float16 and values.size:
+def _finite_rows(values: np.ndarray) -> Callable[[int], bool]:
+    """A function that says whether no value of a row is infinite or NaN.
+
+    It looks at the bits of float16, many times faster than numpy's test.
+
+    Args:
+        values: [n, ...], contiguous and not empty; they may change later.
+    """
+    rows = values.reshape(len(values), -1)
+    if values.dtype != np.float16:
+        return lambda row: bool(np.isfinite(rows[row]).all())
+    unsigned, signed, largest = rows.view(np.uint16), rows.view(np.int16), np.maximum.reduce
+
+    def is_finite(row: int) -> bool:
         # infinity is 7C00, NaN above it; with the sign bit FC00 and above
-        bits = values.reshape(-1)
-        highest = bits.view(np.uint16).max()
-        return bool(highest < 0x7C00 or (highest < 0xFC00 and bits.view(np.int16).max() < 0x7C00))
-    return bool(np.isfinite(values).all())
+        highest = largest(unsigned[row])
+        return bool(highest < 0x7C00 or (highest < 0xFC00 and largest(signed[row]) < 0x7C00))
+
+    return is_finite
 
 
 def no_regions(feature_dim: int, dtype) -> Regions:
@@ -135,51 +156,54 @@ def no_regions(feature_dim: int, dtype) -> Regions:
     )
 
 
-class RegionsBatch:
-    """Room for the regions of some lines, which are read to where the batch will have them.
+class RegionsBatch(Sequence[Regions]):
+    """Regions of B lines, padded to R, which is at least 1, so that the region parameters take part in every batch.
 
     Args:
-        regions: of all lines.
-        lines: of the batch.
+        counts: [B] regions of each line.
+        feature_dim, dtype: of the features.
+
+    Attributes:
+        counts: [B].
+        features: B x R x D in the stored dtype; boxes: B x R x 4. Only their padding is set, to 0.
+        padding: B x R, True at padding.
+        labels: [n], n the sum of counts; not set.
     """
 
-    def __init__(self, regions: LineRegions, lines: list[int]) -> None:
-        self._regions = regions
-        counts = regions.counts_of(lines)
+    def __init__(self, counts: np.ndarray, feature_dim: int, dtype: np.dtype) -> None:
         size = max(1, int(counts.max()))
-        self.features = empty_batch((len(lines), size, regions.store.feature_dim), regions.store.dtype)
-        self.boxes = np.empty((len(lines), size, 4), dtype=np.float32)
+        self.counts = counts
+        self.features = empty_batch((len(counts), size, feature_dim), dtype)
+        self.boxes = np.empty((len(counts), size, 4), dtype=np.float32)
         self.padding = np.arange(size) >= counts[:, None]
+        self.features[self.padding] = 0
+        self.boxes[self.padding] = 0
+        self.labels = np.empty(int(counts.sum()), dtype=np.int64)
 
-    def read(self, place: int, line: int) -> Regions:
-        """The regions of the line at a place of the batch."""
-        return self._regions.read_into(line, self.features[place], self.boxes[place])
+    @classmethod
+    def of(cls, regions: Sequence[Regions]) -> "RegionsBatch":
+        """Pad the regions of some lines."""
+        first = regions[0].features
+        batch = cls(np.array([len(one.labels) for one in regions]), first.shape[1], first.dtype)
+        for place, one in enumerate(regions):
+            batch.features[place, : len(one.labels)] = one.features
+            batch.boxes[place, : len(one.labels)] = one.boxes
+        batch.labels[:] = np.concatenate([one.labels for one in regions])
+        return batch
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, place: int) -> Regions:
+        """The regions of a line, as views; without scores."""
+        count = self.counts[place]
+        features, boxes = self.features[place, :count], self.boxes[place, :count]
+        return Regions(features, boxes, cut(self.counts, self.labels, place), scores=boxes[:0, 0])
 
     def collated(self) -> dict[str, torch.Tensor]:
-        """As `collate_regions`."""
+        """``features boxes region_padding_mask`` as tensors."""
         return {
             "features": torch.from_numpy(self.features),
             "boxes": torch.from_numpy(self.boxes),
             "region_padding_mask": torch.from_numpy(self.padding),
         }
-
-
-def collate_regions(regions: list[Regions]) -> dict[str, torch.Tensor]:
-    """Pad the regions of a batch.
-
-    Returns:
-        ``features`` B x R x D in the stored dtype, ``boxes`` B x R x 4, ``region_padding_mask`` B x R (True at
-        padding). R is at least 1, so that the region parameters take part in every batch.
-    """
-    size = max(1, *(len(r.labels) for r in regions))
-    boxes = np.zeros((len(regions), size, 4), dtype=np.float32)
-    padding = np.ones((len(regions), size), dtype=bool)
-    for i, one in enumerate(regions):
-        count = len(one.labels)
-        boxes[i, :count] = one.boxes
-        padding[i, :count] = False
-    return {
-        "features": stack_padded([one.features for one in regions], size),
-        "boxes": torch.from_numpy(boxes),
-        "region_padding_mask": torch.from_numpy(padding),
-    }

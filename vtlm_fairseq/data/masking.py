@@ -6,11 +6,12 @@ batch or on resuming. Words and regions have generators of their own and are ind
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from vtlm_fairseq.data.draws import Draws
+from vtlm_fairseq.data.draws import Draws, make_draws
 
 WORDS, REGIONS = 0, 1  # streams
 _FEW = 8  # examples: generators of their own are faster
@@ -37,6 +38,15 @@ class MaskingRates:
         """
         return self.split(rng.random(count), rng.random(count))
 
+    def draw_all(self, draws: Draws, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `draw` gives for so many items of each of some generators, [n] with n the sum of counts."""
+        rows, places = side_by_side(counts)
+        chance = draws.uniform(np.arange(len(counts))[:, None], np.arange(counts.max(initial=0)))[rows, places]
+        kind = np.zeros(len(rows))
+        asked = np.flatnonzero(chance < self.select)
+        kind[asked] = draws.uniform(rows[asked], places[asked] + counts[rows[asked]])
+        return self.split(chance, kind)
+
     def split(self, chance: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What `draw` makes of its numbers within [0, 1)."""
         selected = chance < self.select
@@ -45,7 +55,8 @@ class MaskingRates:
         return selected, masked, random
 
 
-class Seeds(NamedTuple):
+@dataclass(frozen=True)
+class Seeds:
     """What the draws of some examples depend on.
 
     Attributes:
@@ -57,15 +68,19 @@ class Seeds(NamedTuple):
     epoch: int
     indices: Sequence[int]
 
-    def generators(self, stream: int) -> list[np.random.Generator]:
-        """One for each example."""
-        return [generator(seed=self.seed, epoch=self.epoch, index=index, stream=stream) for index in self.indices]
+    def generator(self, stream: int, place: int) -> np.random.Generator:
+        """Of the example in a place."""
+        return generator(seed=self.seed, epoch=self.epoch, index=self.indices[place], stream=stream)
 
-    def draws(self, stream: int, count: int) -> Draws | None:
-        """The first ``count`` numbers of all of these; None where one is too large for that, or they are too few."""
+    def draws(self, stream: int) -> Draws | None:
+        """The numbers of the generators of all; None where one's seed is too large for that, or they are too few."""
         if len(self.indices) < _FEW or max(self.seed, self.epoch, *self.indices) >= 1 << 32:
             return None
-        return Draws(seed=self.seed, epoch=self.epoch, indices=np.array(self.indices), stream=stream, count=count)
+        return self._draws[stream]
+
+    @cached_property
+    def _draws(self) -> list[Draws]:
+        return make_draws(seed=self.seed, epoch=self.epoch, indices=np.array(self.indices), streams=(WORDS, REGIONS))
 
 
 def generator(*, seed: int, epoch: int, index: int, stream: int) -> np.random.Generator:
@@ -120,10 +135,10 @@ def replace_words(
 
 
 class RegionDraw(NamedTuple):
-    """What happens to the R regions of one example.
+    """What happens to R regions.
 
     selected, masked, random: [R] bool as in :meth:`MaskingRates.draw`; donor: [R] float within [0, 1), the place
-    of a random region's donor among all real regions of the micro-batch.
+    of a random region's donor among all real regions of the micro-batch, 0 for others.
     """
 
     selected: np.ndarray
@@ -132,18 +147,21 @@ class RegionDraw(NamedTuple):
     donor: np.ndarray
 
 
-def draw_regions(counts: Sequence[int], *, rates: MaskingRates, seeds: Seeds) -> list[RegionDraw]:
-    """Draw for the regions of examples, of which each has so many."""
-    draws = seeds.draws(REGIONS, 3 * max(counts, default=0))
+def draw_regions(counts: np.ndarray, *, rates: MaskingRates, seeds: Seeds) -> RegionDraw:
+    """Draw for the regions of examples, of which each has so many; [n] with n the sum of counts."""
+    draws = seeds.draws(REGIONS)
     if draws is None:
-        pairs = zip(counts, seeds.generators(REGIONS), strict=True)
-        return [RegionDraw(*rates.draw(rng, count), rng.random(count)) for count, rng in pairs]
-    rows, places = side_by_side(np.array(counts))
-    count = np.array(counts)[rows]
-    drawn = rates.split(draws.uniform(rows, places), draws.uniform(rows, places + count))
-    ends = np.cumsum(counts).tolist()
-    parts = [cut(ends, one) for one in (*drawn, draws.uniform(rows, places + 2 * count))]
-    return [RegionDraw(*one) for one in zip(*parts, strict=True)]
+        parts = []
+        for place, count in enumerate(counts.tolist()):
+            rng = seeds.generator(REGIONS, place)
+            *drawn, chance = *rates.draw(rng, count), rng.random(count)
+            parts.append((*drawn, np.where(drawn[2], chance, 0)))
+        return RegionDraw(*map(np.concatenate, zip(*parts, strict=True)))
+    drawn = rates.draw_all(draws, counts)
+    rows, places = side_by_side(counts)
+    donor, asked = np.zeros(len(rows)), np.flatnonzero(drawn[2])
+    donor[asked] = draws.uniform(rows[asked], places[asked] + 2 * counts[rows[asked]])
+    return RegionDraw(*drawn, donor)
 
 
 def side_by_side(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -152,6 +170,7 @@ def side_by_side(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def cut(ends: list[int], values: np.ndarray) -> list[np.ndarray]:
-    """Parts of ``values`` that end at ``ends``, as views."""
-    return [values[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+def cut(counts: np.ndarray, values: np.ndarray, example: int) -> np.ndarray:
+    """Those of an example, as a view, of ``counts`` values of each example in one row."""
+    start = int(counts[:example].sum())
+    return values[start : start + counts[example]]

@@ -35,9 +35,9 @@ def empty_batch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array with whatever was there before; in a loader's worker in shared memory already, if it is large."""
     nbytes = math.prod(shape) * dtype.itemsize
     memory = None
-    if get_worker_info() is not None and nbytes > _SMALL:
+    if nbytes > _SMALL:
         _keep_freed(2 * nbytes)
-        if torch.multiprocessing.get_sharing_strategy() == "file_descriptor":
+        if get_worker_info() is not None and torch.multiprocessing.get_sharing_strategy() == "file_descriptor":
             memory = shared_pool.take(nbytes)
     return np.empty(shape, dtype) if memory is None else memory.view(dtype).reshape(shape)
 

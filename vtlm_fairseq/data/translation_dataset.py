@@ -5,7 +5,7 @@ import torch
 from fairseq.data import LanguagePairDataset
 
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
-from vtlm_fairseq.data.line_regions import LineRegions, collate_regions
+from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.data.shared import send_small_by_value
 
 
@@ -66,7 +66,7 @@ class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
                 batch[FAULT] = fault
             else:
                 by_id = {item["id"]: item["regions"] for item in samples}  # fairseq sorts the batch by source length
-                batch["net_input"].update(collate_regions([by_id[i] for i in batch["id"].tolist()]))
+                batch["net_input"].update(RegionsBatch.of([by_id[i] for i in batch["id"].tolist()]).collated())
         self.say_padding(batch["net_input"])
         return send_small_by_value(batch)
 

@@ -1,19 +1,20 @@
 """Sentence pairs with regions, masked for pre-training (paper, sections 2.1 and 2.2)."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import torch
 from fairseq.data import data_utils
 
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
-from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch, collate_regions
-from vtlm_fairseq.data.masking import MaskingRates, RegionDraw, Seeds, cut, draw_regions, side_by_side
+from vtlm_fairseq.data.examples import Examples
+from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
+from vtlm_fairseq.data.masking import MaskingRates, RegionDraw, Seeds, draw_regions, side_by_side
 from vtlm_fairseq.data.noun_table import NounTable
 from vtlm_fairseq.data.predictions import predicted_places
 from vtlm_fairseq.data.shared import send_small_by_value
-from vtlm_fairseq.data.word_masking import Pair, RandomWords, Symbols, WordMasking
+from vtlm_fairseq.data.word_masking import Pairs, RandomWords, Symbols, WordMasking
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.text.subwords import MASK
 
 IGNORE = -1  # region target of a region that is not predicted
@@ -97,49 +98,36 @@ class TranslationLMDataset(CaptionsDataset):
         (:class:`Regions`) and ``draw`` (:class:`RegionDraw`)."""
         return self._examples([int(index)])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> "Examples":
-        """Some examples, which PyTorch's loader asks for together, for `collater`; without scores of regions."""
-        indices = [int(index) for index in indices]
-        if not indices:  # of a rank that has no batch left
-            return Examples([], None)
-        room = None if self.regions is None else RegionsBatch(self.regions, indices)
-        return Examples(self._examples(indices, room), room)
+    def __getitems__(self, indices: Sequence[int]) -> Examples | list:
+        """Some examples, which PyTorch's loader asks for together, for `collater`; regions have no scores."""
+        return self._examples([int(index) for index in indices]) if len(indices) else []  # a rank may have no batch
 
-    def _examples(self, indices: list[int], room: RegionsBatch | None = None) -> list[dict]:
-        """Items of examples; their arrays are views of common ones, and of the room for their regions.
-
-        All that is drawn and looked up is so for all of them at once.
-        """
+    def _examples(self, indices: list[int]) -> Examples:
+        """All that is drawn and looked up is so for all examples at once."""
         sides = [side[index].numpy() for index in indices for side in (self.source, self.target)]
         lengths = np.array([len(side) + 1 for side in sides])
         _, positions = side_by_side(lengths)
         tokens = np.full(len(positions), self.eos)
         tokens[positions > 0] = np.concatenate(sides)
-        langs = np.repeat(np.tile(self.languages, len(indices)), lengths)
-        ends = np.cumsum(lengths)[1::2].tolist()
-        columns = [cut(ends, one) for one in (tokens, self.is_word[tokens], positions, langs)]
-        items, pairs = [], []
-        for k, (index, words, maskable, places, rows) in enumerate(zip(indices, *columns, strict=True)):
-            item = {"id": index, "positions": places, "langs": rows}
-            self.read_regions(index, item, None if room is None else partial(room.read, k))
-            labels = item["regions"].labels if "regions" in item else _NONE[:, 0]
-            nouns = self._noun_places(index, *lengths[2 * k : 2 * k + 2])
-            items.append(item)
-            pairs.append(Pair(words, maskable, labels, nouns))
+        columns = {"positions": positions, "langs": np.repeat(np.tile(self.languages, len(indices)), lengths)}
+        examples = Examples(indices, lengths.reshape(-1, 2).sum(axis=1), columns)
+        counts, labels, nouns = np.zeros(len(indices), dtype=np.int64), _NONE[:, 0], [_NONE] * len(indices)
         seeds = Seeds(self.seed, self.epoch if self.train else 0, indices)
-        for item, masked in zip(items, self.word_masking.mask_all(pairs, seeds), strict=True):
-            item["tokens"], item["target"] = masked
-        counts = [len(item["regions"].labels) if "regions" in item else 0 for item in items]
         if self.regions is not None:
-            for item, draw in zip(items, draw_regions(counts, rates=self.region_rates, seeds=seeds), strict=True):
-                if "regions" in item:
-                    item["draw"] = draw
-        return items
+            try:
+                examples.regions = self.regions.read(indices)
+                counts, labels = examples.regions.counts, examples.regions.labels
+                examples.draw = draw_regions(counts, rates=self.region_rates, seeds=seeds)
+            except VTLMError as error:
+                examples.fault = str(error)
+        if self.nouns is not None:
+            nouns = [self._noun_places(index, *lengths[2 * k : 2 * k + 2]) for k, index in enumerate(indices)]
+        pairs = Pairs(examples.lengths, tokens, self.is_word[tokens], counts, labels, nouns)
+        columns["tokens"], columns["target"] = self.word_masking.mask_all(pairs, seeds)
+        return examples
 
     def _noun_places(self, index: int, source: int, target: int) -> np.ndarray:
         """[P, 4] places of aligned nouns in the pair of two sentences, ``</s>`` before and behind each included."""
-        if self.nouns is None:
-            return _NONE
         spans = self.nouns[index]
         whole = (spans[:, 1] < source - 1) & (spans[:, 3] < target - 1)  # a long source may have been cut
         return spans[whole] + [1, 1, source + 1, source + 1]
@@ -156,18 +144,19 @@ class TranslationLMDataset(CaptionsDataset):
         if not samples:
             return {}
 
-        lengths = np.array([len(item["tokens"]) for item in samples])
+        examples = samples if isinstance(samples, Examples) else Examples.of(samples)
+        lengths = examples.lengths
         width = -(-int(lengths.max()) // self.pad_to_multiple) * self.pad_to_multiple
         rows, places = side_by_side(lengths)
 
         def pad(key: str, value: int) -> torch.Tensor:
-            padded = np.full((len(samples), width), value)
-            padded[rows, places] = np.concatenate([item[key] for item in samples])
+            padded = np.full((len(lengths), width), value)
+            padded[rows, places] = examples.columns[key]
             return torch.from_numpy(padded)
 
         batch = {
-            "id": torch.tensor([item["id"] for item in samples]),
-            "nsentences": len(samples),
+            "id": torch.tensor(examples.ids),
+            "nsentences": len(lengths),
             "ntokens": int(lengths.sum()),
             "target": pad("target", self.pad),
             "net_input": {
@@ -177,11 +166,10 @@ class TranslationLMDataset(CaptionsDataset):
                 "langs": pad("langs", self.languages[0]),
             },
         }
-        fault = self.first_fault(samples)
-        if fault is not None:
-            batch[FAULT] = fault
-        elif self.regions is not None:
-            self._add_regions(batch, samples)
+        if examples.fault is not None:
+            batch[FAULT] = examples.fault
+        elif examples.regions is not None:
+            self._add_regions(batch, examples.regions, examples.draw)
         self._add_predicted(batch)
         self.say_padding(batch["net_input"])
         return send_small_by_value(batch)
@@ -194,27 +182,18 @@ class TranslationLMDataset(CaptionsDataset):
         if selected is not None:
             batch["predicted"]["regions"] = region_target[selected]
 
-    def _add_regions(self, batch: dict, samples: list[dict]) -> None:
-        regions = [s["regions"] for s in samples]
-        draws = [s["draw"] for s in samples]
-        room = samples.room if isinstance(samples, Examples) else None
-        collated = collate_regions(regions) if room is None else room.collated()
-        features, padding = collated["features"], collated["region_padding_mask"]
-        labels, selected, masked = (
-            np.concatenate(parts)
-            for parts in ([one.labels for one in regions], [d.selected for d in draws], [d.masked for d in draws])
-        )
-        real = ~padding
-        target = torch.full(padding.shape, IGNORE)
-        target[real] = torch.from_numpy(np.where(selected, labels, IGNORE))
-        mask = torch.zeros(padding.shape, dtype=torch.bool)
-        mask[real] = torch.from_numpy(masked)
-        replace_by_donors(features, padding, draws)
+    def _add_regions(self, batch: dict, regions: RegionsBatch, draw: RegionDraw) -> None:
+        real = ~regions.padding
+        target = np.full(real.shape, IGNORE)
+        target[real] = np.where(draw.selected, regions.labels, IGNORE)
+        mask = np.zeros(real.shape, dtype=bool)
+        mask[real] = draw.masked
+        replace_by_donors(regions.features, real, draw)
         if self.zero_masked_regions:
-            features[mask] = 0
-            mask = torch.zeros_like(mask)
-        batch["net_input"].update(collated, region_mask=mask)
-        batch["region_target"] = target
+            regions.features[mask] = 0
+            mask[:] = False
+        batch["net_input"].update(regions.collated(), region_mask=torch.from_numpy(mask))
+        batch["region_target"] = torch.from_numpy(target)
 
     def num_tokens(self, index: int) -> int:
         """Cost of an example for ``--max-tokens``: words and regions."""
@@ -238,30 +217,16 @@ class TranslationLMDataset(CaptionsDataset):
         return data_utils.filter_paired_dataset_indices_by_size(self.src_sizes, self.tgt_sizes, indices, max_sizes)
 
 
-class Examples(list):
-    """Items of a batch, and the arrays that their regions lie in; None: each has its own.
-
-    Args:
-        items: as :class:`TranslationLMDataset` gives them.
-        room: of their regions.
-    """
-
-    def __init__(self, items: list[dict], room: RegionsBatch | None) -> None:
-        super().__init__(items)
-        self.room = room
-
-
-def replace_by_donors(features: torch.Tensor, padding: torch.Tensor, draws: list[RegionDraw]) -> None:
+def replace_by_donors(features: np.ndarray, real: np.ndarray, draw: RegionDraw) -> None:
     """Give each random region the features of a real region of the batch, in place; boxes stay.
 
     Args:
         features: B x R x D, replaced in place; donors are read before any replacement.
-        padding: B x R, True at padding.
-        draws: the examples' draws; the donor's place among the batch's real regions is ``donor`` x their number.
+        real: B x R, False at padding.
+        draw: of the real regions, row-major; the donor's place among them is ``donor`` x their number.
     """
-    image, place = torch.nonzero(~padding, as_tuple=True)  # real regions, row-major, as the draws are
-    wanted = torch.from_numpy(np.flatnonzero(np.concatenate([draw.random for draw in draws])))
+    wanted = np.flatnonzero(draw.random)
     if len(wanted):
-        donor = torch.from_numpy(np.concatenate([draw.donor for draw in draws]))[wanted]
-        donors = (donor * len(image)).long()
+        image, place = np.nonzero(real)
+        donors = (draw.donor[wanted] * len(image)).astype(np.int64)
         features[image[wanted], place[wanted]] = features[image[donors], place[donors]]

@@ -1,6 +1,7 @@
 """Strategies of masking words, by name (``--word-masking``); one of your own registers from a ``--user-dir``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,33 @@ class Pair(NamedTuple):
     nouns: np.ndarray
 
 
+@dataclass
+class Pairs(Sequence[Pair]):
+    """B examples; their tokens stand one behind the other, and so do their labels.
+
+    Attributes:
+        lengths: [B] tokens of each.
+        tokens, maskable: [n], n the sum of lengths.
+        counts: [B] regions of each.
+        labels: [m], m the sum of counts.
+        nouns: [P, 4] of each.
+    """
+
+    lengths: np.ndarray
+    tokens: np.ndarray
+    maskable: np.ndarray
+    counts: np.ndarray
+    labels: np.ndarray
+    nouns: Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, place: int) -> Pair:
+        tokens, maskable = (cut(self.lengths, values, place) for values in (self.tokens, self.maskable))
+        return Pair(tokens, maskable, cut(self.counts, self.labels, place), self.nouns[place])
+
+
 class WordMasking:
     """Base of the strategies.
 
@@ -65,9 +93,11 @@ class WordMasking:
         """
         raise NotImplementedError
 
-    def mask_all(self, pairs: list[Pair], seeds: Seeds) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What `mask` gives for some examples."""
-        return [self.mask(pair, rng) for pair, rng in zip(pairs, seeds.generators(WORDS), strict=True)]
+    def mask_all(self, pairs: Pairs, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
+        """What `mask` gives for some examples, one behind the other."""
+        made = [self.mask(pair, seeds.generator(WORDS, place)) for place, pair in enumerate(pairs)]
+        source, target = map(np.concatenate, zip(*made, strict=True))
+        return source, target
 
 
 _STRATEGIES = Registry("--word-masking", "strategies", "--user-dir can register your own")
@@ -93,25 +123,25 @@ class RandomWords(WordMasking):
             rng=rng,
         )
 
-    def mask_all(self, pairs: list[Pair], seeds: Seeds) -> list[tuple[np.ndarray, np.ndarray]]:
+    def mask_all(self, pairs: Pairs, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
         """The same draws, of all examples at once."""
-        lengths = np.array([len(pair.tokens) for pair in pairs])
-        draws = seeds.draws(WORDS, 2 * int(lengths.max()) + (int(lengths.max()) + 1) // 2)
+        draws, words = seeds.draws(WORDS), self.symbols.words
         if type(self).mask is not RandomWords.mask or draws is None:
             return super().mask_all(pairs, seeds)
-        rows, places = side_by_side(lengths)
-        length = lengths[rows]
-        drawn = self.rates.split(draws.uniform(rows, places), draws.uniform(rows, places + length))
-        words = draws.below(len(self.symbols.words), rows, places, 2 * length)
-        tokens, maskable = (np.concatenate([pair[k] for pair in pairs]) for k in range(2))
-        made = replace_words(
-            tokens, maskable, drawn, self.symbols.words[words], mask_idx=self.symbols.mask, pad_idx=self.symbols.pad
+        rows, places = side_by_side(pairs.lengths)
+        drawn = self.rates.draw_all(draws, pairs.lengths)
+        found = np.zeros((len(pairs), int(pairs.lengths.max())), dtype=np.int64)
+        asked = np.unique(rows[drawn[2] & pairs.maskable])  # examples that have a random word
+        found[asked] = draws.below(len(words), asked, found.shape[1], 2 * pairs.lengths[asked])
+        found = found[rows, places]
+        source, target = replace_words(
+            pairs.tokens, pairs.maskable, drawn, words[found], mask_idx=self.symbols.mask, pad_idx=self.symbols.pad
         )
-        ends = np.cumsum(lengths).tolist()
-        found = list(zip(*(cut(ends, one) for one in made), strict=True))
-        for row in np.unique(rows[words < 0]).tolist():  # a number was rejected: one in a million
-            found[row] = self.mask(pairs[row], seeds.generators(WORDS)[row])
-        return found
+        for row in np.unique(rows[found < 0]).tolist():  # a number was rejected: one in a million
+            again = self.mask(pairs[row], seeds.generator(WORDS, row))
+            for values, those in zip((source, target), again, strict=True):
+                cut(pairs.lengths, values, row)[:] = those
+        return source, target
 
 
 @register_word_masking("aligned-nouns")

@@ -95,18 +95,15 @@ class Rows:
         Raises:
             OSError: the file ends before.
         """
-        end = start + len(out)
         if self._starts is None:
-            out[...] = self._dataset[start:end]
+            out[...] = self._dataset[start : start + len(out)]
             return
-        left = memoryview(out).cast("B") if out.size else b""
-        while left:
+        while len(out):
             chunk, inside = divmod(start, self._rows)
-            count = min(end - start, self._rows - inside)
-            part = left[: count * self._row_bytes]
-            if os.preadv(self._file.fileno(), [part], self._starts[chunk] + inside * self._row_bytes) != len(part):
+            part, out = out[: self._rows - inside], out[self._rows - inside :]
+            if os.preadv(self._file.fileno(), [part], self._starts[chunk] + inside * self._row_bytes) != part.nbytes:
                 raise OSError("the file is shorter than it says")
-            start, left = start + count, left[len(part) :]
+            start += len(part)
 
 
 def _as_in_memory(dataset: h5py.Dataset) -> bool:

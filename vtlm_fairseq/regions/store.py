@@ -8,7 +8,7 @@ import bisect
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.detector import Detector, check_detector
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.rows import StoreFile
-from vtlm_fairseq.regions.schema import StoreHeader, decode, encode_ids, read_header, read_ids, unreadable
+from vtlm_fairseq.regions.schema import DAMAGE, StoreHeader, decode, encode_ids, read_header, read_ids, unreadable
 from vtlm_fairseq.regions.validate import validate
 from vtlm_fairseq.regions.writer import RegionStoreWriter
 from vtlm_fairseq.text.id_rules import explain_missing
@@ -280,26 +280,31 @@ class RegionStore:
             handle = self._handle(shard)
             return Regions(*(getattr(handle, name)[start:stop] for name in Regions._fields))
 
-    def read_into(self, row: int, features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """The same regions without scores, features and boxes into the first rows of arrays that have room for them.
+    def read_rows(self, rows: np.ndarray, features: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:
+        """The regions of images without scores: each time features and boxes of one more are where they belong.
 
         Args:
-            row: of the image.
-            features: [at least R, D], contiguous, of the store's dtype.
-            boxes: [at least R, 4] float32, contiguous.
+            rows: [n] int64, of the images.
+            features: [n, at least R, D], contiguous, of the store's dtype; the first rows of each image are written.
+            boxes: [n, at least R, 4] float32, contiguous, the same.
 
-        Returns:
-            labels, [R] int64.
+        Yields:
+            labels of each image, [R] int16.
 
         Raises:
             IndexError, VTLMError: as ``store[row]``.
         """
-        shard, start, end = self._span(row)
-        with unreadable(f"{self.paths[shard]}: row {row}"):
-            handle = self._handle(shard)
-            handle.features.read_into(start, features[: end - start])
-            handle.boxes.read_into(start, boxes[: end - start])
-            return handle.labels[start:end].astype(np.int64)
+        for row, to_features, to_boxes in zip(rows.tolist(), features, boxes, strict=True):
+            shard, start, end = self._span(row)
+            try:
+                handle, count = self._handle(shard), end - start
+                handle.features.read_into(start, to_features[:count])
+                handle.boxes.read_into(start, to_boxes[:count])
+                labels = handle.labels[start:end]
+            except DAMAGE:
+                with unreadable(f"{self.paths[shard]}: row {row}"):
+                    raise
+            yield labels
 
     def _span(self, row: int) -> tuple[int, int, int]:
         """Shard of an image, and its regions in there: first, and one behind the last."""

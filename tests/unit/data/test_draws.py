@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny import line_regions, lm_dataset, sentences
-from vtlm_fairseq.data.draws import Draws
-from vtlm_fairseq.data.masking import generator
+from tiny import PAPER_RATES, line_regions, lm_dataset, sentences
+from vtlm_fairseq.data.draws import Draws, make_draws
+from vtlm_fairseq.data.masking import MaskingRates, generator
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -17,25 +17,28 @@ WORD = st.integers(0, 2**32 - 1)
 def test_they_are_numpys(seed, epoch, indices, stream, count, limit):
     """Numbers within [0, 1), then integers; those of a generator that rejects a number are left out."""
     limit += 1
-    draws = Draws(seed=seed, epoch=epoch, indices=np.array(indices), stream=stream, count=2 * count)
+    draws = make_draws(seed=seed, epoch=epoch, indices=np.array(indices), streams=(7, stream))[1]
     for row, index in enumerate(indices):
         theirs = generator(seed=seed, epoch=epoch, index=index, stream=stream)
         rows, places = np.full(count, row), np.arange(count)
         assert draws.uniform(rows, places).tobytes() == theirs.random(count).tobytes()
-        found = draws.below(limit, rows, places, np.full(count, count))
+        found = draws.below(limit, rows[:1], count, np.full(1, count))[0]
         expected = theirs.integers(limit, size=count)
         assert (found == expected).all() or (limit > 1000 and (found == -1).all())
 
 
 @pytest.mark.parametrize("rejecting", [False, True])
-def test_a_batch_is_its_examples(rejecting, monkeypatch):
+@pytest.mark.parametrize("rates", [PAPER_RATES, MaskingRates(select=0.5, keep=0, random=0.5), MaskingRates(0.5, 0, 0)])
+def test_a_batch_is_its_examples(rates, rejecting, monkeypatch):
     """Examples asked for together, as the loader does, have what each has alone; also where numbers are rejected."""
     if rejecting:
         below = Draws.below
         monkeypatch.setattr(Draws, "below", lambda self, limit, rows, *rest: np.where(
-            rows % 3 == 1, -1, below(self, limit, rows, *rest)))  # fmt: skip
+            rows[:, None] % 3 == 1, -1, below(self, limit, rows, *rest)))  # fmt: skip
     counts = [3, 0, 5, 2, 1, 4, 0, 7, 2, 2]
-    dataset = lm_dataset(sentences(10), sentences(10, seed=1), regions=line_regions(counts), train=True)
+    dataset = lm_dataset(
+        sentences(10), sentences(10, seed=1), rates=rates, region_rates=rates, regions=line_regions(counts), train=True
+    )
     dataset.set_epoch(3)
     order = [4, 0, 9, 1, 2, 3, 8, 5, 6, 7]
     together, apart = dataset.__getitems__(order), [dataset[i] for i in order]
