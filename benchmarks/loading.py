@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -119,12 +120,13 @@ def region_batches(lines: LineRegions, size: Size, workers: int, images: np.ndar
     """Collated regions of images in a random order, without text."""
     order = np.random.default_rng(1).permutation(images).tolist()
     batches = [order[i : i + size.batch] for i in range(0, len(order), size.batch)]
-    return DataLoader(_Lines(lines), batch_sampler=batches, num_workers=workers, collate_fn=_collate)
+    collate = partial(_collate, lines.width)
+    return DataLoader(_Lines(lines), batch_sampler=batches, num_workers=workers, collate_fn=collate)
 
 
-def _collate(regions: list) -> dict:
+def _collate(width: Callable[[np.ndarray], int], regions: list) -> dict:
     """As the training datasets do it."""
-    return send_small_by_value(RegionsBatch.of(regions).collated())
+    return send_small_by_value(RegionsBatch.of(regions, width).collated())
 
 
 def drain(batches: Iterable, count: int | None = None) -> None:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stores import make_store
-from tiny import folder, pretraining_config, translation_config
+from tiny import folder, pretraining_config, pretraining_task, translation_config, translation_task
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.optim.fused_adam import FusedAdam
 from vtlm_fairseq.tasks.readings import Readings, as_numbers
@@ -96,6 +96,32 @@ def test_operations_of_an_update(data):
     count = cost(trainer, batches[:1])
     assert count.operations.total() + 2 * 26 <= 400
     assert count.operations["_foreach_norm"] == 1  # of all gradients at once
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "translation"])
+def test_lengths_of_a_batch_are_few(tmp_path, kind):
+    """For graphs and kernels: multiples of 8, for regions up to the most of the split; what is real stays the same."""
+    folder(tmp_path / "bin", {"train": 8}, images=8)
+    make_store(tmp_path / "r.h5", 8, regions=[0, 1, 8, 9, 3, 17, 19, 2], dtype="float32")
+    plain, batched = (
+        pretraining_task(*argv) if kind == "pretraining" else translation_task(*argv)
+        for argv in ((tmp_path / "bin", "--regions", tmp_path / "r.h5", *more)
+                     for more in ((), ("--required-seq-len-multiple", "8")))
+    )  # fmt: skip
+    found = []
+    for rows in ([0, 1], [1, 2], [2, 3], [4, 5], [6, 7]):
+        batches = []
+        for task in (plain, batched):
+            if "train" not in task.datasets:
+                task.load_dataset("train")
+            dataset = task.dataset("train")
+            examples = dataset.__getitems__(rows) if kind == "pretraining" else [dataset[i] for i in rows]
+            batches.append(dataset.collater(examples)["net_input"])
+        for one in batches:
+            one["real"] = one["features"][~one["region_padding_mask"]]
+        assert torch.equal(batches[0]["real"], batches[1]["real"]) and batches[1]["src_tokens"].size(1) % 8 == 0
+        found.append(tuple(one["features"].size(1) for one in batches))
+    assert found == [(1, 8), (8, 8), (9, 16), (17, 19), (19, 19)]
 
 
 @pytest.mark.parametrize("options", [{}, {"print_alignment": "hard"}])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vtlm_fairseq.data.batching import FAULT
-from vtlm_fairseq.data.line_regions import RegionsBatch
+from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.data.masking import RegionDraw, cut
 
 COLUMNS = ("tokens", "target", "positions", "langs")
@@ -33,16 +33,16 @@ class Examples(Sequence[dict]):
     fault: str | None = None
 
     @classmethod
-    def of(cls, items: Sequence[dict]) -> "Examples":
-        """Join examples."""
+    def of(cls, items: Sequence[dict], regions: LineRegions | None) -> "Examples":
+        """Join examples of a dataset with such regions."""
         joined = cls(
             ids=[item["id"] for item in items],
             lengths=np.array([len(item["tokens"]) for item in items]),
             columns={name: np.concatenate([item[name] for item in items]) for name in COLUMNS},
             fault=next((item[FAULT] for item in items if FAULT in item), None),
         )
-        if joined.fault is None and "regions" in items[0]:
-            joined.regions = RegionsBatch.of([item["regions"] for item in items])
+        if joined.fault is None and regions is not None:
+            joined.regions = RegionsBatch.of([item["regions"] for item in items], regions.width)
             joined.draw = RegionDraw(*map(np.concatenate, zip(*(item["draw"] for item in items), strict=True)))
         return joined
 

@@ -22,13 +22,22 @@ class LineRegions:
         seed: of the derangement.
         split: name of the split, part of the derangement's seed.
         redraw: whether the derangement changes with the epoch (training).
+        pad_to_multiple: R of a batch is a multiple of it, or the most regions that any line has.
 
     Raises:
         VTLMError: ``shuffle`` with a single image.
     """
 
     def __init__(
-        self, store: RegionStore, rows: np.ndarray, *, order: str, seed: int, split: str, redraw: bool = False
+        self,
+        store: RegionStore,
+        rows: np.ndarray,
+        *,
+        order: str,
+        seed: int,
+        split: str,
+        redraw: bool = False,
+        pad_to_multiple: int = 1,
     ):
         self.store = store
         self.rows = rows
@@ -36,6 +45,8 @@ class LineRegions:
         self.seed = seed
         self.split = split
         self.redraw = redraw
+        self.pad_to_multiple = pad_to_multiple
+        self._most = int(store.counts(rows).max(initial=0)) if pad_to_multiple > 1 else 0
         self._images = np.unique(rows) if order == "shuffle" else rows[:0]
         if order == "shuffle" and len(self._images) < 2:
             raise VTLMError(
@@ -81,6 +92,11 @@ class LineRegions:
             return np.zeros(len(lines), dtype=np.int64)
         return self.store.counts(self._line_rows[lines])
 
+    def width(self, counts: np.ndarray) -> int:
+        """R of a batch of lines with so many regions: at least 1, so that the region parameters take part in it."""
+        most = max(1, int(counts.max()))
+        return max(most, min(-(-most // self.pad_to_multiple) * self.pad_to_multiple, self._most))
+
     def __getitem__(self, line: int) -> Regions:
         """The regions of a line.
 
@@ -101,7 +117,8 @@ class LineRegions:
             VTLMError: as ``regions[line]``, of the first such line.
         """
         rows = self._line_rows[lines]
-        batch = RegionsBatch(self.counts_of(lines), self.store.feature_dim, self.store.dtype)
+        counts = self.counts_of(lines)
+        batch = RegionsBatch(counts, self.width(counts), self.store.feature_dim, self.store.dtype)
         if self.order != "none":
             is_finite, labels = _finite_rows(batch.features), []
             for place, some in enumerate(self.store.read_rows(rows, batch.features, batch.boxes)):
@@ -157,10 +174,11 @@ def no_regions(feature_dim: int, dtype) -> Regions:
 
 
 class RegionsBatch(Sequence[Regions]):
-    """Regions of B lines, padded to R, which is at least 1, so that the region parameters take part in every batch.
+    """Regions of B lines, padded.
 
     Args:
         counts: [B] regions of each line.
+        width: R.
         feature_dim, dtype: of the features.
 
     Attributes:
@@ -170,21 +188,20 @@ class RegionsBatch(Sequence[Regions]):
         labels: [n], n the sum of counts; not set.
     """
 
-    def __init__(self, counts: np.ndarray, feature_dim: int, dtype: np.dtype) -> None:
-        size = max(1, int(counts.max()))
+    def __init__(self, counts: np.ndarray, width: int, feature_dim: int, dtype: np.dtype) -> None:
         self.counts = counts
-        self.features = empty_batch((len(counts), size, feature_dim), dtype)
-        self.boxes = np.empty((len(counts), size, 4), dtype=np.float32)
-        self.padding = np.arange(size) >= counts[:, None]
+        self.features = empty_batch((len(counts), width, feature_dim), dtype)
+        self.boxes = np.empty((len(counts), width, 4), dtype=np.float32)
+        self.padding = np.arange(width) >= counts[:, None]
         self.features[self.padding] = 0
         self.boxes[self.padding] = 0
         self.labels = np.empty(int(counts.sum()), dtype=np.int64)
 
     @classmethod
-    def of(cls, regions: Sequence[Regions]) -> "RegionsBatch":
-        """Pad the regions of some lines."""
-        first = regions[0].features
-        batch = cls(np.array([len(one.labels) for one in regions]), first.shape[1], first.dtype)
+    def of(cls, regions: Sequence[Regions], width: Callable[[np.ndarray], int]) -> "RegionsBatch":
+        """Pad the regions of some lines to the width for their counts."""
+        first, counts = regions[0].features, np.array([len(one.labels) for one in regions])
+        batch = cls(counts, width(counts), first.shape[1], first.dtype)
         for place, one in enumerate(regions):
             batch.features[place, : len(one.labels)] = one.features
             batch.boxes[place, : len(one.labels)] = one.boxes

@@ -144,7 +144,7 @@ class TranslationLMDataset(CaptionsDataset):
         if not samples:
             return {}
 
-        examples = samples if isinstance(samples, Examples) else Examples.of(samples)
+        examples = samples if isinstance(samples, Examples) else Examples.of(samples, self.regions)
         lengths = examples.lengths
         width = -(-int(lengths.max()) // self.pad_to_multiple) * self.pad_to_multiple
         rows, places = side_by_side(lengths)

@@ -11,7 +11,7 @@ from vtlm_fairseq.terminal import get_logger
 logger = get_logger(__name__)
 
 LENGTHS = 8
-"""On a GPU, and compiled, the length of the text of a batch is a multiple of it."""
+"""On a GPU, and compiled, lengths of the text and of the regions of a batch are multiples of it."""
 
 GRAPHS = 24
 """Most graphs of a compiled model that are kept; beyond, PyTorch goes on without its compiler."""
@@ -32,7 +32,7 @@ def set_up_device(cfg) -> None:
 
 
 def length_multiple(cfg) -> int:
-    """What the length of the text of a batch is a multiple of, ``--required-seq-len-multiple`` included."""
+    """What lengths in a batch are multiples of, ``--required-seq-len-multiple`` included."""
     ours = LENGTHS if cfg.compile or device_of(cfg) == "cuda" else 1
     return math.lcm(cfg.required_seq_len_multiple, ours)
 
@@ -47,7 +47,14 @@ def compile_model(model: torch.nn.Module, cfg) -> None:
 
 
 def mark_lengths(sample: dict) -> None:
-    """Tell the compiler which lengths differ in each batch: how many words and regions are predicted."""
+    """Tell the compiler what differs in each batch: how many words and regions are predicted, not how many there are.
+
+    There is a graph for each number of regions, of which there are few. With that of the words they make a sum that
+    PyTorch's compiler cannot always divide by, and fails ("Invalid ranges").
+    """
+    for name in ("features", "boxes", "region_padding_mask", "region_mask"):
+        if name in sample.get("net_input", {}):
+            torch._dynamo.mark_static(sample["net_input"][name], 1)
     for values in sample.get("predicted", {}).get("places", {}).values():
         if values.dim() == 1:
             torch._dynamo.maybe_mark_dynamic(values, 0)

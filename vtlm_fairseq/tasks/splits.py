@@ -102,7 +102,10 @@ class Splits:
             logger.info("%s: %s and are not read", split, say_beyond(beyond, self.option("max_regions")))
         self.warn_of_order()
         redraw = split == self.cfg.train_subset
-        regions = LineRegions(store, rows, order=order, seed=self.shuffle_seed(split), split=split, redraw=redraw)
+        regions = LineRegions(
+            store, rows, order=order, seed=self.shuffle_seed(split), split=split, redraw=redraw,
+            pad_to_multiple=length_multiple(self.cfg),
+        )  # fmt: skip
         self.check_positions(regions, f"--regions {self.cfg.regions} ({split})")
         return regions
 
