@@ -219,6 +219,16 @@ def test_binarised_text_that_is_cut_off(tmp_path, build, keep):
     assert "bin: the binarised text of train cannot be read (" in message and "prepare the data again" in message
 
 
+@pytest.mark.parametrize("build", BUILDERS)
+def test_sides_of_different_lengths(tmp_path, build):
+    """As after a carriage return inside a line, where fairseq-preprocess begins a new one; it ended in an assertion."""
+    made, other = folder(tmp_path / "bin", {"train": 9}), folder(tmp_path / "other", {"train": 8})
+    for end in ("bin", "idx"):
+        (other.path / f"train.en-de.de.{end}").rename(made.path / f"train.en-de.de.{end}")
+    message = ends_with(build(made.path).load_dataset, "train")
+    assert "sides of train" in message and "carriage return" in message
+
+
 # ---- .images
 
 

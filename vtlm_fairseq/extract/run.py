@@ -17,7 +17,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.extract.careful import CarefulDetector, Input, read_input
 from vtlm_fairseq.extract.detectors import Detector, DetectorOptions, get_detector
 from vtlm_fairseq.extract.images import ImageFile, list_images, without_excluded
-from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.regions.class_names import read_class_names
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 from vtlm_fairseq.regions.parts import SOME_FAILED, Failure, Part, Parts
 from vtlm_fairseq.regions.schema import read_header
@@ -86,8 +86,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
         if name not in cls.uses:
             raise VTLMError(f"--{name.replace('_', '-')} has no effect on --detector {args.detector}; leave it out")
     if "class_names" in given:
-        path = given["class_names"]
-        given["class_names"] = tuple(read_lines(path, label=f"--class-names {path}", filled=True))
+        given["class_names"] = tuple(read_class_names(given["class_names"]))
     return cls(DetectorOptions(**given, max_regions=args.max_regions))
 
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream
-from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
+from vtlm_fairseq.regions.class_names import read_class_names
 from vtlm_fairseq.regions.converting import Conversion, joined
 from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages, read_sizes, to_relative_boxes
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
@@ -212,7 +212,7 @@ def _prepare(
 def _given_names(args: argparse.Namespace) -> list[str] | None:
     """Names of the classes by the options."""
     if args.class_names is not None:
-        return read_lines(args.class_names, label=f"--class-names {args.class_names}", filled=True)
+        return read_class_names(args.class_names)
     return None if args.num_classes is None else [f"class {c}" for c in range(args.num_classes)]
 
 

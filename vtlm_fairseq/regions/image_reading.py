@@ -18,6 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 MAX_FILE_BYTES = 1 << 30
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_REDUCTIONS = (2, 4, 8)
 
 
@@ -48,7 +49,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> "Image.Image":
 
     The EXIF orientation is applied; grey, palette and CMYK colours are converted; transparent images are laid on
     white; 16-bit samples keep their high byte; of an animation the first frame is taken. A JPEG of more than
-    `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height, whichever fits.
+    `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height, whichever fits; one that has all its pixels and
+    no end marker is read.
 
     Raises:
         UnreadableImageError: no image, a damaged or truncated one, one of more than `max_pixels`, or one whose
@@ -56,6 +58,38 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> "Image.Image":
         VTLMError: Pillow is not installed.
     """
     Image, ImageOps = require_pillow()
+    try:
+        return _decode(Image, ImageOps, data, max_pixels)
+    except UnreadableImageError as error:
+        if not data.startswith(_JPEG_START) or _JPEG_END in data[-64:]:
+            raise
+        whole = _without_end(Image, ImageOps, data, max_pixels)
+        if whole is None:
+            raise error from None
+        return whole
+
+
+def _without_end(image_module, image_ops, data: bytes, max_pixels: int) -> "Image.Image | None":
+    """A JPEG without its end marker; None where pixels are missing too.
+
+    A decoder makes up pixels where the data end. Where none are missing, it reads nothing between the last of them and
+    the marker, so that what stands there changes no pixel.
+    """
+    data = data.rstrip(b"\xff")  # half of the marker
+    random = np.random.default_rng(0)  # what is regular may be the code of no change
+    try:
+        image = _decode(image_module, image_ops, data + _JPEG_END, max_pixels)
+        for _ in range(4):
+            between = random.integers(1, 255, 64, np.uint8).tobytes()
+            other = _decode(image_module, image_ops, data + between + _JPEG_END, max_pixels)
+            if not np.array_equal(np.asarray(image), np.asarray(other)):
+                return None
+    except UnreadableImageError:
+        return None
+    return image
+
+
+def _decode(Image, ImageOps, data: bytes, max_pixels: int) -> "Image.Image":  # noqa: N803
     try:
         with warnings.catch_warnings(), _without_pillow_limit(Image):
             warnings.simplefilter("ignore")

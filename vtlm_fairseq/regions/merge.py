@@ -8,7 +8,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile, check_writable
-from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, encode_ids, open_file, read_header
+from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, add_ids, open_file, read_header
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.regions.writer import add_dataset, discard, writing
 
@@ -139,8 +139,7 @@ def _fill_virtual(file: h5py.File, store: RegionStore, sources: list[str]) -> No
     for dataset in small.values():
         dataset.flush()
     file.create_virtual_dataset("features", layout)
-    ids = encode_ids(store.ids())
-    add_dataset(file, "ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
+    add_ids(file, store.ids())
     counts = store.counts(np.arange(len(store)))
     add_dataset(file, "offsets", data=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
     add_dataset(file, "class_names", data=store.class_names, dtype=h5py.string_dtype("utf-8"))

@@ -35,6 +35,7 @@ _BLOCK = 1 << 24
 _STRING_BLOCK = 1 << 10  # strings of variable length read at once: many may refer to the same long one
 _REWRITE = "write it again with vtlm-regions convert"
 _MAX_RATIO = 1100  # deflate cannot do better than 1032 to 1
+_VARIABLE_BYTES = 64  # about what a string of variable length takes beside its own
 MAX_ID_BYTES = 4096
 DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
 """What h5py and numpy raise for a damaged file."""
@@ -46,7 +47,7 @@ class StoreHeader:
 
     Attributes:
         path: the file.
-        ids: [N] byte strings (UTF-8).
+        ids: [N] byte strings (UTF-8), as `encode_ids` gives them.
         offsets: [N+1] int64.
         class_names: C names.
         dtype: of the features.
@@ -97,11 +98,32 @@ def decode(value: Any) -> str:
 def encode_ids(ids: Any) -> np.ndarray:
     """Image ids (str or bytes) as a numpy array of byte strings, the form in which stores compare them.
 
+    Of one width, or of objects where one long id would make all others wide.
+
     Raises:
         VTLMError: an id that no store can hold (named).
     """
     encoded = [_encode_id(image_id) for image_id in ids]
-    return np.array(encoded, dtype=bytes) if encoded else np.empty(0, dtype="S1")
+    if not encoded:
+        return np.empty(0, dtype="S1")
+    lengths = list(map(len, encoded))
+    if max(lengths) * len(encoded) <= 2 * (sum(lengths) + _VARIABLE_BYTES * len(encoded)):
+        return np.array(encoded, dtype=bytes)
+    objects = np.empty(len(encoded), dtype=object)
+    objects[:] = encoded
+    return objects
+
+
+def add_ids(file: h5py.File, ids: Any) -> None:
+    """Make the dataset of image ids: strings of one length, or of their own where one is much longer than the others.
+
+    Raises:
+        VTLMError: an id that no store can hold (named).
+    """
+    encoded = encode_ids(ids)
+    kind = h5py.string_dtype("utf-8", None if encoded.dtype.hasobject else encoded.dtype.itemsize)
+    dataset = file.create_dataset("ids", data=encoded if encoded.dtype.hasobject else encoded.astype(kind), dtype=kind)
+    dataset.flush()  # what HDF5 holds back it writes when the dataset is let go of, where h5py drops errors
 
 
 def _encode_id(image_id: str | bytes) -> bytes:
@@ -145,7 +167,8 @@ def read_header(path: str) -> StoreHeader:
 
 def content_of(ids: np.ndarray, offsets: np.ndarray) -> int:
     """A checksum of which rows belong to which image: [N] ids and [N+1] offsets."""
-    return zlib.crc32(np.ascontiguousarray(offsets), zlib.crc32(np.ascontiguousarray(ids).view(np.uint8)))
+    text = b"\0".join(ids) if ids.dtype.hasobject else np.ascontiguousarray(ids).view(np.uint8)
+    return zlib.crc32(np.ascontiguousarray(offsets), zlib.crc32(text))
 
 
 def read_strings(path: str) -> None:

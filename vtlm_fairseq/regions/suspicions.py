@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vtlm_fairseq.regions.class_names import is_background
 from vtlm_fairseq.regions.padding import flat_boxes, zero_rows
 from vtlm_fairseq.regions.store import RegionStore
 
@@ -135,6 +136,10 @@ def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]
         found.append(f"boxes have no area in {flat.sum():,} {where}, {first(flat)}")
     if (np.abs(sample.boxes - (0, 0, 1, 1)) < 1e-3).all():
         found.append(f"boxes are the whole image in all {where}: they say nothing of places")
+    if labels and is_background(store.class_names[0]):
+        found.append(
+            f"classes begin with {store.class_names[0]!r}, and a store has no background: are labels off by one?"
+        )
     if labels and total > 1 and (sample.labels == sample.labels[0]).all():
         name = store.class_names[sample.labels[0]]
         found.append(f"class is {name!r} in all {where}: region classification has nothing to learn")

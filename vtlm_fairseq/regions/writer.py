@@ -14,7 +14,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile
 from vtlm_fairseq.files.names import is_text
 from vtlm_fairseq.regions.checks import Rules
-from vtlm_fairseq.regions.schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, encode_ids
+from vtlm_fairseq.regions.schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, add_ids, encode_ids
 
 CHUNK_BYTES = 4 << 20
 
@@ -254,8 +254,7 @@ class RegionStoreWriter:
                 self._flush()
         else:
             self._write_small()
-        ids = encode_ids(self._ids)
-        add_dataset(self._file, "ids", data=ids.astype(h5py.string_dtype("utf-8", ids.dtype.itemsize)))
+        add_ids(self._file, self._ids)
         offsets = np.zeros(len(self._counts) + 1, dtype=np.int64)
         np.cumsum(self._counts, out=offsets[1:])
         add_dataset(self._file, "offsets", data=offsets)

@@ -201,6 +201,12 @@ def unreadable_text(folder: str, split: str) -> Iterator[None]:
     except (AssertionError, OSError, ValueError, EOFError, struct.error) as error:
         if isinstance(error, VTLMError):
             raise
+        if isinstance(error, AssertionError) and "same number" in str(error):
+            raise VTLMError(
+                f"{folder}: the two sides of {split} have different numbers of lines; fairseq-preprocess begins a new "
+                "line at a carriage return inside of one: take it out of the text (vtlm-prepare names file, line and "
+                "byte), and prepare the data again"
+            ) from None
         raise VTLMError(
             f"{folder}: the binarised text of {split} cannot be read ({reason(error)}); leave out --dataset-impl, or "
             "prepare the data again"

@@ -48,6 +48,17 @@ def test_grid(tmp_path, capsys):
     assert regions_main(["validate", str(tmp_path / "s.h5")]) == 0
 
 
+def test_labels_are_no_grid(tmp_path):
+    """36 of them would make one of 6 x 6."""
+    write_grids(tmp_path / "in", 2, side=6)
+    np.save(tmp_path / "in/a-labels.npy", np.arange(36)[:, None])
+    np.save(tmp_path / "in/b-labels.npy", np.arange(36))
+    store = RegionStore([str(extract(tmp_path / "in", tmp_path / "s.h5", status=3))])
+    assert store.ids() == ["img0000", "img0001"] and store.feature_dim == 3
+    listed = [line.split("\t")[0] for line in (tmp_path / "s.h5.errors.tsv").read_text().splitlines()]
+    assert listed == ["a-labels", "b-labels"]
+
+
 def test_unreadable_files_are_listed(grids, tmp_path, capsys):
     """Exit status 3; the others are stored in order."""
     np.save(grids / "img0003.npy", np.zeros((5, 3)))
@@ -221,6 +232,8 @@ def test_shards_merged_equal_one_run(tmp_path):
 def test_options(grids, tmp_path, monkeypatch, capsys):
     out = tmp_path / "s.h5"
     photos, latin, none = tmp_path / "photos", tmp_path / "latin", tmp_path / "none"
+    background = tmp_path / "background"
+    background.write_text("__background__\nperson\n")
     write_images(photos, 1)
     latin.write_bytes(b"\xe9")
     for source, argv, words in (
@@ -234,6 +247,7 @@ def test_options(grids, tmp_path, monkeypatch, capsys):
         (photos, ("--detector", "torchvision"), "needs --model"),
         (photos, ("--detector", "litert-ssd", "--class-names", none), "--class-names "),
         (photos, ("--detector", "litert-ssd", "--class-names", latin), "--class-names "),
+        (photos, ("--detector", "litert-ssd", "--class-names", background), "background class"),
     ):
         assert words in ends_with(extract, source, out, *argv)
     for option, value in (("--batch-size", 0), ("--part-size", 0), ("--workers", -1)):

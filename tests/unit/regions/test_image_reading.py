@@ -118,6 +118,27 @@ def test_what_is_no_readable_image(data, reason):
         decode_image(data)
 
 
+def jpeg(**options) -> bytes:
+    """A JPEG of soft colours; its last bytes are the end marker."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    return encoded(Image.fromarray(noise).resize((133, 87), Image.Resampling.BICUBIC), "JPEG", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str
+)
+def test_a_jpeg_without_its_end_marker(options):
+    """All pixels are there; where some are missing, if only of the last block, it is none to be read."""
+    data = jpeg(**options)
+    assert data[-2:] == b"\xff\xd9"
+    whole = pixels(data)
+    for end in (1, 2):
+        np.testing.assert_array_equal(pixels(data[:-end]), whole)
+    for end in (*range(4, 12), 30, len(data) // 3):
+        with pytest.raises(UnreadableImageError, match="truncated"):
+            decode_image(data[:-end])
+
+
 def test_open_image_names_the_file(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(b"no")
     assert "a.jpg: no image" in fault(open_image, str(tmp_path / "a.jpg"))

@@ -284,9 +284,15 @@ def test_ids_that_the_writer_refuses(tmp_path):
         writer.add("c", **image)
 
 
-def test_rounding_errors_past_the_edge_are_clipped(tmp_path):
-    write_pair(tmp_path / "s.h5", boxes=np.array([[-1e-8, 0, 1, 1 + 1e-7], [0, 0, 1, 1]]))
+def test_boxes_a_little_past_the_edge_are_cut_there(tmp_path):
+    """As detectors round them, which pixel boxes are allowed, too; pixels, or another order, are further outside."""
+    write_pair(tmp_path / "s.h5", boxes=np.array([[-1e-8, -0.004, 1, 1.004], [0, 0, 1.009, 1]]))
     assert RegionStore([str(tmp_path / "s.h5")])[0].boxes.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+    for edge in (-0.02, 1.02):
+        message = fault(
+            write_pair, tmp_path / "t.h5", boxes=np.array([[0, 0, 1, 1], [min(edge, 0), 0, max(edge, 1), 1]])
+        )
+        assert "must be within 0..1" in message
 
 
 @pytest.mark.parametrize("big", [False, True])

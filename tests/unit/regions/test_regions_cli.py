@@ -48,6 +48,23 @@ def test_convert_npz(tmp_path, capsys):
     assert main([str(a) for a in [*argv, "--out", tmp_path / "s.h5", "--overwrite"]]) == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "refused"),
+    [("__background__", True), ("background", True), ("BG", True), ("[no object]", True), ("N/A", False),
+     ("backgrounds", False), ("big", False)],
+)  # fmt: skip
+def test_class_names_that_begin_with_the_background(tmp_path, first, refused):
+    """All labels would be off by one, unseen."""
+    save_npz(tmp_path / "in", "a", 3)
+    (tmp_path / "names").write_text(f"{first}\ncat\nbackground\n")
+    argv = ["convert", "--npz", tmp_path / "in", "--class-names", tmp_path / "names", "--out", tmp_path / "s.h5"]
+    if refused:
+        message = fails(*argv)
+        assert repr(first) in message and "line 1" in message and "label_offset" in message
+    else:
+        assert main([str(a) for a in argv]) == 0
+
+
 def test_convert_npy_in_pixels_and_yxyx(tmp_path):
     """PITFALLS 26: width and height, and x and y, are not mixed up."""
     np.save(tmp_path / "f.npy", np.arange(12, dtype=np.float32).reshape(2, 2, 3))

@@ -32,6 +32,8 @@ class GridDetector(Detector):
         if not isinstance(grid, np.ndarray) or grid.dtype.kind not in "fiu" or grid.ndim not in (2, 3) or not grid.size:
             kind = f"{grid.dtype} {list(grid.shape)}" if isinstance(grid, np.ndarray) else "a .npz file"
             raise UnreadableImageError(f"{kind}, not numbers [g * g, D] or [rows, columns, D]")
+        if grid.shape[-1] < 2:
+            raise UnreadableImageError(f"{list(grid.shape)}: one number a cell is no feature; are these labels?")
         if grid.ndim == 3:
             return grid
         side = math.isqrt(len(grid))
