@@ -44,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="lines `image id<TAB>number from 0` that name the caption to put aside, instead of looking it up in --raw",
     )
+    add("--every-caption", action="store_true", help="train.h5 holds regions of each caption of an image, IMAGE#0 to "
+        "IMAGE#4, from its other captions")  # fmt: skip
     add("--feature-dim", type=int, default=1536, help="width of the features")
     add("--subspace", type=int, metavar="N", help="signal and noise lie in N dimensions of the features, as those of "
         "detectors do (default: all); give the --noise that --calibrate finds")  # fmt: skip

@@ -96,9 +96,9 @@ def _add_multi30k(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_translate(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "The model is one of fairseq's own translation models, text only; a killed run is continued."
+    parser.epilog = "The model is an NMT of this package or of fairseq's own; a killed run is continued."
     add = parser.add_argument
-    add("--model", type=Path, required=True, help="folder of the model, its dictionaries and BPE codes")
+    add("--model", type=Path, required=True, help="folder of the model, its dictionaries, and text.json or BPE codes")
     add(
         "--checkpoint",
         default="model.pt",

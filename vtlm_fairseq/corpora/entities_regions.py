@@ -5,6 +5,9 @@ No detector is run: boxes were drawn by people, and labels and colours come from
 colours + noise of the box. The noise hides labels as a detector's errors would: a nearest-prototype classifier
 reads 70 % of the validation labels right. Say "oracle regions" wherever a number from them appears.
 
+With `--every-caption` each caption of a training image has regions of its own, `image#0` to `image#4`: the same boxes
+with the same noise, named by the four other captions.
+
 `OUT/translated_captions.tsv` lists which caption of each image was put aside.
 """
 
@@ -33,10 +36,27 @@ TRANSLATED = "translated_captions.tsv"
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and its boxes that the captions name which Multi30k does not translate."""
+    """An image and its boxes that all captions but one name.
+
+    Attributes:
+        image: what the collection holds about it.
+        boxes: those that are named.
+        caption: number of the caption that is left out, from 0; None: the one that Multi30k translates.
+    """
 
     image: ImageEntities
     boxes: list[LabelledBox]
+    caption: int | None = None
+
+    @property
+    def region_id(self) -> str:
+        """Names its regions in a store: the image, with `#caption` where that is said."""
+        return self.image.image_id if self.caption is None else caption_id(self.image.image_id, self.caption)
+
+
+def caption_id(image_id: str, caption: int) -> str:
+    """Names a caption of an image, and the regions that go with it."""
+    return f"{image_id}#{caption}"
 
 
 def read_translated(path: Path) -> dict[str, int]:
@@ -128,11 +148,22 @@ class Corpus:
     def _others(self, image: ImageEntities) -> list[Caption]:
         return other_captions(image, self.translated[image.image_id])
 
+    def images(self, split: str) -> list[ImageEntities]:
+        """Images of a split, in its order."""
+        return self._images[split]
+
     def labelled(self, split: str) -> Iterator[LabelledImage]:
         """Images of a split, in its order, with their labelled boxes."""
         for image in self._images[split]:
             boxes = label_boxes(image, self._others(image), self._class_ids)
             yield LabelledImage(image, boxes)
+
+    def labelled_captions(self, split: str) -> Iterator[LabelledImage]:
+        """Captions of a split, image by image, each with the boxes that the other captions of its image name."""
+        for image in self._images[split]:
+            for number in range(len(image.captions)):
+                boxes = label_boxes(image, other_captions(image, number), self._class_ids)
+                yield LabelledImage(image, boxes, number)
 
 
 def write_store(
@@ -162,7 +193,7 @@ def write_store(
             if not boxes:
                 corners[:] = (0.0, 0.0, 1.0, 1.0)
             writer.add(
-                item.image.image_id,
+                item.region_id,
                 features=features(item.image.image_id, item.boxes),
                 boxes=corners,
                 labels=np.array([box.label for box in item.boxes], dtype=np.int16),
@@ -224,8 +255,12 @@ def run(arguments: argparse.Namespace) -> None:
     say(f"{len(corpus.classes)} classes; nearest prototype reads {read_right:.1%} of the val labels right")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for split, path in paths.items():
-        images = list(corpus.labelled(split))
+        every = arguments.every_caption and split == "train"
+        images = list(corpus.labelled_captions(split) if every else corpus.labelled(split))
         write_store(path, images, features, boxes=not arguments.no_boxes, attributes=attributes)
         boxes = sum(len(item.boxes) for item in images)
-        say(f"{path}: {len(images)} images, {boxes} boxes, {sum(not item.boxes for item in images)} images without")
+        say(
+            f"{path}: {len(images)} {'captions' if every else 'images'}, {boxes} boxes, "
+            f"{sum(not item.boxes for item in images)} without"
+        )
     write_translated(arguments.out / TRANSLATED, corpus.translated)

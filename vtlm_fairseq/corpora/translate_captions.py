@@ -1,7 +1,8 @@
-"""Translate captions with a text-only fairseq model: German for Conceptual Captions, say. One line out for each in.
+"""Translate captions with a text-only model: German for Conceptual Captions, say. One line out for each in.
 
-The model folder is fairseq's: checkpoints, `dict.{lang}.txt`, and the BPE codes (`bpecodes`, or a sentencepiece
-model). Text is tokenised and detokenised with Moses' rules through fairseq (`--tokenizer space`: as it is). The
+The model is an NMT of this package, in a folder with `text.json` as training leaves it, or one of fairseq's. Then the
+folder holds checkpoints, `dict.{lang}.txt`, and the BPE codes (`bpecodes`, or a sentencepiece
+model); text is tokenised and detokenised with Moses' rules through fairseq (`--tokenizer space`: as it is). The
 command can be killed and started again: it goes on behind the last whole block.
 """
 
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -25,7 +26,11 @@ from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.files.names import check_language
 from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.pipeline import FILE_NAME as TEXT_FILE
 from vtlm_fairseq.text.pipeline import load_bpe
+
+if TYPE_CHECKING:
+    from vtlm_fairseq.corpora.own_translator import OwnTranslator
 
 BPE_FILES = ("bpecodes", "code", "bpe.codes", "bpe.model", "sentencepiece.bpe.model")
 """Names under which a model folder may hold its BPE model."""
@@ -114,6 +119,24 @@ class TextTranslator:
         words = self.task.target_dictionary.string(tokens, self._kind)
         text = words if self._tokenizer is None else self._tokenizer.decode(words)
         return " ".join(text.split())
+
+
+def load_translator(arguments: argparse.Namespace) -> TextTranslator | OwnTranslator:
+    """The model that the options name: this package's, whose folder holds ``text.json``, or fairseq's.
+
+    Raises:
+        VTLMError: as the two.
+    """
+    if (arguments.model / TEXT_FILE).is_file():
+        from vtlm_fairseq.checkpoint_guard import names
+        from vtlm_fairseq.checkpoints import load_checkpoint
+
+        state = load_checkpoint(str(arguments.model / arguments.checkpoint.split(":")[0]), mmap=True)
+        if "multimodal_translation" in names("task", (state.get("cfg") or {}).get("task")):
+            from vtlm_fairseq.corpora.own_translator import OwnTranslator
+
+            return OwnTranslator(arguments)
+    return TextTranslator(arguments)
 
 
 class BlockWriter:
@@ -254,7 +277,7 @@ def translate_file(arguments: argparse.Namespace, begin: Callable[[dict], BlockW
     settings = {"lines": total, "input": os.path.basename(arguments.input), "model": str(arguments.model.resolve())}
     for name in ("checkpoint", "source_lang", "target_lang", "tokenizer", "column", "append", "beam", "max_tokens"):
         settings[name] = getattr(arguments, name)
-    translator = TextTranslator(arguments)
+    translator = load_translator(arguments)
     writer = begin(settings)
     lines = islice(read_sentences(arguments), writer.done, None)
     with tqdm(total=total, initial=writer.done, unit=" lines", mininterval=1.0) as bar:

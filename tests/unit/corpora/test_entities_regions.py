@@ -244,6 +244,36 @@ def test_controls_and_attributes(tiny):
         assert file.attrs["nearest_prototype_accuracy_valid"] == 1.0
 
 
+# ---- every caption
+
+
+def test_regions_of_every_caption(tiny):
+    """Each from the four other captions; a tie of 2 and 2 goes to the class that is first in the list."""
+    alone, every = build(tiny, "alone"), build(tiny, "every", "--every-caption")
+    train, names = every["train"], [name.decode() for name in every["train"]["class_names"]]
+    assert [i.decode() for i in train["ids"]] == [f"{i}#{k}" for i in TRAIN for k in range(5)]
+    found = {
+        i.decode(): [names[label] for label in train["labels"][start:end]]
+        for i, start, end in zip(train["ids"], train["offsets"], train["offsets"][1:], strict=False)
+    }
+    women = ["woman"] * 3
+    assert [found[f"11#{k}"] for k in range(5)] == [
+        [*women, "ball", "number"], [*women, "ball", "number"], [*women, "ball", "number"], [*women, "ball", "number"],
+        [*women, "ball"],
+    ]  # fmt: skip
+    assert [found[f"12#{k}"] for k in range(5)] == [
+        ["dog"], ["bush", "puppy"], ["bush", "puppy"], ["bush", "dog"], ["bush", "puppy"],
+    ]  # fmt: skip
+    assert [found[f"13#{k}"] for k in range(5)] == [[]] * 5
+    # the translated caption's are those of the image, and the others' differ in labels and colours alone
+    rows = {i.decode(): slice(*train["offsets"][n : n + 2]) for n, i in enumerate(train["ids"])}
+    plain = alone["train"]["features"]
+    np.testing.assert_array_equal(np.concatenate([train["features"][rows[f"{i}#1"]] for i in TRAIN]), plain)
+    np.testing.assert_array_equal(train["features"][rows["12#2"]], train["features"][rows["12#1"]])
+    assert not np.array_equal(train["features"][rows["12#3"]][1], train["features"][rows["12#1"]][1])
+    assert_equal(alone["valid"], every["valid"])
+
+
 # ---- the translated caption
 
 
@@ -387,6 +417,32 @@ def test_labels_agree_with_the_reference(corpus, split, boxes):
             here = found.get(tuple(corners.tolist()))
             same += (here.pop(0) if here else None) == names[label]
     assert same / len(reference["label_loo"]) >= 0.995
+
+
+@needs_data
+def test_every_caption_of_train(corpus):
+    """145,000 of 29,000 images, of 31,014 in all; those translated have the regions of their images. With the
+    reference's own classes their labels are its `label_loo`, but for five of 252,413 boxes."""
+    ids = [image.image_id for split in SPLITS for image in corpus.images(split)]
+    assert len(set(ids)) == len(ids) == 31_014
+    items = list(corpus.labelled_captions("train"))
+    assert len({item.region_id for item in items}) == len(items) == 145_000
+    assert not {item.image.image_id for item in items} & set(ids[29_000:])
+    translated = [item for item in items if item.caption == corpus.translated[item.image.image_id]]
+    assert [item.boxes for item in translated] == [item.boxes for item in corpus.labelled("train")]
+    with np.load(DATA / "multi30k_regions/m30k_regions.npz") as file:
+        class_ids = {name: n for n, name in enumerate(file["vocab"].tolist())}
+        offsets, boxes, labels = (file[f"train__{name}"] for name in ("offset", "boxes", "label_loo"))
+    other = 0
+    for image, start, end in zip(corpus.images("train"), offsets, offsets[1:], strict=False):
+        captions = oracle_labels.other_captions(image, corpus.translated[image.image_id])
+        found: dict[tuple[int, ...], list[int]] = {}
+        for one in oracle_labels.label_boxes(image, captions, class_ids):
+            found.setdefault(one.xyxy, []).append(one.label)
+        for corners, label in zip(boxes[start:end].tolist(), labels[start:end].tolist(), strict=True):
+            here = found.get(tuple(corners))
+            other += (here.pop(0) if here else -1) != label
+    assert (len(labels), other) == (252_413, 5)
 
 
 @needs_data
