@@ -128,6 +128,15 @@ def test_every_metric_is_logged_as_a_plain_float_whatever_the_counts(log):
     assert found["mlm_loss"] == pytest.approx(2000) and found["mlm_ppl"] == float("inf")
 
 
+def test_regions_of_one_class_are_left_out_of_accuracy():
+    """They are always right: one word of two and no region, where three regions would make it 80 %."""
+    sample, words, regions = by_hand()
+    sample["region_target"] = sample["region_target"].clamp(max=0)
+    log = criterion_of()(lambda **_: (words, regions[:, :1]), sample)[2]
+    found = reduce(log, log)
+    assert found["mrc_accuracy"] == 100 and found["mlm_accuracy"] == found["accuracy"] == 50
+
+
 # ---- gradients
 
 

@@ -27,6 +27,7 @@ from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.split_files import language_pair
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
+from vtlm_fairseq.regions.store import RegionStoreWriter
 from vtlm_fairseq.tasks.multimodal_translation import MultimodalTranslationTask
 from vtlm_fairseq.tasks.splits import read_image_names
 from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMTask
@@ -242,6 +243,27 @@ def test_regions_that_are_cut_are_counted(data, caplog):
     assert "train: 8 of 24 regions (33 %) lie beyond --max-regions 4" in line
     none = translation_task(data / "bin", *argv[:2], "--max-regions", "0")
     assert "--max-regions is 0" in ends_with(none.load_dataset, "train")
+
+
+def test_a_cut_that_is_chance_needs_the_number(data, tmp_path, caplog):
+    """Cells of a grid have one score: which 36 of 49 are read must be said. Of a detector they are the best."""
+    for name, scores in (("grid", np.ones(49)), ("detector", np.linspace(1, 0.1, 49))):
+        with RegionStoreWriter(tmp_path / name, feature_dim=8, class_names=["a"], detector="d") as writer:
+            for image in range(6):
+                writer.add(
+                    f"img{image}.jpg",
+                    features=np.ones((49, 8)),
+                    boxes=np.tile([0, 0, 1, 1], (49, 1)),
+                    labels=np.zeros(49, int),
+                    scores=scores,
+                )
+    line = ends_with(translation_task(data / "bin", "--regions", tmp_path / "grid").load_dataset, "train")
+    assert "(27 %)" in line and "--max-regions" in line and "49" in line
+    for name, number in (("grid", ["--max-regions", "49"]), ("grid", ["--max-regions", "36"]), ("detector", [])):
+        caplog.clear()
+        translation_task(data / "bin", "--regions", tmp_path / name, *number).load_dataset("train")
+        cut = [r.levelname for r in caplog.records if "beyond" in r.getMessage()]
+        assert cut == ([] if number == ["--max-regions", "49"] else ["WARNING"])
 
 
 # ---- models

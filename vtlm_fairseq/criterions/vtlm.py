@@ -57,6 +57,7 @@ class VTLMCriterion(FairseqCriterion):
         loss = self._add_part(logging_output, "mlm", word_logits, words, weight=1.0)
         if region_logits is not None:
             loss = loss + self._add_part(logging_output, "mrc", region_logits, regions, weight=self.mrc_weight)
+            logging_output["mrc_trivial"] = regions.numel() if region_logits.size(-1) == 1 else 0  # always right
         return loss, 1, logging_output
 
     @staticmethod
@@ -74,6 +75,7 @@ class VTLMCriterion(FairseqCriterion):
     def reduce_metrics(cls, logging_outputs) -> None:
         """Log ``loss mlm_loss mlm_ppl mlm_accuracy mrc_loss mrc_accuracy accuracy``.
 
+        ``accuracy`` is of words and regions; regions of a store with one class, which are always right, are left out.
         Losses are in base 2 as all of fairseq's, accuracies in per cent; with nothing predicted they are 0 (ppl 1).
         """
 
@@ -91,8 +93,9 @@ class VTLMCriterion(FairseqCriterion):
             metrics.log_scalar(f"_{name}_weighted", weighted, count)
             accuracy = 100 * ratio(total(f"{name}_correct"), count)
             metrics.log_scalar(f"{name}_accuracy", accuracy, count, round=2)
-        correct = total("mlm_correct") + total("mrc_correct")
-        both = counts["mlm"] + counts["mrc"]
+        trivial = total("mrc_trivial")
+        correct = total("mlm_correct") + total("mrc_correct") - trivial
+        both = counts["mlm"] + counts["mrc"] - trivial
         metrics.log_scalar("accuracy", 100 * ratio(correct, both), both, round=2)
         metrics.log_derived("mlm_ppl", lambda meters: float(utils.get_perplexity(meters["mlm_loss"].avg, round=3)))
         metrics.log_derived("loss", lambda meters: meters["_mlm_weighted"].avg + meters["_mrc_weighted"].avg)

@@ -25,8 +25,9 @@ from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.formats.pickles import PickleImages
 from vtlm_fairseq.regions.padding import check_padding
 from vtlm_fairseq.regions.parts import SOME_FAILED, Parts
-from vtlm_fairseq.regions.schema import read_header
-from vtlm_fairseq.regions.store import say_beyond
+from vtlm_fairseq.regions.pseudo_labels import Clusters, find_clusters
+from vtlm_fairseq.regions.store import RegionStore, say_beyond
+from vtlm_fairseq.regions.suspicions import equal_scores, suspicions, take_sample
 from vtlm_fairseq.terminal import say
 
 _SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "input")
@@ -62,6 +63,10 @@ def run_convert(args: argparse.Namespace) -> int:
             say(f"{args.out}: complete already" + (f", errors in {parts.errors}" if failed else ""))
             return SOME_FAILED if failed else 0
         source = open_source(args)
+        clusters = None
+        if args.pseudo_labels is not None:
+            _check_unlabelled(args, source)
+            clusters = find_clusters(args.pseudo_labels, source, args.out, seed=args.seed, resumed=bool(parts.whole()))
         shard, shards = args.shard
         total = len(source) if hasattr(source, "__len__") else None
         if total is None and (shards > 1 or args.workers > 1):
@@ -71,10 +76,12 @@ def run_convert(args: argparse.Namespace) -> int:
         conversion = Conversion(
             source,
             label=_input(args),
-            prepare=partial(_prepare, args=args, sizes=sizes, pixels=getattr(source, "pixels", False)),
+            prepare=partial(
+                _prepare, args=args, sizes=sizes, pixels=getattr(source, "pixels", False), clusters=clusters
+            ),
             writer={
                 "feature_dim": source.feature_dim,
-                "class_names": _class_names(args, source),
+                "class_names": _class_names(args, source) if clusters is None else clusters.class_names,
                 "detector": args.detector,
                 "dtype": args.dtype,
             },
@@ -90,11 +97,29 @@ def run_convert(args: argparse.Namespace) -> int:
     say(f"{args.out}: {len(rows):,} images")
     if failures:
         say(f"{len(failures):,} images left out, see {parts.errors}")
-    counts = np.diff(read_header(args.out).offsets)
-    beyond = int(np.maximum(counts - MAX_REGIONS, 0).sum()), int(counts.sum())
-    if beyond[0]:
-        say(f"{args.out}: {say_beyond(beyond, MAX_REGIONS)}, the default of training")
+    if not is_stream(args.out):
+        _warn(args.out)
     return SOME_FAILED if failures else 0
+
+
+def _check_unlabelled(args: argparse.Namespace, source: Any) -> None:
+    """Refuse to replace labels that are there."""
+    if source.has_labels:
+        raise VTLMError("--pseudo-labels is for regions without labels, and these have some")
+    if args.class_names is not None or args.num_classes is not None:
+        raise VTLMError("--pseudo-labels has classes of its own; omit --class-names and --num-classes")
+
+
+def _warn(path: str) -> None:
+    """Say what of a new store training would not read, and what is valid and probably useless."""
+    store = RegionStore([path], MAX_REGIONS)
+    rows = np.arange(len(store))
+    beyond = store.beyond(rows)
+    if beyond[0]:
+        equal = "; their scores are all equal, so that training needs the number" * equal_scores(store, rows)
+        say(f"{path}: warning: {say_beyond(beyond, MAX_REGIONS)}, the default of training{equal}")
+    for line in suspicions(store, take_sample(store, rows), labels=True):
+        say(f"{path}: warning: {line}")
 
 
 def _plan(args: argparse.Namespace) -> dict[str, Any]:
@@ -189,7 +214,12 @@ def open_source(args: argparse.Namespace) -> Any:
 
 
 def _prepare(
-    image: InputImage, *, args: argparse.Namespace, sizes: dict[str, tuple[float, float]] | None, pixels: bool
+    image: InputImage,
+    *,
+    args: argparse.Namespace,
+    sizes: dict[str, tuple[float, float]] | None,
+    pixels: bool,
+    clusters: Clusters | None,
 ) -> tuple[str, dict[str, Any]]:
     """Id and arrays of an image as the options say."""
     image = image._replace(image_id=args.id_rule.and_extension(args.strip_extension)(image.image_id))
@@ -204,6 +234,8 @@ def _prepare(
     else:
         boxes = to_relative_boxes(image, yxyx=args.box_format == "yxyx", sizes=sizes)
     labels = np.zeros(len(image.features), dtype=np.int16) if image.labels is None else image.labels
+    if clusters is not None:
+        labels = clusters.label(image.features)
     arrays = {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
     where = f"{image.source}: image {image.image_id!r}"
     return image.image_id, check_padding(arrays, where, keep=args.keep_empty, drop=args.drop_empty)

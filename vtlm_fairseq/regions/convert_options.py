@@ -58,6 +58,14 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="[N] regions of each image, the rest is padding; --layout: the field that says it",
     )
+    clustered = convert.add_argument_group("regions without labels")
+    clustered.add_argument(
+        "--pseudo-labels",
+        metavar="K",
+        help="classes are K clusters of the features of a sample (k-means), saved in STORE.clusters.npz; such a "
+        "file of another split in place of K takes its clusters",
+    )
+    add_options(clustered, "--seed")
     padding = convert.add_mutually_exclusive_group()
     padding.add_argument(
         "--keep-empty",

@@ -233,6 +233,11 @@ class RegionStore:
         counts = self._offsets[at + 1] - self._offsets[at]
         return counts if self.max_regions is None else np.minimum(counts, self.max_regions)
 
+    def most_regions(self) -> int:
+        """The most regions that an image has, before truncation."""
+        borders = [bound + shard for shard, bound in enumerate(self._bounds[1:-1])]  # no image: from shard to shard
+        return int(np.delete(np.diff(self._offsets), borders).max(initial=0))
+
     def beyond(self, rows: np.ndarray, max_regions: int | None = None) -> tuple[int, int]:
         """How many regions of images lie beyond a limit, and how many there are.
 

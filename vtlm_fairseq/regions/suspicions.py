@@ -106,6 +106,16 @@ def feature_figures(store: RegionStore, *, images: int = 4000) -> tuple[np.ndarr
     return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
+def equal_scores(store: RegionStore, rows: np.ndarray, *, images: int = 32) -> bool:
+    """Whether the best regions of images that have more than the store's `max_regions` all have one score.
+
+    Which of them are kept is then chance, as of the cells of a grid. Looks at the first such images.
+    """
+    full = rows[store.counts(rows) == store.max_regions][:images] if store.max_regions else rows[:0]
+    scores = [store[int(row)].scores for row in full]
+    return any(len(one) > 1 for one in scores) and all((one == one[0]).all() for one in scores)
+
+
 def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]:
     """One line for each reason to think that regions teach nothing; empty where there is none.
 
@@ -140,7 +150,12 @@ def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]
         found.append(
             f"classes begin with {store.class_names[0]!r}, and a store has no background: are labels off by one?"
         )
-    if labels and total > 1 and (sample.labels == sample.labels[0]).all():
+    if labels and store.num_classes == 1:
+        found.append(
+            f"has one class, {store.class_names[0]!r}: region classification (MRC) is trivial, and accuracy "
+            "leaves it out (vtlm-regions convert --pseudo-labels K makes classes)"
+        )
+    elif labels and total > 1 and (sample.labels == sample.labels[0]).all():
         name = store.class_names[sample.labels[0]]
         found.append(f"class is {name!r} in all {where}: region classification has nothing to learn")
     return found

@@ -18,9 +18,11 @@ from vtlm_fairseq.data.noun_table import NounTable, read_tables, table_paths
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
+from vtlm_fairseq.models.description import given
 from vtlm_fairseq.models.embeddings import check_region_positions
 from vtlm_fairseq.regions.file_identity import WatchedFiles
 from vtlm_fairseq.regions.store import say_beyond
+from vtlm_fairseq.regions.suspicions import equal_scores
 from vtlm_fairseq.tasks.acceleration import length_multiple
 from vtlm_fairseq.tasks.doubts import Doubts
 from vtlm_fairseq.terminal import get_logger
@@ -99,7 +101,13 @@ class Splits:
         rows = np.concatenate(rows)
         beyond = store.beyond(rows)
         if beyond[0]:
-            logger.info("%s: %s and are not read", split, say_beyond(beyond, self.option("max_regions")))
+            said = say_beyond(beyond, self.option("max_regions"))
+            if self.source is None and given(self.cfg, "max_regions") is None and equal_scores(store, rows):
+                raise VTLMError(
+                    f"--regions {self.cfg.regions} ({split}): {said}, the default, and scores are all equal, as of a "
+                    f"grid: which ones are kept would be chance; give --max-regions ({store.most_regions()} keeps all)"
+                )
+            logger.warning("%s: %s and are not read", split, said)
         self.warn_of_order()
         redraw = split == self.cfg.train_subset
         regions = LineRegions(
