@@ -14,7 +14,7 @@ sys.path.insert(0, str(FUZZ))
 
 import fuzzing  # noqa: E402
 
-SLOWER = {"captions": 100, "translate_lines": 100, "tars": 100, "checkpoints": 100, "region_stores": 20}
+SLOWER = {"layouts": 60, "captions": 100, "translate_lines": 100, "tars": 100, "checkpoints": 100, "region_stores": 20}
 CASES = dict.fromkeys(fuzzing.TARGETS, 200) | SLOWER | {"original_checkpoints": 50}
 SEED = 20  # not that of the long runs
 

@@ -42,7 +42,7 @@ MEMORY = 4 << 30  # bytes that a case may allocate beyond what the process has a
 TARGETS = dict.fromkeys(
     ("image_lists", "text_json", "dictionaries", "captions", "translate_lines", "hypotheses", "converters", "tars",
      "entities"), 100_000,
-) | dict.fromkeys(("region_stores", "checkpoints", "original_checkpoints"), 10_000)  # fmt: skip
+) | dict.fromkeys(("region_stores", "checkpoints", "original_checkpoints", "layouts"), 10_000)  # fmt: skip
 _STATE = struct.Struct("qqq")  # next case, accepted, refused
 
 
