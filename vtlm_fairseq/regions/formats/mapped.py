@@ -15,7 +15,8 @@ from vtlm_fairseq.regions.formats.layout import Layout
 from vtlm_fairseq.regions.formats.mapping import Reader
 
 _END = 1 << 62
-_BLOCK = 256  # records that are counted at once
+_BLOCK = 256  # records that are counted or read at once
+_BLOCK_BYTES = 2 << 20  # of features: an answer costs the time of a small image
 _FIRST = 100  # images that are looked at for the width of the features
 
 
@@ -81,9 +82,20 @@ class MappedImages(ImageSource):
         Raises:
             VTLMError: the whole file cannot be read on, or not this image and perhaps the next.
         """
-        while (stop is None or start < stop) and (image := self._ask(start)) is not None:
-            yield image
-            start += 1
+        while stop is None or start < stop:
+            for image in self._block(start, _END if stop is None else stop) or [self._ask(start)]:
+                if image is None:
+                    return
+                yield image
+                start += 1
+
+    def _block(self, start: int, stop: int) -> list[InputImage | VTLMError | None]:
+        """Some images from a place on, in one answer; none where the child fails at one of them."""
+        try:
+            images = self._reader.ask(("block", start, stop))
+        except VTLMError:
+            return []
+        return [self._filled(image) for image in images]
 
     def __iter__(self) -> Iterator[InputImage]:
         for number in count():
@@ -98,7 +110,9 @@ class MappedImages(ImageSource):
         """The image at a place, its fault, or None behind the last one."""
         if self._last is None or self._last[0] != number:
             self._last = (number, self._reader.ask(("read", number)))
-        image = self._last[1]
+        return self._filled(self._last[1])
+
+    def _filled(self, image: InputImage | str | None) -> InputImage | VTLMError | None:
         if isinstance(image, InputImage) and not len(image.features) and self.feature_dim:
             return image._replace(features=np.zeros((0, self.feature_dim), np.float32))
         return VTLMError(image) if isinstance(image, str) else image
@@ -126,17 +140,33 @@ class _Server:
         self._records = open_container(self._layout, self._path, self._ids)
         self._number, self._record, self._fault = -1, None, None
 
-    def __call__(self, request: tuple[str, int]) -> int | InputImage | str | None:
+    def __call__(self, request: tuple) -> int | list[InputImage | str | None] | InputImage | str | None:
         """("count", n): how many of the next 256 images from n on there are.
 
         ("read", n): image n, or its fault in words; None where there are not so many.
 
+        ("block", n, m): the same of n to m - 1, as a list of some 2 MB.
+
         Raises:
             VTLMError: a fault of the container.
         """
-        kind, number = request
+        kind, number, *end = request
         if kind == "count":
             return next((k for k in range(_BLOCK) if self._seek(number + k) is None), _BLOCK)
+        if kind == "read":
+            return self._read(number)
+        images: list[InputImage | str | None] = []
+        size = 0
+        while number < min(end[0], request[1] + _BLOCK) and size < _BLOCK_BYTES:
+            image = self._read(number)
+            images.append(image)
+            if image is None:
+                break
+            size += image.features.nbytes if isinstance(image, InputImage) else 0
+            number += 1
+        return images
+
+    def _read(self, number: int) -> InputImage | str | None:
         record = self._seek(number)
         if record is None:
             return None
