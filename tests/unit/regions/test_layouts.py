@@ -8,6 +8,8 @@ import region_layouts as made
 from region_layouts import LABELS, NAMES, RELATIVE, SCORES
 from region_sources import convert, fails
 
+from harness import ROOT
+
 NEEDS = {"uniter": ("lmdb", "msgpack"), "mmf-lmdb": ("lmdb",)}
 
 
@@ -92,6 +94,7 @@ def check_grid(store, first, second):
     assert store[1].boxes.tolist() == [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
 
 
+@pytest.mark.slow
 def test_fairseq_mmt(tmp_path, folder):
     import torch
 
@@ -222,3 +225,5 @@ def test_every_layout_is_tested():
     others = {"bottom-up", "vgamt-mdetr", "vgamt-clip", "fairseq-mmt", "multi30k-res4", "multi30k-avgpool", "cliptrans",
               "ofa"}  # fmt: skip
     assert set(presets()) == detections | others
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert [name for name in presets() if f"--layout {name} " not in page and name != "ofa"] == []

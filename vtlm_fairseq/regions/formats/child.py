@@ -43,14 +43,15 @@ class Child:
         if self._connection is None or self._owner != os.getpid():
             self._start()
         assert self._connection is not None
+        how = "crashes"
         try:
             self._connection.send(request)
             if not self._connection.poll(PATIENCE_SECONDS):
+                how = f"does not come back within {PATIENCE_SECONDS:g} s"
                 raise EOFError
             kind, content = self._connection.recv()
         except (EOFError, ConnectionError):
-            silent = self.close()
-            how = f"does not come back within {PATIENCE_SECONDS:g} s" if silent else "crashes"
+            self.close()
             raise VTLMError(
                 f"{self._where}: what reads the file {how}; it is damaged, write or copy it again"
             ) from None
@@ -63,19 +64,15 @@ class Child:
             raise RuntimeError(content)
         return content
 
-    def close(self) -> bool:
-        """End the child of this process; whether it was still there."""
+    def close(self) -> None:
+        """End the child of this process."""
         connection, self._connection = self._connection, None
         if connection is None:
-            return False
+            return
         connection.close()
-        if self._owner != os.getpid():
-            return False
-        alive = os.waitpid(self._pid, os.WNOHANG)[0] == 0
-        if alive:
-            os.kill(self._pid, signal.SIGKILL)
+        if self._owner == os.getpid():
+            os.kill(self._pid, signal.SIGKILL)  # it is there, or not yet waited for
             os.waitpid(self._pid, 0)
-        return alive
 
     def __del__(self) -> None:
         with suppress(Exception):

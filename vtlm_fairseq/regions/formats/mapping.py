@@ -182,6 +182,8 @@ class Reader:
         soft = fields.array(layout.soft_labels)
         if soft is not None and (soft.ndim != 2 or (regions and not soft.shape[1]) or len(soft) != regions):
             raise VTLMError(f"{where}: {layout.soft_labels} has shape {list(soft.shape)}, must be [{regions}, classes]")
+        if soft is not None and soft.dtype == np.float16:
+            soft = soft.astype(np.float32)  # whose largest numpy finds ten times as fast
         scores = fields.array(layout.scores)
         labels, best = None, None
         if layout.labels:

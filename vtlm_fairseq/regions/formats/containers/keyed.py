@@ -48,10 +48,9 @@ def lmdb_values(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterato
 def _decode(layout: Layout, value: memoryview, where: str) -> Mapping[str, Any]:
     if len(value) > MAX_BYTES:
         raise VTLMError(f"{where}: {len(value):,} bytes for one image, at most {MAX_BYTES:,} are read")
-    data = bytes(value)
-    if layout.value == "npz" or (layout.value == "msgpack" and data[:4] == b"PK\3\4"):
-        return npz_arrays(io.BytesIO(data), where, layout.needed())
-    return fields_of(msgpack_value(data, where) if layout.value == "msgpack" else unpickled(data, where), where)
+    if layout.value == "npz" or (layout.value == "msgpack" and value[:4] == b"PK\3\4"):
+        return npz_arrays(io.BytesIO(value), where, layout.needed())
+    return fields_of(msgpack_value(value, where) if layout.value == "msgpack" else unpickled(value, where), where)
 
 
 def torch_entries(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:

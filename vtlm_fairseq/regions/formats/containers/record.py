@@ -138,7 +138,7 @@ def npz_arrays(
     return found
 
 
-def msgpack_value(data: bytes, where: str) -> Any:
+def msgpack_value(data: bytes | memoryview, where: str) -> Any:
     """What msgpack packed, with arrays as msgpack-numpy writes them.
 
     Raises:
@@ -164,7 +164,7 @@ def msgpack_value(data: bytes, where: str) -> Any:
         raise VTLMError(f"{where}: not msgpack of plain arrays ({reason(error)})") from None
 
 
-def unpickled(data: bytes, where: str) -> Any:
+def unpickled(data: bytes | memoryview, where: str) -> Any:
     """A pickle of plain values in memory, read as `unpickle_plain` does."""
     try:
         return unpickle_plain(io.BytesIO(data), where)
