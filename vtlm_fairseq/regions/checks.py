@@ -47,12 +47,14 @@ class Rules(NamedTuple):
         ):
             if values.shape != shape:
                 raise VTLMError(f"{name} have shape {values.shape}, must be {list(shape)} as the features")
-        for name, values in (("features", features), ("boxes", boxes), ("scores", scores)):
+        numbers = features.dtype.kind in "fiu"
+        with np.errstate(over="ignore"):
+            stored = features.astype(self.dtype) if numbers else features
+        sound = numbers and np.isfinite(stored).all()
+        for name, values in (("boxes", boxes), ("scores", scores), *(() if sound else (("features", features),))):
             if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
                 raise VTLMError(f"{name} hold a value that is not finite or not a number; mend the input")
-        with np.errstate(over="ignore"):
-            stored = features.astype(self.dtype)
-        if not np.isfinite(stored).all():
+        if not sound:
             raise VTLMError(f"a feature is too large for {self.dtype}; use --dtype float32")
         if labels.dtype.kind not in "iu" and regions:
             raise VTLMError(f"labels are {labels.dtype}, must be whole numbers")

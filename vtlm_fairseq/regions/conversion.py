@@ -55,7 +55,8 @@ def run_convert(args: argparse.Namespace) -> int:
     check_writable(args.out, label=f"--out {args.out}", streams=False)
     sizes = _check_options(args)
     if sizes is not None:
-        sizes = {args.id_rule(image_id): size for image_id, size in sizes.items()}
+        rule = args.id_rule.and_extension(args.strip_extension)
+        sizes = {rule(image_id): size for image_id, size in sizes.items()}
     with Parts(args.out, _plan(args), kind="conversion", overwrite=args.overwrite) as parts:
         if parts.made:
             failed = parts.errors.exists()
