@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 from fairseq.data.iterators import GroupedIterator
 from fairseq.logging import metrics
 from generated import Size, image_bytes, write_data, write_store, write_text
@@ -20,11 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.data.shared import send_small_by_value
+from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.regions.schema import open_file
 from vtlm_fairseq.regions.store import RegionStore
 
 SLICES = 5  # a cold pass reads a part of the file, another one in each turn
+ON_DEVICE = "--regions-on-device"
 SHARE = 3  # a warm pass reads one of so many images, drawn at random
 
 
@@ -79,6 +82,14 @@ def measure(folder: Path, size: Size, *, device: str, repeats: int, gigabytes: f
             part // size.batch,
         )
     seconds = in_turn(functions, repeats=repeats, at_least=0)
+    placed = Training(data, size, "pretraining", device=device, regions=True, options=(ON_DEVICE,), batches=0)
+    placed.task.load_dataset("train")
+    costs = cpu_costs(
+        {name: one.task.dataset("train") for name, one in (("as it is", run), (ON_DEVICE, placed))},
+        size,
+        order,
+        repeats,
+    )
     cold = cold_reads(path, lines, size, repeats)
     rows = []
     for name, times in seconds.items():
@@ -97,11 +108,36 @@ def measure(folder: Path, size: Size, *, device: str, repeats: int, gigabytes: f
         f"({sum(loop.seconds) / updates:.3f} s an update)",
     ]
     figures = {
+        **{f"us of CPU a pair, {name}": median(found) for name, found in costs.items()},
         "images/s, 1 worker": part / median(seconds["regions, workers: 1"]),
         "images/s of pre-training batches, 1 worker": part / median(seconds["pre-training batches, workers: 1"]),
         "share of training that waits for data": loop.waiting,
     }
-    return {"tables": [table], "figures": figures, "seconds": {**seconds, **{f"{n}, cold": t for n, t in cold.items()}}}
+    seconds |= {f"{name}, cold": found for name, found in cold.items()}
+    return {"tables": [table], "figures": figures, "seconds": {**seconds, **{f"us, {n}": t for n, t in costs.items()}}}
+
+
+def cpu_costs(datasets: dict[str, TranslationLMDataset], size: Size, order: np.ndarray, repeats: int) -> dict:
+    """Microseconds of CPU that a pair of a pre-training batch takes, in this process and on one thread, in each turn.
+
+    Args:
+        datasets: by name.
+        size: of the batch.
+        order: [n] pairs that are read.
+        repeats: turns.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    batches = [order[i : i + size.batch].tolist() for i in range(0, len(order) - size.batch + 1, size.batch)]
+    costs: dict[str, list[float]] = {name: [] for name in datasets}
+    for _ in range(repeats):
+        for name, dataset in datasets.items():
+            start = time.process_time()
+            for rows in batches:
+                dataset.collater(dataset.__getitems__(rows))
+            costs[name].append((time.process_time() - start) / len(batches) / size.batch * 1e6)
+    torch.set_num_threads(threads)
+    return costs
 
 
 def raw_read(path: Path, size: Size, images: np.ndarray, *, block: int = 512) -> int:

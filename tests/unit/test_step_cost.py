@@ -79,7 +79,7 @@ def cost(trainer, batches) -> Count:
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "translation"])
-@pytest.mark.parametrize("options", [[], ["--autocast", "bf16"], ["--region-order", "none"]])
+@pytest.mark.parametrize("options", [[], ["--autocast", "bf16"], ["--region-order", "none"], ["--regions-on-device"]])
 def test_our_code_waits_for_nothing(data, kind, options):
     """fairseq's trainer looks twice at the norm of the gradients; for any number of batches."""
     trainer, batches = training(data, kind, *options, "--update-freq", "2")

@@ -3,6 +3,8 @@
 import numpy as np
 from fairseq.data import FairseqDataset
 
+from vtlm_fairseq.data.device_regions import TABLE, RegionPlaces
+from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.errors import VTLMError
 
 FAULT = "fault"  # key of an item or a batch that holds an error message instead of data
@@ -11,7 +13,7 @@ FAULT = "fault"  # key of an item or a batch that holds an error message instead
 class CaptionsDataset(FairseqDataset):
     """Base of both datasets."""
 
-    regions = None  # LineRegions or None
+    regions: LineRegions | None = None
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
@@ -53,6 +55,12 @@ class CaptionsDataset(FairseqDataset):
                 item["regions"] = self.regions[index]
             except VTLMError as error:
                 item[FAULT] = str(error)
+
+    def add_regions(self, batch: dict, regions: RegionsBatch) -> None:
+        """Add ``features boxes region_padding_mask`` to the batch's ``net_input``."""
+        batch["net_input"].update(regions.collated())
+        if isinstance(self.regions.store, RegionPlaces):
+            batch[TABLE] = self.regions.split
 
     @staticmethod
     def say_padding(net_input: dict) -> None:

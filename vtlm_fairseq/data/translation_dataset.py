@@ -66,9 +66,8 @@ class MultimodalTranslationDataset(CaptionsDataset, LanguagePairDataset):
                 batch[FAULT] = fault
             else:
                 by_id = {item["id"]: item["regions"] for item in samples}  # fairseq sorts the batch by source length
-                batch["net_input"].update(
-                    RegionsBatch.of([by_id[i] for i in batch["id"].tolist()], self.regions.width).collated()
-                )
+                regions = RegionsBatch.of([by_id[i] for i in batch["id"].tolist()], self.regions.width)
+                self.add_regions(batch, regions)
         self.say_padding(batch["net_input"])
         return send_small_by_value(batch)
 

@@ -192,7 +192,8 @@ class TranslationLMDataset(CaptionsDataset):
         if self.zero_masked_regions:
             regions.features[mask] = 0
             mask[:] = False
-        batch["net_input"].update(regions.collated(), region_mask=torch.from_numpy(mask))
+        self.add_regions(batch, regions)
+        batch["net_input"]["region_mask"] = torch.from_numpy(mask)
         batch["region_target"] = torch.from_numpy(target)
 
     def num_tokens(self, index: int) -> int:

@@ -108,6 +108,7 @@ DECISIONS: dict[str, Decision] = {
     "langs": _saved("rows of the language table; part of the model's configuration"),
     "regions": _saved("whether there are regions (region_dim) and which detector made them; the place may move"),
     "any_detector": _not("says that another detector is meant; each command says it for itself"),
+    "regions_on_device": _not("where features lie; a batch has the same"),
     "max_regions": _saved("how many regions of an image are seen", MAX_REGIONS, _count, regions=True, adopted=_ALWAYS),
     "region_order": _experiment("whose regions are seen", "given", _one_of(*ORDERS), regions=True, adopted=_SAME_RUN),
     "max_source_positions": _experiment("which sentences are seen, or how much of them", 512, _count),

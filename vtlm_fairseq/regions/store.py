@@ -285,12 +285,13 @@ class RegionStore:
             handle = self._handle(shard)
             return Regions(*(getattr(handle, name)[start:stop] for name in Regions._fields))
 
-    def read_rows(self, rows: np.ndarray, features: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:
+    def read_rows(self, rows: np.ndarray, features: np.ndarray | None, boxes: np.ndarray) -> Iterator[np.ndarray]:
         """The regions of images without scores: each time features and boxes of one more are where they belong.
 
         Args:
             rows: [n] int64, of the images.
-            features: [n, at least R, D], contiguous, of the store's dtype; the first rows of each image are written.
+            features: [n, at least R, D], contiguous, of the store's dtype; the first rows of each image are written;
+                None: they are not read.
             boxes: [n, at least R, 4] float32, contiguous, the same.
 
         Yields:
@@ -299,11 +300,12 @@ class RegionStore:
         Raises:
             IndexError, VTLMError: as ``store[row]``.
         """
-        for row, to_features, to_boxes in zip(rows.tolist(), features, boxes, strict=True):
+        for place, (row, to_boxes) in enumerate(zip(rows.tolist(), boxes, strict=True)):
             shard, start, end = self._span(row)
             try:
                 handle, count = self._handle(shard), end - start
-                handle.features.read_into(start, to_features[:count])
+                if features is not None:
+                    handle.features.read_into(start, features[place, :count])
                 handle.boxes.read_into(start, to_boxes[:count])
                 labels = handle.labels[start:end]
             except DAMAGE:

@@ -196,6 +196,7 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
         keep_log(self.cfg)
         with exit_on_error():
             self.files.check()
+            self.region_tables.load(next(model.parameters()).device)
         first = self.loss_watch is None
         if first:
             self.check_clipping(model)

@@ -27,6 +27,11 @@ class CaptionsConfig(FairseqDataclass):
     any_detector: bool = setting(False, OPTIONS["--any-detector"]["help"])
     # None: not given. Then it is that of the checkpoint, else the default that models/description.py has for it
     max_regions: Optional[int] = setting(None, OPTIONS["--max-regions"]["help"])
+    regions_on_device: bool = setting(
+        False,
+        "keep the features of all images of a split on the device that computes, if they fit; batches then hold "
+        "their places",
+    )
     region_order: Optional[ChoiceEnum(list(ORDERS))] = setting(None, OPTIONS["--region-order"]["help"])
     max_source_positions: Optional[int] = setting(
         None, "longest source sentence in tokens, </s> symbols included (default: the checkpoint's, else 512)"

@@ -13,6 +13,7 @@ from fairseq.data import LanguagePairDataset
 from fairseq.tasks.translation import load_langpair_dataset
 
 from vtlm_fairseq import ranges
+from vtlm_fairseq.data.device_regions import RegionTables
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.noun_table import NounTable, read_tables, table_paths
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
@@ -67,11 +68,15 @@ class Splits:
             )
         regions = self.load_regions(folder, split, parts, pair)
         self.doubts.load(self, split, folder, parts, regions)
+        if regions is not None and self.cfg.regions_on_device:
+            self.region_tables.add(regions)
         return pair, regions
 
     def load_regions(self, folder: str, split: str, parts: list[str], pair: LanguagePairDataset) -> LineRegions | None:
         """Regions of the lines of a split's parts, joined by ``{part}.images``; None without a store."""
         if self.cfg.regions == "none":
+            if self.cfg.regions_on_device:
+                raise VTLMError("--regions-on-device without --regions: there is nothing to keep; leave it out")
             logger.info("%s: no regions (text only)", split)
             return None
         names = [read_image_names(folder, part) for part in parts]
@@ -133,6 +138,11 @@ class Splits:
     def files(self) -> WatchedFiles:
         """Files of text that were read."""
         return WatchedFiles()
+
+    @cached_property
+    def region_tables(self) -> RegionTables:
+        """Features on the device, with ``--regions-on-device``."""
+        return RegionTables()
 
     @cached_property
     def doubts(self) -> Doubts:

@@ -6,6 +6,8 @@ import torch
 from fairseq.search import DiverseBeamSearch
 
 from vtlm_fairseq.data.batching import raise_fault
+from vtlm_fairseq.data.device_regions import TABLE
+from vtlm_fairseq.errors import exit_on_error
 from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
 from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
@@ -22,6 +24,14 @@ class WatchedSteps:
     loader_watch: LoaderWatch | None = None
     readings: Readings | None = None
 
+    def complete_batch(self, sample):
+        """A batch as the model takes it: with its features, where it holds their places. A fault ends the command."""
+        raise_fault(sample)
+        if not sample or TABLE not in sample:
+            return sample
+        with exit_on_error():
+            return self.region_tables.gather(sample)
+
     def autocast(self, sample):
         """The context that ``--autocast`` asks for."""
         if self.cfg.autocast == "none":
@@ -33,7 +43,7 @@ class WatchedSteps:
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """As FairseqTask's. It switches CUDA autocast off around the criterion, so ours is opened inside."""
         self.batch_arrived()
-        raise_fault(sample)
+        sample = self.complete_batch(sample)
 
         if self.cfg.compile:
             mark_lengths(sample)
@@ -85,7 +95,7 @@ class WatchedSteps:
     def valid_step(self, sample, model, criterion):
         """As the parent task's, under autocast."""
         self.batch_arrived()
-        raise_fault(sample)
+        sample = self.complete_batch(sample)
         if self.cfg.compile:
             mark_lengths(sample)
         with self.autocast(sample):
@@ -93,7 +103,7 @@ class WatchedSteps:
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
-        raise_fault(sample)
+        sample = self.complete_batch(sample)
         sample = match_source_length(share_states(sample, generator), generator)
         if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
             # it takes the ids of sentences for their places in the batch
