@@ -81,6 +81,7 @@ def summarise(path: str) -> dict[str, str]:
 def run_validate(args: argparse.Namespace) -> int:
     """List the faults of each file of a store; 1 if there are any."""
     faults: list[str] = []
+    found: list[str] = []
     files = store_files(args.store, option="")
     for path in files:
         with tqdm(desc=printable(os.path.basename(path)), unit=" regions", unit_scale=True, disable=None) as bar:
@@ -89,12 +90,16 @@ def run_validate(args: argparse.Namespace) -> int:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            faults += validate(path, show)
+            empty: dict[str, int] = {}
+            faults += validate(path, show, empty=empty)
+        found += [f"{path}: {what} in {count:,} regions" for what, count in empty.items() if count]
     if not faults:
         faults += _faults_of_splits(args.store, files)
     if not faults:
         faults += [fault for images in args.images for fault in find_missing(files, images)]
-    for warning in [] if faults else _doubts(files, args.images):
+    doubts = [] if faults else _doubts(files, args.images)
+    rare = [line for line in found if not any(doubt.startswith(line.rsplit(" in ", 1)[0]) for doubt in doubts)]
+    for warning in [*doubts, *(rare if not faults else [])]:
         say(f"warning: {warning}")
     for fault in faults[:_SHOWN_FAULTS]:
         say(fault)

@@ -12,6 +12,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.regions.file_identity import identify
+from vtlm_fairseq.regions.padding import flat_boxes, zero_rows
 from vtlm_fairseq.regions.rows import StoreFile
 from vtlm_fairseq.regions.schema import (
     DAMAGE,
@@ -26,11 +27,14 @@ from vtlm_fairseq.regions.schema import (
 from vtlm_fairseq.text.id_rules import explain_missing
 from vtlm_fairseq.text.image_ids import region_counts
 
+ZERO, FLAT = "features are all 0", "boxes have no area"
 BLOCK_BYTES = 64 << 20
 PATIENCE_SECONDS = 300.0  # for the next block, and for the header before the first
 
 
-def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+def validate(
+    path: str, on_progress: Callable[[int, int], None] | None = None, *, empty: dict[str, int] | None = None
+) -> list[str]:
     """Check all of a store file: schema, finite values, boxes within 0..1 and in order, scores descending.
 
     The file is read in a child process: HDF5 itself can crash on damaged files, or never come back.
@@ -38,6 +42,8 @@ def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -
     Args:
         path: a store file.
         on_progress: called with (regions done, regions in all) after each block.
+        empty: gets the numbers of regions whose features are all 0, and whose boxes have no area, under `ZERO` and
+            `FLAT`; these are no faults.
 
     Returns:
         One line a fault (each kind of fault once an image), naming file and image id; empty if there is none. Of the
@@ -53,6 +59,10 @@ def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -
             message = receiver.recv()
             if isinstance(message, list):
                 return message
+            if isinstance(message, dict):
+                if empty is not None:
+                    empty.update(message)
+                continue
             if isinstance(message, str):
                 raise RuntimeError(message)
             if on_progress is not None:
@@ -71,12 +81,17 @@ def validate(path: str, on_progress: Callable[[int, int], None] | None = None) -
 def _send_faults(path: str, sender: Connection) -> None:
     """In the child: (done, total) after each block, then the list of faults, or a stack trace."""
     try:
-        sender.send(_find_faults(path, lambda done, total: sender.send((done, total))))
+        empty = {ZERO: 0, FLAT: 0}
+        faults = _find_faults(path, lambda done, total: sender.send((done, total)), empty)
+        sender.send(empty)
+        sender.send(faults)
     except Exception:
         sender.send(traceback.format_exc())
 
 
-def _find_faults(path: str, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+def _find_faults(
+    path: str, on_progress: Callable[[int, int], None] | None = None, empty: dict[str, int] | None = None
+) -> list[str]:
     """What `validate` does, in this process."""
     faults: list[str] = []
     try:
@@ -89,7 +104,7 @@ def _find_faults(path: str, on_progress: Callable[[int, int], None] | None = Non
         if header is not None:
             _check_ids(header, faults)
             with unreadable(path):
-                _check_regions(StoreFile(path, header.files, header.content), header, faults, on_progress)
+                _check_regions(StoreFile(path, header.files, header.content), header, faults, on_progress, empty)
     except VTLMError as error:
         faults.append(str(error))
     return list(dict.fromkeys(faults))
@@ -171,6 +186,7 @@ def _check_regions(
     header: StoreHeader,
     faults: list[str],
     on_progress: Callable[[int, int], None] | None,
+    empty: dict[str, int] | None,
 ) -> None:
     total, classes = int(header.offsets[-1]), len(header.class_names)
     rows = max(1, BLOCK_BYTES // (header.feature_dim * 8))
@@ -180,10 +196,14 @@ def _check_regions(
         end = min(total, start + rows)
         images = np.searchsorted(header.offsets, np.arange(start, end), side="right") - 1
         boxes, scores, labels = (rows_of[start:end] for rows_of in (file.boxes, file.scores, file.labels))
+        features = file.features[start:end]
+        if empty is not None:
+            empty[ZERO] += int(zero_rows(features).sum())
+            empty[FLAT] += int(flat_boxes(boxes).sum())
         same = images == np.concatenate([[last_image], images[:-1]])
         rises = same & (scores > np.concatenate([[last_score], scores[:-1]]))
         kinds = {
-            "features are not finite": ~np.isfinite(file.features[start:end]).all(axis=1),
+            "features are not finite": ~np.isfinite(features).all(axis=1),
             "box is not finite": ~np.isfinite(boxes).all(axis=1),
             "box is not within 0..1": ((boxes < 0) | (boxes > 1)).any(axis=1),
             "box is not x1 <= x2, y1 <= y2": (boxes[:, :2] > boxes[:, 2:]).any(axis=1),

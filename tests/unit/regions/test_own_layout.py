@@ -8,6 +8,9 @@ import region_layouts as made
 from region_layouts import LABELS, RELATIVE, SCORES
 from region_sources import convert, fails
 
+from vtlm_fairseq.cli.regions import main
+from vtlm_fairseq.regions.store import RegionStore
+
 YXYX = [1, 0, 3, 2]
 MAPPING = {
     "features": "x",
@@ -171,3 +174,24 @@ def test_only_what_is_said_is_read(tmp_path):
         line = fails("convert", "--layout", layout, "--input", tmp_path / "in", "--out", tmp_path / "s")
         assert gone in line, line
     assert "lxmert" in fails("convert", "--layout", "lxmrt", "--input", tmp_path, "--out", tmp_path / "s")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_cannot_be_read_are_left_out(tmp_path, workers, capsys):
+    """Of an LMDB, by several processes: a damaged value, and boxes that cannot be."""
+    lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed")
+    names = [f"i{k}" for k in range(9)]
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+        for k, name in enumerate(names):
+            record = {**arrays(), "x": made.features(6) + k} | ({"b": made.PIXELS} if k == 5 else {})
+            transaction.put(name.encode(), b"\x80nonsense" if k == 2 else pickle.dumps(record))
+    layout = write_layout(tmp_path, container="lmdb", value="pickle")
+    argv = ["convert", "--layout", layout, "--input", tmp_path / "db", "--num-classes", 5, "--out", tmp_path / "s.h5"]
+    assert "i2" in fails(*argv)
+    argv += ["--skip-bad", "--workers", workers, "--part-size", 2]
+    assert main([str(a) for a in argv]) == 3
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert store.ids() == [name for name in names if name not in ("i2", "i5")]
+    assert [store[row].features[1, 0] for row in range(7)] == [1 + k for k in range(9) if k not in (2, 5)]
+    listed = (tmp_path / "s.h5.errors.tsv").read_text().splitlines()
+    assert len(listed) == 2 and "i2" in listed[0] and "outside" in listed[1]

@@ -56,6 +56,19 @@ def test_padding_is_refused_kept_or_dropped(tmp_path, zeros, flat, capsys):
     assert ("all 0 in 2" if zeros else "no area in 2") in capsys.readouterr().out
 
 
+def test_one_row_among_many(tmp_path, capsys):
+    """`validate` reads all; its sample and that of `info` see some images."""
+    features, boxes = np.ones((3000, 1, 2)), np.tile([0.0, 0, 0.5, 1], (3000, 1, 1))
+    features[1234], boxes[2345, 0, 2] = 0, 0
+    for name, array in (("f", features), ("b", boxes)):
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "ids").write_text("".join(f"{k}\n" for k in range(3000)))
+    argv = ("--npy", tmp_path / "f.npy", "--ids", tmp_path / "ids", "--boxes", tmp_path / "b.npy", "--keep-empty")
+    convert(tmp_path / "s.h5", *argv)
+    out = capsys.readouterr().out
+    assert "all 0 in 1 " in out and "no area in 1 " in out
+
+
 def test_boxes_turned_inside_out_are_no_padding(tmp_path):
     argv = source(tmp_path, zeros=False, flat=False)
     boxes = np.load(tmp_path / "b.npy")
