@@ -39,10 +39,13 @@ def trained(run, corpus, tmp_path_factory):
     """Each case with and without the option: logs, and the folder of the checkpoints."""
     folder = tmp_path_factory.mktemp("on_device")
     commands = {}
+    folders = {"zeros": f"{corpus.data}:{corpus.data}"}  # in alternate epochs
     for name, (make, argv) in CASES.items():
         for on in (False, True):
             more = [OPTION] if on else []
-            line = make(corpus.data, folder / f"{name}{on}", *LENGTH, *argv, *more, regions=corpus.regions)
+            line = make(
+                folders.get(name, corpus.data), folder / f"{name}{on}", *LENGTH, *argv, *more, regions=corpus.regions
+            )
             commands[name, on] = ("fairseq_cli.train", line)
     results = run.together(list(commands.values()))
     return {key: (result, folder / f"{key[0]}{key[1]}") for key, result in zip(commands, results, strict=True)}

@@ -1,7 +1,6 @@
 """Hand large arrays from a loader's worker to the training process."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,6 @@ from vtlm_fairseq.data import shared_pool
 
 _SMALL = 1 << 17
 """Bytes up to which a tensor is sent through the pipe between the processes."""
-
-
-def stack_padded(arrays: Sequence[np.ndarray], length: int) -> torch.Tensor:
-    """Arrays of one width below each other, each filled up with zeros; in a loader's worker in shared memory already.
-
-    Args:
-        arrays: B arrays of [up to ``length``, D], of one dtype.
-        length: rows of each in the result.
-
-    Returns:
-        B x length x D.
-    """
-    stacked = empty_batch((len(arrays), length, arrays[0].shape[1]), arrays[0].dtype)
-    for place, array in zip(stacked, arrays, strict=True):
-        place[: len(array)] = array
-        place[len(array) :] = 0
-    return torch.from_numpy(stacked)
 
 
 def empty_batch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -71,7 +53,7 @@ def send_small_by_value(batch: Any) -> Any:
     """A collated batch as a loader's worker should return it; elsewhere the batch itself.
 
     PyTorch sends each tensor as a file descriptor, which takes several messages between the processes and up to a
-    millisecond, whatever its size. Small tensors arrive sooner as bytes, those of `stack_padded` as their buffer.
+    millisecond, whatever its size. Small tensors arrive sooner as bytes, those of `empty_batch` as their buffer.
 
     Args:
         batch: nested dicts, lists and tuples; what is no dense CPU tensor of up to 128 kB stays as it is.

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 from equality import equal
+from stacks import stack_padded
 from torch.utils.data import DataLoader
 
-from vtlm_fairseq.data.shared import send_small_by_value, stack_padded
+from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.regions.rows import Rows
 
 COUNTS = (3, 0, 5, 1)

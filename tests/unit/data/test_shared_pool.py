@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from fairseq.data.iterators import BufferedIterator
+from stacks import stack_padded
 from torch.utils.data import DataLoader, Dataset
 
 from vtlm_fairseq.data import shared_pool
-from vtlm_fairseq.data.shared import send_small_by_value, stack_padded
+from vtlm_fairseq.data.shared import send_small_by_value
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no buffers without memfd_create")
 WIDTH = 20_000
