@@ -103,7 +103,7 @@ def encode_ids(ids: Any) -> np.ndarray:
     Raises:
         VTLMError: an id that no store can hold (named).
     """
-    encoded = [_encode_id(image_id) for image_id in ids]
+    encoded = [encode_id(image_id) for image_id in ids]
     if not encoded:
         return np.empty(0, dtype="S1")
     lengths = list(map(len, encoded))
@@ -126,7 +126,12 @@ def add_ids(file: h5py.File, ids: Any) -> None:
     dataset.flush()  # what HDF5 holds back it writes when the dataset is let go of, where h5py drops errors
 
 
-def _encode_id(image_id: str | bytes) -> bytes:
+def encode_id(image_id: str | bytes) -> bytes:
+    """An image id as bytes.
+
+    Raises:
+        VTLMError: no store can hold it.
+    """
     try:
         encoded = image_id.encode("utf-8") if isinstance(image_id, str) else bytes(image_id)
     except UnicodeEncodeError:

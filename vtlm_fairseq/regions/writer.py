@@ -14,7 +14,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile
 from vtlm_fairseq.files.names import is_text
 from vtlm_fairseq.regions.checks import Rules
-from vtlm_fairseq.regions.schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, add_ids, encode_ids
+from vtlm_fairseq.regions.schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, add_ids, encode_id
 
 CHUNK_BYTES = 4 << 20
 
@@ -224,7 +224,7 @@ class RegionStoreWriter:
         where = f"{self.path}: image {image_id!r}"
         if not image_id or set(image_id) & set("\0\n\r"):
             raise VTLMError(f"{where}: an image id is one line of text, not empty")
-        encode_ids([image_id])
+        encode_id(image_id)
         if image_id in self._ids:
             raise VTLMError(f"{where} is given twice; ids must be unique")
 
