@@ -20,6 +20,7 @@ def grids(tmp_path, name, images, seed):
     return argv, kinds
 
 
+@pytest.mark.slow
 def test_clusters_of_one_split_serve_the_others(tmp_path):
     argv, kinds = grids(tmp_path, "train", 12, seed=1)
     train = convert(tmp_path / "train.h5", *argv, "--pseudo-labels", 3)

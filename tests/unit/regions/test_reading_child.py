@@ -110,3 +110,16 @@ def test_files_that_declare_more_than_they_hold(tmp_path):
         file.create_dataset("a/f", (10, 4), "f4", external=[(str(tmp_path / "secret"), 0, 160)])
     (tmp_path / "secret").write_bytes(bytes(160))
     assert "other files" in fails(*argv(tmp_path, "h5", tmp_path / "x.h5"))
+
+
+def test_damage_that_hdf5_meets_at_the_values(tmp_path):
+    """A chunk that cannot be unpacked, of arrays over images."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("f", data=np.random.default_rng(0).random((2, 3, 4)), compression="gzip", chunks=(1, 3, 4))
+        at = file["f"].id.get_chunk_info(1).byte_offset
+    with open(tmp_path / "x.h5", "r+b") as file:
+        file.seek(at)
+        file.write(bytes(40))
+    (tmp_path / "ids").write_text("a\nb\n")
+    line = fails(*argv(tmp_path, "h5", tmp_path / "x.h5"), "--set", "arrangement=stacked", "--ids", tmp_path / "ids")
+    assert "x.h5" in line and "row 1" in line

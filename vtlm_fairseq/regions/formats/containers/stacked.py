@@ -70,12 +70,20 @@ def records(layout: Layout, path: str, arrays: Mapping[str, Any], ids: Sequence[
     for number, image_id in enumerate(ids):
 
         def load(number: int = number) -> Mapping[str, Any]:
-            return {
-                name: to_numpy(array[number], path) if hasattr(array, "numpy") else array[number]
-                for name, array in used.items()
-            }
+            return {name: _row(array, number, f"{path}, {name}") for name, array in used.items()}
 
         yield Record(image_id.removesuffix(layout.id_suffix or "\0"), f"{path}, image {image_id[:99]!r}", load)
+
+
+def _row(array: Any, number: int, where: str) -> Any:
+    """A row of an array, of a dataset in a file, or of a tensor."""
+    try:
+        row = array[number]
+    except MemoryError:
+        raise
+    except Exception as error:  # what numpy, HDF5 and torch raise for damage that they meet at the values
+        raise VTLMError(f"{where}, row {number}: unreadable ({reason(error)}); write or copy the file again") from None
+    return to_numpy(row, where) if hasattr(array, "numpy") else row
 
 
 def _named(layout: Layout, content: Any) -> Mapping[str, Any]:

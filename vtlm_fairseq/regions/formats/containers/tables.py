@@ -101,8 +101,11 @@ def parquet_rows(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterat
                     yield faulty(error)
                     continue
 
-                def load(row: int = row, columns: dict = columns) -> Mapping[str, Any]:
-                    return {name: column[row].as_py() for name, column in columns.items()}
+                def load(row: int = row, columns: dict = columns, where: str = where) -> Mapping[str, Any]:
+                    try:
+                        return {name: column[row].as_py() for name, column in columns.items()}
+                    except (arrow.ArrowException, ValueError, TypeError, OverflowError) as error:
+                        raise VTLMError(f"{where}: unreadable ({reason(error)})") from None
 
                 yield Record(image_id.removesuffix(layout.id_suffix or "\0"), where, load)
     except (VTLMError, MemoryError):
