@@ -75,7 +75,8 @@ def say_speed(whole, cfg, model: torch.nn.Module) -> None:
     """
     device = next(model.parameters()).device.type
     tf32 = device == "cuda" and torch.get_float32_matmul_precision() != "highest"
-    half = {"none": "float16" if whole.common.fp16 else ""}.get(str(cfg.autocast), str(cfg.autocast))
+    autocast = str(cfg.autocast)
+    half = autocast if autocast != "none" else "float16" if whole.common.fp16 else ""
     precision = half or ("TF32" if tf32 else "float32")
     optimizer = str(getattr(whole.optimizer, "_name", "none"))
     workers = whole.dataset.num_workers
