@@ -1,6 +1,7 @@
 """Text and regions of a split, for both tasks."""
 
 import itertools
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -104,15 +105,18 @@ class Splits:
             store.feature_dim, store.dtype, store.num_classes, store.identity, order,
         )  # fmt: skip
         rows = np.concatenate(rows)
-        beyond = store.beyond(rows)
-        if beyond[0]:
-            said = say_beyond(beyond, self.option("max_regions"))
-            if self.source is None and given(self.cfg, "max_regions") is None and equal_scores(store, rows):
+        cut, total = beyond = store.beyond(rows)
+        if cut:
+            most = self.option("max_regions")
+            said = say_beyond(beyond, most)
+            is_chosen = self.source is not None or given(self.cfg, "max_regions") is not None
+            if not is_chosen and 100 * cut > total and equal_scores(store, rows):
                 raise VTLMError(
                     f"--regions {self.cfg.regions} ({split}): {said}, the default, and scores are all equal, as of a "
                     f"grid: which ones are kept would be chance; give --max-regions ({store.most_regions()} keeps all)"
                 )
-            logger.warning("%s: %s and are not read", split, said)
+            agreed = self.source is not None and self.source.options.get("max_regions") == most
+            logger.log(logging.INFO if agreed else logging.WARNING, "%s: %s and are not read", split, said)
         self.warn_of_order()
         redraw = split == self.cfg.train_subset
         regions = LineRegions(
