@@ -18,8 +18,9 @@ import sys
 
 runpy.run_path(sys.argv[2])["check_stack"]()
 needed = {
-    "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm filelock".split(),
-    "test": "pytest xdist hypothesis PIL yaml ruff".split(),
+    "": "torch fairseq numpy h5py omegaconf sacrebleu sacremoses sentencepiece subword_nmt tqdm filelock yaml".split(),
+    "test": "pytest xdist hypothesis PIL ruff lmdb msgpack pyarrow".split(),
+    "formats": ["lmdb", "msgpack", "pyarrow"],
     "ci": ["playwright", "tensorboard"],
     "plots": ["matplotlib"],
     "extract": ["ai_edge_litert", "PIL"],
