@@ -1,9 +1,11 @@
 """preprocess/prepare_captions.py: TSV and line files to folders that train, with the pairs that were left out."""
 
 import importlib
+import io
 import json
 import random
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -90,6 +92,34 @@ def test_it_trains(run, prepared, tmp_path):
     result = run.pretrain(folder / "bin", tmp_path / "save", regions=folder / "regions.h5")
     assert result.updates()[-1]["num_updates"] == 3
     assert np.isfinite(result.validations()[-1]["mrc_loss"])
+
+
+def test_shards_of_a_downloader(run, prepared, tmp_path):
+    """Two tar files with the same keys, and images that were not fetched: dropped and counted, ids by the shard."""
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"0000{shard}.tar", "w") as archive:
+            for key, (_, english, german) in enumerate(captions(5, 1, seed=shard)):
+                status = "success" if key else "failed_to_resize"
+                record = {"caption": english, "german": german, "url": "http://x", "status": status}
+                for name, content in ((f"{key}.jpg", b""), (f"{key}.json", json.dumps(record).encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+    make_store(tmp_path / "regions.h5", [f"0000{shard}/{key}" for shard in range(2) for key in range(4)])
+    first = prepared[0] / "bin"
+    argv = (SCRIPT, "--train", tmp_path / "*.tar", "--valid-size", 2, "--columns", "en=caption,de=german")
+    argv += ("--bpe-model", first / "bpe.model", "--regions", tmp_path / "regions.h5", "--out", tmp_path / "bin")
+    run(*argv, ok=False).fault("00000.tar", "00001.tar", "--id-prefix tar")
+    result = run(*argv, "--id-prefix", "tar", "--workers", 1)
+    assert "train: 2 pairs dropped, image was not fetched, status 'failed_to_resize'" in result.output
+    assert "train: 2 pairs dropped, image is not in the region store" in result.output
+    found = [line for split in ("train", "valid") for line in read_lines(tmp_path / f"bin/{split}.images")]
+    assert sorted(found) == [f"0000{shard}/{key}" for shard in range(2) for key in range(1, 4)]
+    dropped = [line.split("\t") for line in read_lines(tmp_path / "bin/dropped.tsv")]
+    assert [row[2] for row in dropped] == ["0", "00000/4", "0", "00001/4"]
+    images = read_lines(tmp_path / "bin/train.images")
+    english = read_lines(tmp_path / "bin/references/train.en")[images.index("00001/3")]
+    assert english == captions(5, 1, seed=1)[3][1].lower().replace("&", "&amp;").replace(".", " .")
 
 
 def test_line_files_with_an_earlier_vocabulary(run, prepared, tmp_path):

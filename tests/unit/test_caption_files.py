@@ -7,10 +7,9 @@ from stores import fault
 from vtlm_fairseq.text.caption_files import CaptionFile, Pair
 
 
-def read(path, columns=None, *, langs=("en", "de"), layout="auto") -> list[Pair]:
+def read(path, columns=None, *, langs=("en", "de"), layout="auto", **more) -> list[Pair]:
     """All pairs of a file."""
-    columns = {"image": "1", "en": "3", "de": "4"} if columns is None else columns
-    file = CaptionFile(str(path), source_lang=langs[0], target_lang=langs[1], columns=columns, layout=layout)
+    file = CaptionFile(str(path), source_lang=langs[0], target_lang=langs[1], columns=columns, layout=layout, **more)
     pairs = list(file)
     assert list(file) == pairs  # it can be read again
     return pairs
@@ -72,3 +71,41 @@ def test_faults_of_tsv(tmp_path):
     assert "--columns does not say where de is" in fault(read, path, {"image": "1", "en": "2"})
     assert "counted from 1" in fault(read, path, {"image": "0", "en": "2", "de": "3"})
     assert "--train" in fault(read, tmp_path / "y.tsv")
+
+
+def test_csv_and_quoted_tsv(tmp_path):
+    """A comma, a quote and a line end inside a field; columns by name in any order, places are lines of the file."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'de,"image",url,en\r\n"ein, ""Mann""",a.jpg,u,"one\nman"\r\nzwei,b,u,two\r\n')
+    assert read(path) == [
+        Pair("a.jpg", "one\nman", 'ein, "Mann"', f"{path} line 2"),
+        Pair("b", "two", "zwei", f"{path} line 4"),
+    ]
+    assert read(path, {"image": "3", "en": "1", "de": "4"})[2][:3] == ("u", "zwei", "two")  # the first line is a row
+    tsv = tmp_path / "x.tsv"
+    tsv.write_text('"a"\tu\t"x ""y"""\t"z\tw"\n', newline="")
+    assert read(tsv, quoting="minimal")[0][:3] == ("a", 'x "y"', "z\tw")
+    path.write_bytes(b'a,u,"x" y,z\n')
+    assert read(path, {"image": "1", "en": "3", "de": "4"}, quoting="none")[0].source == '"x" y'
+    assert "x.csv line 1: " in (message := fault(read, path, {"image": "1", "en": "3", "de": "4"}))
+    assert "--quoting" in message
+    path.write_bytes(b'image,en,de\na,x,y\nb,"x,y\nc,x,y\n')
+    assert "x.csv line 3: " in fault(read, path)  # the quote that does not close, not the end of the file
+    path.write_bytes(b"image,en,en,de\na,x,y,z\n")
+    assert "two columns 'en'" in fault(read, path)
+
+
+def test_quotes_of_csv_in_a_tsv_are_noticed(tmp_path):
+    path = tmp_path / "x.tsv"
+
+    def write(*texts):
+        path.write_text("".join(f"i\tu\t{text}\tx\n" for text in texts))
+        return path
+
+    quoted = ['"a ""b"" c"', '"""b"" c"', '"a, ""b"""']
+    assert "--quoting minimal" in fault(read, write(*quoted, "plain"))
+    assert read(path, quoting="none")[0].source == quoted[0]
+    assert read(path, quoting="minimal")[0].source == 'a "b" c'
+    assert "--quoting minimal" in fault(read, write('"a"', '"b"', '"c"'))
+    assert len(read(write('"a"', '"b"', '"c"', "plain"))) == 4  # somebody's words
+    assert len(read(write(*quoted, 'the "b" c'))) == 4  # a quote inside is none of CSV

@@ -10,8 +10,7 @@ from pathlib import Path
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line
-from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
-from vtlm_fairseq.text.options import add_text_options, check_vocabulary
+from vtlm_fairseq.text.options import add_caption_files, add_text_options, check_vocabulary
 
 
 @command_line()
@@ -46,28 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_captions(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "FILE is a .tsv or .jsonl file, plain or .gz, or the common beginning of line files FILE.en, FILE.de "
-        "and FILE.images (the ids)."
-    )
     add = parser.add_argument
-    add("--train", metavar="FILE", required=True, help="captions to train on")
-    valid = parser.add_mutually_exclusive_group(required=True)
-    valid.add_argument("--valid", metavar="FILE", help="captions to validate on")
-    valid.add_argument(
-        "--valid-size",
-        type=int,
-        metavar="N",
-        help="take N images with all their captions out of --train, those with the smallest hashes of their ids",
-    )
-    add("--test", metavar="NAME=FILE", action="append", default=[], help="a test set (repeatable)")
-    add("--format", choices=FORMATS, default="auto", help="default: by the files' names")
-    add(
-        "--columns",
-        metavar="NAME=COLUMN,...",
-        help="where image and languages stand: in TSV a number from 1 or a name of the first line, in JSON lines a key "
-        f"(default: {COLUMNS}; in JSON lines image, en, de)",
-    )
+    add_caption_files(parser)
     add(
         "--image-map",
         metavar="FILE",

@@ -1,9 +1,10 @@
 """Parallel captions for fairseq: words, BPE, binarised data, image ids.
 
-Captions come as TSV (by default image, URL, English, German), as JSON lines (keys image, en, de), or as line files
-PREFIX.en, PREFIX.de and PREFIX.images. Pairs that are too long, or whose image has no regions, are left out of train
-and valid; `dropped.tsv` lists them. For fine-tuning, reuse the pre-training's vocabulary: `--bpe-model PRE/bpe.model
---dict PRE/dict.en.txt`. The folder is made whole or not at all, in constant memory.
+Captions come as TSV (by default image, URL, English, German) or CSV, as JSON lines (keys image, en, de), as parquet, as
+tar shards in webdataset's layout, or as line files PREFIX.en, PREFIX.de and PREFIX.images. Pairs that are too long, or
+whose image was not fetched or has no regions, are left out of train and valid; `dropped.tsv` lists them. For
+fine-tuning, reuse the pre-training's vocabulary: `--bpe-model PRE/bpe.model --dict PRE/dict.en.txt`. The folder is made
+whole or not at all, in constant memory.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from vtlm_fairseq.files.names import name_fault
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.terminal import say
-from vtlm_fairseq.text.caption_files import COLUMNS, CaptionFile, Pair
+from vtlm_fairseq.text.caption_files import SHARDS, CaptionFile, parse_columns
+from vtlm_fairseq.text.caption_tables import DELIMITERS
 from vtlm_fairseq.text.id_rules import explain_missing
 from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, KnownIds, region_counts
 from vtlm_fairseq.text.options import make_pipeline, vocabulary
+from vtlm_fairseq.text.pairs import Pair
 from vtlm_fairseq.text.prepare import FILTERED, DroppedPairs, LengthFilter, prepare_folder
 
 _SAMPLE = 200
@@ -38,6 +41,8 @@ class Captions:
         self._arguments, self._dropped = arguments, dropped
         self._rule = arguments.id_rule.and_extension(arguments.strip_extension)
         self._missing: dict[str, dict[str, None]] = {}  # by split, some of the ids that are in no store
+        if arguments.image_map is not None and arguments.id_prefix is not None:
+            raise VTLMError("--id-prefix goes with keys of shards, --image-map gives the ids themselves: leave out one")
         self._map = ImageMap(arguments.image_map) if arguments.image_map is not None else None
         self._known: dict[tuple[str, ...], KnownIds] = {}
         files = {"train": self._open(arguments.train, "--train")}
@@ -48,6 +53,11 @@ class Captions:
             if not equals or not name.isidentifier() or name_fault(name) or name in (*FILTERED, *files):
                 raise VTLMError(f"--test {test}: must be NAME=FILE, with a name of its own such as test_2016")
             files[name] = self._open(path, "--test")
+        layouts = {file.layout for file in files.values()}
+        if arguments.quoting is not None and not layouts & set(DELIMITERS):
+            raise VTLMError("--quoting goes with TSV and CSV files, and there is none")
+        if arguments.id_prefix is not None and not layouts & set(SHARDS):
+            raise VTLMError("--id-prefix tar goes with tar files and the parquet files beside them, and there is none")
         if arguments.valid_size is not None and arguments.regions and os.path.isdir(arguments.regions):
             raise VTLMError(
                 "--valid-size takes its images from those of train: give --regions one file, also in training "
@@ -66,14 +76,15 @@ class Captions:
 
     def _open(self, path: str, option: str) -> CaptionFile:
         arguments = self._arguments
-        langs = (arguments.source_lang, arguments.target_lang)
-        is_json = path.removesuffix(".gz").endswith((".jsonl", ".ndjson")) or arguments.format == "jsonl"
-        if arguments.columns is None and is_json:
-            columns = {name: name for name in ("image", *langs)}
-        else:
-            columns = dict(part.partition("=")[::2] for part in (arguments.columns or COLUMNS).split(","))
         return CaptionFile(
-            path, source_lang=langs[0], target_lang=langs[1], columns=columns, layout=arguments.format, option=option
+            path,
+            source_lang=arguments.source_lang,
+            target_lang=arguments.target_lang,
+            columns=None if arguments.columns is None else parse_columns(arguments.columns),
+            layout=arguments.format,
+            quoting=arguments.quoting,
+            prefix=arguments.id_prefix == "tar",
+            option=option,
         )
 
     def _find_regions(self, split: str) -> KnownIds | None:
@@ -90,12 +101,12 @@ class Captions:
         kept, first = 0, None
         for pair in pairs:
             image = pair.image if self._map is None else self._map.get(pair.image)
-            reason = None
-            if image is None:
+            reason = pair.reason or None
+            if reason is None and image is None:
                 reason = "image is not in --image-map"
-            else:
+            elif reason is None:
                 try:
-                    image = self._rule(image)
+                    image = pair.prefix + self._rule(image)
                 except VTLMError as error:
                     raise VTLMError(f"{pair.place}: {error}") from None
                 pair = pair._replace(image=image)

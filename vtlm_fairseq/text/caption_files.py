@@ -1,43 +1,50 @@
-"""Parallel captions as users have them: TSV, JSON lines, or line files beside each other; read as a stream."""
+"""Parallel captions as users have them, read as a stream: tables, JSON lines, shards, or line files together."""
 
 import json
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import plain_or_packed, stream_lines
 from vtlm_fairseq.files.names import is_text
+from vtlm_fairseq.text.caption_shards import parquet_pairs, shards, tar_pairs
+from vtlm_fairseq.text.caption_tables import DELIMITERS, QuotesWatch, columns_of, is_number, table_rows
+from vtlm_fairseq.text.pairs import Pair
 
-FORMATS = ("auto", "tsv", "jsonl", "lines")
+FORMATS = ("auto", "tsv", "csv", "jsonl", "parquet", "tar", "lines")
 COLUMNS = "image=1,en=3,de=4"
 """The paper's Conceptual Captions: image, URL, English, German."""
 IMAGE = "image"
-_SUFFIXES = {".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SUFFIXES = {
+    ".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".tar": "tar"
+}  # fmt: skip
+SHARDS = ("parquet", "tar")
 
 
-class Pair(NamedTuple):
-    """A sentence pair and the id of its image; `place` says where it was read, for messages."""
-
-    image: str
-    source: str
-    target: str
-    place: str = ""
+def layout_of(path: str, layout: str = "auto") -> str:
+    """Of `FORMATS`, by the file's name where it is not given."""
+    return _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix, "lines") if layout == "auto" else layout
 
 
 class CaptionFile:
     """Sentence pairs of a file, or of line files with a common prefix; can be read several times.
 
     Args:
-        path: a TSV or JSON-lines file, plain or `.gz`, or the PREFIX of PREFIX.{source}, PREFIX.{target} and
-            PREFIX.images.
+        path: a table or JSON-lines file, plain or `.gz`; parquet or tar files, which may be a pattern; or the PREFIX of
+            PREFIX.{source}, PREFIX.{target} and PREFIX.images.
         source_lang: language of the first side.
         target_lang: language of the second side.
-        columns: where `image` and each language stand: in a TSV file a number from 1, or a name of its first line; in
-            JSON lines a key.
+        columns: where `image` and each language stand: in a table a number from 1, or a name of its first line; in
+            JSON lines and parquet a key; in tar files `.txt` for KEY.txt, or a key in KEY.json. Shards need no `image`.
+            None: the paper's in TSV, else columns of these names.
         layout: of `FORMATS`; `auto` goes by the file's name.
+        quoting: of a table, of `QUOTING`; None: none in TSV, minimal in CSV.
+        prefix: image ids of shards begin with the name of the file.
         option: the option that named the file, for messages.
+
+    Attributes:
+        layout: of `FORMATS`, without `auto`.
 
     Raises:
         VTLMError: no such file, or a column is not given.
@@ -49,27 +56,42 @@ class CaptionFile:
         *,
         source_lang: str,
         target_lang: str,
-        columns: Mapping[str, str],
+        columns: Mapping[str, str] | None,
         layout: str = "auto",
+        quoting: str | None = None,
+        prefix: bool = False,
         option: str = "--train",
     ) -> None:
-        self.path, self._langs, self._columns = path, (source_lang, target_lang), dict(columns)
-        if layout == "auto":
-            layout = _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix, "lines")
-        self._layout = layout
+        self.path, self._langs = path, (source_lang, target_lang)
+        self.layout = layout = layout_of(path, layout)
+        self._quoting, self._prefix = quoting, prefix
+        needed = self._langs if layout in SHARDS else (IMAGE, *self._langs)
+        if columns is None:
+            columns = parse_columns(COLUMNS) if layout == "tsv" else {name: name for name in needed}
+        self._columns = dict(columns)
+        if prefix and layout not in SHARDS:
+            raise VTLMError(
+                f"--id-prefix tar goes with tar files and the parquet files beside them, not {option} {path}"
+            )
+        if quoting is not None and layout not in DELIMITERS:
+            raise VTLMError(f"--quoting goes with TSV and CSV files, not {option} {path}")
+        if layout in SHARDS:
+            self._shards = shards(path, option)
         if layout == "lines":
             self._files = [_find(f"{path}.{name}", option) for name in (source_lang, target_lang, "images")]
-        elif not Path(path).is_file():
+        elif layout not in SHARDS and not Path(path).is_file():
             raise VTLMError(f"{option} {path}: no such file")
         else:
-            lacking = [name for name in (IMAGE, source_lang, target_lang) if name not in self._columns]
+            lacking = [name for name in needed if name not in self._columns]
             if lacking:
                 raise VTLMError(
                     f"--columns does not say where {', '.join(lacking)} is; e.g. --columns image=1,en=3,de=4"
                 )
 
     def __iter__(self) -> Iterator[Pair]:
-        read = {"tsv": self._read_tsv, "jsonl": self._read_jsonl, "lines": self._read_lines}[self._layout]
+        read = {"jsonl": self._read_jsonl, "lines": self._read_lines}.get(self.layout, self._read_table)
+        if self.layout in SHARDS:
+            read = self._read_shards
         for pair in read():
             if not pair.image.strip():
                 raise VTLMError(f"{pair.place}: no image id")
@@ -80,32 +102,37 @@ class CaptionFile:
                 )
             yield pair
 
-    def _read_tsv(self) -> Iterator[Pair]:
-        lines = enumerate(stream_lines(self.path), start=1)
+    def _read_table(self) -> Iterator[Pair]:
+        quoting = self._quoting or ("minimal" if self.layout == "csv" else "none")
+        between = "tabs" if self.layout == "tsv" else "commas"
+        watch = QuotesWatch() if self._quoting is None and quoting == "none" else None
+        rows = table_rows(self.path, delimiter=DELIMITERS[self.layout], quoting=quoting)
         wanted = [self._columns[name] for name in (IMAGE, *self._langs)]
-        width = 0
-        if not all(_is_number(column) for column in wanted):
-            names = next(lines, (1, ""))[1].split("\t")
-            for column in wanted:
-                if not _is_number(column) and column not in names:
-                    raise VTLMError(
-                        f"{self.path} line 1: no column {column!r}, there are {', '.join(names)}; see --columns"
-                    )
-            wanted = [column if _is_number(column) else str(names.index(column) + 1) for column in wanted]
-            width = len(names)
-        image, source, target = (int(column) - 1 for column in wanted)
+        names: list[str] = []
+        if not all(map(is_number, wanted)):
+            names = next(rows, ("", [""]))[1]
+        image, source, target = columns_of(names, wanted, f"{self.path} line 1")
         if min(image, source, target) < 0:
             raise VTLMError("--columns: columns are counted from 1")
-        for number, line in lines:
-            fields = line.split("\t")
+        width = len(names)
+        for place, fields in rows:
             width = width or len(fields)
             if len(fields) != width or max(image, source, target) >= width:
                 expected = f"{width}" if len(fields) != width else f"at least {1 + max(image, source, target)}"
                 raise VTLMError(
-                    f"{self.path} line {number}: {len(fields)} columns between tabs, must be {expected}; mend the line "
-                    "or see --columns"
+                    f"{place}: {len(fields)} columns between {between}, must be {expected}; mend the line or see "
+                    "--columns"
                 )
-            yield Pair(fields[image].strip(), fields[source], fields[target], f"{self.path} line {number}")
+            if watch is not None:
+                watch.look((fields[source], fields[target]))
+            yield Pair(fields[image].strip(), fields[source], fields[target], place)
+        if watch is not None:
+            watch.judge()
+
+    def _read_shards(self) -> Iterator[Pair]:
+        columns = (self._columns.get(IMAGE), *(self._columns[lang] for lang in self._langs))
+        read = tar_pairs if self.layout == "tar" else parquet_pairs
+        return read(self._shards, columns, prefix=self._prefix)
 
     def _read_jsonl(self) -> Iterator[Pair]:
         keys = [self._columns[name] for name in (IMAGE, *self._langs)]
@@ -143,15 +170,15 @@ class CaptionFile:
             yield Pair(image.strip(), source_line, target_line, f"{source} line {number}")
 
 
-def _is_number(column: str) -> bool:
-    """Whether a column is given by its number."""
-    return column.isdecimal() and len(column) < 10
+def parse_columns(text: str) -> dict[str, str]:
+    """`image=1,en=3` as names and columns."""
+    return dict(part.partition("=")[::2] for part in text.split(","))
 
 
 def _find(path: str, option: str) -> Path:
     if found := plain_or_packed(path):
         return found
     raise VTLMError(
-        f"{option}: neither {path} nor its .gz is there; give a .tsv or .jsonl file, or the common beginning of line "
-        "files and .images"
+        f"{option}: neither {path} nor its .gz is there; give a file that ends in .tsv, .csv, "
+        ".jsonl, .parquet or .tar, or the common beginning of line files and .images"
     )

@@ -8,7 +8,47 @@ from typing import Any
 
 from vtlm_fairseq.files.names import check_distinct, check_languages
 from vtlm_fairseq.options import add_options
+from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
+from vtlm_fairseq.text.caption_tables import QUOTING
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
+
+
+def add_caption_files(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name captions and say how they are written."""
+    parser.epilog = (
+        "FILE is a .tsv, .csv or .jsonl file, plain or .gz; .parquet or .tar files, also as a pattern such as "
+        "'cc/*.tar'; or the common beginning of line files FILE.en, FILE.de and FILE.images (the ids)."
+    )
+    add = parser.add_argument
+    add("--train", metavar="FILE", required=True, help="captions to train on")
+    valid = parser.add_mutually_exclusive_group(required=True)
+    valid.add_argument("--valid", metavar="FILE", help="captions to validate on")
+    valid.add_argument(
+        "--valid-size",
+        type=int,
+        metavar="N",
+        help="take N images with all their captions out of --train, those with the smallest hashes of their ids",
+    )
+    add("--test", metavar="NAME=FILE", action="append", default=[], help="a test set (repeatable)")
+    add("--format", choices=FORMATS, default="auto", help="default: by the files' names")
+    add(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        help="where image and languages stand: in TSV and CSV a number from 1 or a name of the first line, in JSON "
+        "lines and parquet a key, in tar files .txt for KEY.txt or a key in KEY.json; image may be left out for shards "
+        f"(default: in TSV {COLUMNS}, else image, en, de)",
+    )
+    add(
+        "--quoting",
+        choices=QUOTING,
+        help="in TSV and CSV: none, a quote is a character like others; minimal, fields may stand in double quotes "
+        "(default: none in TSV, minimal in CSV)",
+    )
+    add(
+        "--id-prefix",
+        choices=("tar",),
+        help="tar: image ids begin with the name of the tar file, or of the parquet file beside it, as in vtlm-extract",
+    )
 
 
 def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None, workers: int) -> None:

@@ -23,7 +23,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.interrupts import start_worker
 from vtlm_fairseq.text.binarise import binarise
-from vtlm_fairseq.text.caption_files import Pair
+from vtlm_fairseq.text.pairs import Pair
 from vtlm_fairseq.text.pipeline import BPE_FILES, FILE_NAME, TextPipeline, learn_sentencepiece, load_bpe
 
 FILTERED = ("train", "valid")
