@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from equality import equal
+from torch.utils.data import DataLoader
 
 from stores import fault, make_store
 from tiny import dictionary, folder, line_regions, lm_dataset, pair_dataset, pretraining_task, sentences
 from vtlm_fairseq.data.batching import FAULT, raise_fault
 from vtlm_fairseq.data.masking import MaskingRates
-from vtlm_fairseq.data.translation_lm_dataset import IGNORE
+from vtlm_fairseq.data.translation_lm_dataset import IGNORE, TranslationLMDataset
 from vtlm_fairseq.regions.store import RegionStoreWriter
 
 NOTHING = MaskingRates(select=0, keep=0, random=0)
@@ -194,6 +195,40 @@ def test_a_permuted_store_gives_identical_batches(tmp_path):
     one, other = (whole_batch(loaded(data.path, tmp_path / f"{name}.h5")) for name in "ab")
     assert one["net_input"]["features"].abs().sum() > 0
     assert equal(one, other)
+
+
+class OwnItems(TranslationLMDataset):
+    """Says that all words are to be predicted, and counts them."""
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return {**item, "target": item["tokens"], "length": len(item["tokens"])}
+
+    def collater(self, samples):
+        return {**super().collater(samples), "lengths": [item["length"] for item in samples]}
+
+
+class OwnBatches(TranslationLMDataset):
+    """The same."""
+
+    def collater(self, samples):
+        for item in samples:
+            item.update(target=item["tokens"], length=len(item["tokens"]))
+        return {**super().collater(samples), "lengths": [item["length"] for item in samples]}
+
+
+@pytest.mark.parametrize("own", [OwnItems, OwnBatches])
+def test_items_and_batches_of_a_derived_class(own):
+    """The loader asks it for what it says, not for what it derives from."""
+    regions = line_regions([2, 1, 3])
+    dataset = lm_dataset(SOURCE, TARGET, regions=regions, rates=ALL_MASKED)
+    (expected,) = DataLoader(dataset, batch_size=3, collate_fn=dataset.collater)
+    dataset.__class__ = own
+    (batch,) = DataLoader(dataset, batch_size=3, collate_fn=dataset.collater)
+    assert batch["lengths"] == expected["net_input"]["src_lengths"].tolist() == [7, 7, 8]
+    assert equal(batch["net_input"], expected["net_input"]) and (batch["net_input"]["src_tokens"] == 45).any()
+    assert batch["target"].equal(batch["net_input"]["src_tokens"])
+    assert dataset.collater(dataset.__getitems__([]))["lengths"] == []
 
 
 def test_pickles_before_and_after_the_first_access(tmp_path):

@@ -88,9 +88,18 @@ class RegionTables:
                 self._tables[split] = _table(places, split, device)
 
     def gather(self, sample: dict) -> dict:
-        """A batch with the features that it holds the places of, where it is; the host does not wait."""
+        """A batch with the features that it holds the places of, where it is; the host does not wait.
+
+        Raises:
+            VTLMError: it does not hold places; or as `load`.
+        """
         net_input = sample["net_input"]
         places, boxes = net_input["features"], net_input["boxes"]
+        if places.dtype != torch.int64 or places.size(2) != 1:
+            raise VTLMError(
+                f"batches of {sample[TABLE]} hold features where --regions-on-device has places in a table: a dataset "
+                "of your own changes them; leave --regions-on-device out"
+            )
         self.load(places.device)
         features = F.embedding(places.squeeze(2), self._tables[sample[TABLE]])
         if features.dtype == torch.float32:

@@ -203,7 +203,7 @@ class RegionsBatch(Sequence[Regions]):
         first, counts = regions[0].features, np.array([len(one.labels) for one in regions])
         batch = cls(counts, width(counts), first.shape[1], first.dtype)
         for place, one in enumerate(regions):
-            batch.features[place, : len(one.labels)] = one.features
+            np.copyto(batch.features[place, : len(one.labels)], one.features, casting="same_kind")
             batch.boxes[place, : len(one.labels)] = one.boxes
         batch.labels[:] = np.concatenate([one.labels for one in regions])
         return batch

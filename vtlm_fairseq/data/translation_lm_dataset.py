@@ -99,8 +99,14 @@ class TranslationLMDataset(CaptionsDataset):
         return self._examples([int(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Examples | list:
-        """Some examples, which PyTorch's loader asks for together, for `collater`; regions have no scores."""
-        return self._examples([int(index) for index in indices]) if len(indices) else []  # a rank may have no batch
+        """Some examples, which PyTorch's loader asks for together, for `collater`; regions have no scores.
+
+        A derived class whose items or batches are its own has them one by one, as dicts.
+        """
+        if type(self).__getitem__ is not TranslationLMDataset.__getitem__:
+            return [self[index] for index in indices]
+        examples = self._examples([int(index) for index in indices]) if len(indices) else []  # a rank may have no batch
+        return examples if type(self).collater is TranslationLMDataset.collater else list(examples)
 
     def _examples(self, indices: list[int]) -> Examples:
         """All that is drawn and looked up is so for all examples at once."""

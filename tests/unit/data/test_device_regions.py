@@ -81,3 +81,20 @@ def test_what_does_not_fit_is_refused(shards, monkeypatch):
         made.load(torch.device("cpu"))
     monkeypatch.setattr(device_regions, "free_bytes", lambda device: 320)
     made.load(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("make", [lm_dataset, pair_dataset])
+def test_features_that_a_dataset_changes_are_refused(shards, make):
+    """Places are no features: their half would be another image's."""
+    lines = regions(shards, order="given")
+    made = tables(lines)
+    dataset = make(sentences(10), sentences(10), regions=lines)
+
+    class Halved(type(dataset)):
+        def __getitem__(self, index):
+            item = super().__getitem__(index)
+            return {**item, "regions": item["regions"]._replace(features=item["regions"].features / 2)}
+
+    dataset.__class__ = Halved
+    with pytest.raises(VTLMError, match="of train .*--regions-on-device"):
+        made.gather(dataset.collater([dataset[0], dataset[2]]))
