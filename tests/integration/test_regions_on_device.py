@@ -70,6 +70,12 @@ def test_resumed_validated_and_decoded(run, corpus, trained, tmp_path):
     validated = [run.validate(corpus.data, path, "--valid-subset", "test") for path in paths["masked"]]
     assert len(validated[0].validations("test")) == 1
     assert figures_of(validated[0].validations("test")) == figures_of(validated[1].validations("test"))
+    hidden = ("--valid-subset", "test", "--regions", "none", "--region-order", "none")
+    without = [
+        run.validate(corpus.data, path, *hidden, task="multimodal_translation").validations("test")
+        for path in paths["mmt"]
+    ]
+    assert len(without[0]) == 1 and figures_of(without[0]) == figures_of(without[1])
     decoded = [
         run.generate(corpus.data, paths["mmt"][0], "--max-len-b", "5", *more, regions=corpus.regions)
         for more in ([], [OPTION])

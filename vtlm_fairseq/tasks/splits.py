@@ -76,7 +76,7 @@ class Splits:
     def load_regions(self, folder: str, split: str, parts: list[str], pair: LanguagePairDataset) -> LineRegions | None:
         """Regions of the lines of a split's parts, joined by ``{part}.images``; None without a store."""
         if self.cfg.regions == "none":
-            if self.cfg.regions_on_device:
+            if self.cfg.regions_on_device and not self.rebuilt:  # a checkpoint's cannot be left out
                 raise VTLMError("--regions-on-device without --regions: there is nothing to keep; leave it out")
             logger.info("%s: no regions (text only)", split)
             return None
