@@ -22,7 +22,7 @@ class LineRegions:
         seed: of the derangement.
         split: name of the split, part of the derangement's seed.
         redraw: whether the derangement changes with the epoch (training).
-        pad_to_multiple: R of a batch is a multiple of it, or the most regions that any line has.
+        pad_to_multiple: R of a batch is a multiple of it, or the most regions that any line has; 1 where none has any.
 
     Raises:
         VTLMError: ``shuffle`` with a single image.
@@ -46,7 +46,8 @@ class LineRegions:
         self.split = split
         self.redraw = redraw
         self.pad_to_multiple = pad_to_multiple
-        self._most = int(store.counts(rows).max(initial=0)) if pad_to_multiple > 1 else 0
+        pads = pad_to_multiple > 1 and order != "none"
+        self._most = int(store.counts(rows).max(initial=0)) if pads else 0
         self._images = np.unique(rows) if order == "shuffle" else rows[:0]
         if order == "shuffle" and len(self._images) < 2:
             raise VTLMError(

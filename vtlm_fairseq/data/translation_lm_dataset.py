@@ -129,7 +129,11 @@ class TranslationLMDataset(CaptionsDataset):
         if self.nouns is not None:
             nouns = [self._noun_places(index, *lengths[2 * k : 2 * k + 2]) for k, index in enumerate(indices)]
         pairs = Pairs(examples.lengths, tokens, self.is_word[tokens], counts, labels, nouns)
-        columns["tokens"], columns["target"] = self.word_masking.mask_all(pairs, seeds)
+        try:
+            columns["tokens"], columns["target"] = self.word_masking.mask_all(pairs, seeds)
+        except VTLMError as error:
+            examples.fault = examples.fault or str(error)
+            columns["tokens"] = columns["target"] = tokens
         return examples
 
     def _noun_places(self, index: int, source: int, target: int) -> np.ndarray:

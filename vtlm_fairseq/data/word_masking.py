@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.data.masking import WORDS, MaskingRates, Seeds, cut, mask_words, replace_words, side_by_side
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.registry import Registry
 
 
@@ -94,8 +95,18 @@ class WordMasking:
         raise NotImplementedError
 
     def mask_all(self, pairs: Pairs, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
-        """What `mask` gives for some examples, one behind the other."""
+        """What `mask` gives for some examples, one behind the other.
+
+        Raises:
+            VTLMError: it gives too many or too few.
+        """
         made = [self.mask(pair, seeds.generator(WORDS, place)) for place, pair in enumerate(pairs)]
+        for index, length, masked in zip(seeds.indices, pairs.lengths, made, strict=True):
+            if [len(values) for values in masked] != [length, length]:
+                raise VTLMError(
+                    f"--word-masking: {type(self).__name__}.mask gives {' and '.join(str(len(one)) for one in masked)} "
+                    f"values for the {length} tokens of pair {index + 1}; give an input and a target of as many"
+                )
         source, target = map(np.concatenate, zip(*made, strict=True))
         return source, target
 

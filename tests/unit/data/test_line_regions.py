@@ -5,6 +5,7 @@ import pytest
 
 from stores import fault
 from tiny import line_regions
+from vtlm_fairseq.data.line_regions import LineRegions
 
 COUNTS = [3, 0, 2, 5, 1, 4]
 ROWS = [4, 0, 0, 5, 2, 4, 3, 0]  # images 0 and 4 have several lines; image 1 has none in this split
@@ -71,6 +72,8 @@ def test_none_hides_all():
         one = regions[line]
         assert (one.features.shape, one.boxes.shape, len(one.labels), len(one.scores)) == ((0, 4), (0, 4), 0, 0)
         assert one.features.dtype == regions.store.dtype
+    padded = LineRegions(regions.store, regions.rows, order="none", seed=1, split="train", pad_to_multiple=8)
+    assert padded.read([0, 6]).features.shape == (2, 1, 4)  # a place, whatever the others are multiples of
 
 
 def test_shuffle_needs_a_second_image():

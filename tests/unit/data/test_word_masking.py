@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tiny import PAPER_RATES, dictionary, line_regions, lm_dataset, sentences
+from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.masking import WORDS, MaskingRates, generator, mask_words
 from vtlm_fairseq.data.noun_table import NounTable
 from vtlm_fairseq.data.word_masking import AlignedNouns, WordMasking, get_word_masking, register_word_masking
@@ -105,3 +106,20 @@ def test_strategies_have_names():
     with pytest.raises(VTLMError, match=r"--word-masking rndom: .*aligned-nouns, .*of-this-test, random.*--user-dir"):
         get_word_masking("rndom")
     assert dictionary().index("<mask>") == MASK
+
+
+def test_a_strategy_that_fails_is_a_fault_of_the_batch():
+    """Carried to the training process, which ends in one line: arrays of a wrong length, and an error of its own."""
+
+    class Cut(WordMasking):
+        def mask(self, pair, rng):
+            return pair.tokens, pair.tokens[: 7 if pair.tokens[1] == 10 else 5]
+
+    class Refuses(WordMasking):
+        def mask(self, pair, rng):
+            raise VTLMError("no such word")
+
+    for strategy, message in ((Cut, "Cut.mask gives 6 and 5 values for the 6 tokens of pair 2"), (Refuses, "no such")):
+        dataset = lm_dataset([[10, 11, 2], [12, 2]], [[20, 2], [21, 2]], word_masking=strategy)
+        batches = [dataset.collater(items) for items in ([dataset[0], dataset[1]], dataset.__getitems__([0, 1]))]
+        assert all(message in batch[FAULT] for batch in batches)
