@@ -122,6 +122,26 @@ def test_shards_of_a_downloader(run, prepared, tmp_path):
     assert english == captions(5, 1, seed=1)[3][1].lower().replace("&", "&amp;").replace(".", " .")
 
 
+def test_tokenised_text_gives_the_same_folder(run, prepared, tmp_path):
+    """Text after Moses is refused; with --tokenised all is as from the raw text, `text.json` too: it takes raw text."""
+    lines = [(image, en.replace("a ", "the dog's "), de) for image, en, de in captions(12, 1)]
+    moses = TextPipeline("en", "de", steps=("normalise", "tokenise", "escape"))
+    (tmp_path / "raw.csv").write_text("image,en,de\n" + "".join(f"{i},{en},{de}\n" for i, en, de in lines))
+    done = "".join(f"{i},{moses.preprocess(en, 'en')},{moses.preprocess(de, 'de')}\n" for i, en, de in lines)
+    (tmp_path / "done.csv").write_text("image,en,de\n" + done)
+    model = ("--bpe-model", prepared[0] / "bin/bpe.model", "--workers", 1)
+    for name, more in (("raw", ()), ("done", ("--tokenised",))):
+        argv = (SCRIPT, "--train", tmp_path / f"{name}.csv", "--valid", tmp_path / f"{name}.csv", *model)
+        if more:
+            run(*argv, "--out", tmp_path / name, ok=False).fault("train, en: ", "&apos;", "--tokenised")
+        run(*argv, *more, "--out", tmp_path / name)
+    names = sorted(path.relative_to(tmp_path / "raw") for path in (tmp_path / "raw").rglob("*") if path.is_file())
+    assert len(names) > 15
+    for name in names:
+        if name.name != "preprocess.log":
+            assert (tmp_path / "raw" / name).read_bytes() == (tmp_path / "done" / name).read_bytes(), name
+
+
 def test_line_files_with_an_earlier_vocabulary(run, prepared, tmp_path):
     """URLs become ids by a map; the target language may come first; the dictionary is the earlier one's.
 

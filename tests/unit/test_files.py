@@ -239,7 +239,7 @@ def test_two_runs_into_one_file(work, name, another):
 
 def prepared(out: Path, raw: Path, **more: object) -> list[str]:
     """prepare_multi30k.py on a few lines; returns its command."""
-    text = [f"a dog and {k} cats ." for k in range(20)]
+    text = [f"a dog and {k} cats." for k in range(20)]
     for split in ("train", "val"):
         for lang in ("en", "de"):
             write_lines(raw / f"raw/{split}.{lang}", text)

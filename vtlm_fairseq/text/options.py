@@ -11,6 +11,7 @@ from vtlm_fairseq.options import add_options
 from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
 from vtlm_fairseq.text.caption_tables import QUOTING
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
+from vtlm_fairseq.text.tokenised import add_tokenised
 
 
 def add_caption_files(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +73,7 @@ def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None,
         action="store_true",
         help="leave quotes, & and brackets as they are, as the authors did (Multi30k's own files hold &apos;)",
     )
+    add_tokenised(parser)
 
 
 def check_vocabulary(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -81,8 +83,8 @@ def check_vocabulary(parser: argparse.ArgumentParser, arguments: argparse.Namesp
 
 
 def vocabulary(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of BPE, dictionary and processes, for :func:`vtlm_fairseq.text.prepare.prepare_folder`."""
-    names = {"vocab_size": "vocab_size", "bpe_model": "bpe_model", "dict": "dictionary", "workers": "workers"}
+    """What the options say of text, BPE and processes, for :func:`vtlm_fairseq.text.prepare.prepare_folder`."""
+    names = {name: name for name in ("vocab_size", "bpe_model", "workers", "tokenised")} | {"dict": "dictionary"}
     return {names[name]: value for name, value in vars(arguments).items() if name in names}
 
 

@@ -36,6 +36,8 @@ from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words, subword_kind
 SCHEMA_VERSION = 1
 FILE_NAME = "text.json"
 STEPS = ("lowercase", "normalise", "tokenise", "escape", "strip_accents")
+MOSES = STEPS[1:4]
+"""Those that text which is tokenised already has."""
 BPE_FILES = {"sentencepiece": "bpe.model", "subword_nmt": "bpe.codes", "none": None}
 """Name of the BPE model in a prepared folder."""
 

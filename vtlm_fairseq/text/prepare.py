@@ -24,7 +24,8 @@ from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.interrupts import start_worker
 from vtlm_fairseq.text.binarise import binarise
 from vtlm_fairseq.text.pairs import Pair
-from vtlm_fairseq.text.pipeline import BPE_FILES, FILE_NAME, TextPipeline, learn_sentencepiece, load_bpe
+from vtlm_fairseq.text.pipeline import BPE_FILES, FILE_NAME, MOSES, TextPipeline, learn_sentencepiece, load_bpe
+from vtlm_fairseq.text.tokenised import watched, with_hyphens
 
 FILTERED = ("train", "valid")
 """Splits from which pairs may be dropped; a test set stays whole."""
@@ -174,6 +175,7 @@ def prepare_folder(
     bpe_sample: int | None = None,
     length_filter: LengthFilter | None = None,
     dropped: DroppedPairs | None = None,
+    tokenised: bool | None = False,
 ) -> list[str]:
     """Fill a folder with binarised data and all that belongs to it.
 
@@ -188,14 +190,16 @@ def prepare_folder(
         bpe_sample: learn BPE from so many sentences of both sides at most, evenly spaced; None: from all.
         length_filter: drops pairs of `train` and `valid`; needs `dropped`.
         dropped: what is told of dropped pairs.
+        tokenised: the text has the steps of Moses already; see `watched`.
 
     Returns:
         One line for each file that was binarised: its sentences, tokens and unknowns.
 
     Raises:
         VTLMError: a split without pairs, a model that cannot be read or learnt, a dictionary that does not
-            belong to it.
+            belong to it, text that looks tokenised though nobody said so.
     """
+    text = watched(text, pipeline, tokenised)
     if bpe_model is not None:
         kind = load_bpe(bpe_model)[0]
         check_reused_steps(pipeline, bpe_model)
@@ -203,9 +207,12 @@ def prepare_folder(
         kind = "sentencepiece"
     pipeline = replace(pipeline, bpe=kind, folder=out)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        words = {split: SplitFiles(Path(scratch), split, pipeline) for split in text}
+        missing = pipeline
+        if tokenised:
+            missing = replace(pipeline, steps=tuple(step for step in pipeline.steps if step not in MOSES))
+        words = {split: SplitFiles(Path(scratch), split, missing) for split in text}
         for split, pairs in text.items():
-            words[split].write(pairs, workers=workers)
+            words[split].write(with_hyphens(pairs) if tokenised else pairs, workers=workers)
         if bpe_model is not None:
             shutil.copyfile(bpe_model, out / BPE_FILES[kind])
         else:
