@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             test = f"test_2016_flickr={texts / 'test_2016_flickr.tsv'}"
             prepare.main(["captions", "--train", str(train), "--valid", str(texts / "valid.tsv"), "--test", test,
                           "--columns", "image=1,en=2,de=3", "--no-tokenised", "--bpe-model",
-                          str(args.nmt / "bpe.model"), "--dict", str(args.nmt / "dict.en.txt"), "--out", str(out / "data-bin")])  # fmt: skip
+                          str(args.nmt / "bpe.model"), "--dict", str(args.nmt / "dict.en.txt"), "--out",
+                          str(out / "data-bin")])  # fmt: skip
 
 
 if __name__ == "__main__":
