@@ -171,7 +171,7 @@ def _build(read: Iterable[tuple[str, dict, dict]], overrides: Mapping, *, cpu: b
         languages = {name: config[name] for name in ("source_lang", "target_lang") if name in config}
         try:
             with _loading, raise_instead_of_exit():
-                state = _plain_state(state, {**languages, "regions_on_device": False, **overrides})
+                state = _plain_state(state, {**languages, **overrides})
                 (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([path], task=task, state=state)
         except VTLMError:
             raise

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from equality import equal
+from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
 from harness import pretraining, translation
-from toy import spoil
+from toy import DIM, spoil
 
 OPTION = "--regions-on-device"
 SPEEDS = {"wall", "wps", "ups", "wpb", "bsz", "train_wall", "gb_free"}
@@ -60,13 +61,17 @@ def test_the_same_training(trained, name):
 
 
 def test_resumed_validated_and_decoded(run, corpus, trained, tmp_path):
-    """From the middle of an epoch; by fairseq-validate and fairseq-generate, on another split."""
+    """From the middle of an epoch; by fairseq-validate, fairseq-generate and from Python, on another split."""
     result, plain = trained["masked", False]
     argv = (OPTION, *LENGTH, *CASES["masked"][1])
     path = next(plain.glob("checkpoint_*_8.pt"))
     resumed = run.pretrain(corpus.data, tmp_path / "resumed", "--restore-file", path, *argv, regions=corpus.regions)
     assert figures(resumed)[:12] == figures(result)[8:20]
     paths = {name: [trained[name, on][1] / "checkpoint_last.pt" for on in (False, True)] for name in ("masked", "mmt")}
+    loaded = load_model_ensemble_and_task([str(paths["masked"][1])])[2]  # fairseq's own way from Python
+    loaded.load_dataset("test")
+    dataset = loaded.dataset("test")
+    assert dataset.collater([dataset[0], dataset[1]])["net_input"]["features"].shape[2] == DIM
     validated = [run.validate(corpus.data, path, "--valid-subset", "test") for path in paths["masked"]]
     assert len(validated[0].validations("test")) == 1
     assert figures_of(validated[0].validations("test")) == figures_of(validated[1].validations("test"))

@@ -115,8 +115,7 @@ def _table(places: RegionPlaces, split: str, device: torch.device) -> Tensor:
     if need > free:
         raise VTLMError(
             f"{', '.join(store.paths)}: the features of {split} take {need / 1e9:.2f} GB, {device} has "
-            f"{free / 1e9:.2f} GB free; lower --max-regions, or leave --regions-on-device out (where fairseq-validate "
-            "has it from the checkpoint: --model-overrides \"{'regions_on_device': False}\")"
+            f"{free / 1e9:.2f} GB free; leave --regions-on-device out, or lower --max-regions"
         )
     values = torch.from_numpy(np.zeros((1, store.feature_dim), store.dtype))
     table = values.new_empty((places.size, store.feature_dim), device=device)

@@ -69,14 +69,14 @@ class Splits:
             )
         regions = self.load_regions(folder, split, parts, pair)
         self.doubts.load(self, split, folder, parts, regions)
-        if regions is not None and self.cfg.regions_on_device:
+        if regions is not None and self.keeps_regions:
             self.region_tables.add(regions)
         return pair, regions
 
     def load_regions(self, folder: str, split: str, parts: list[str], pair: LanguagePairDataset) -> LineRegions | None:
         """Regions of the lines of a split's parts, joined by ``{part}.images``; None without a store."""
         if self.cfg.regions == "none":
-            if self.cfg.regions_on_device and not self.rebuilt:  # a checkpoint's cannot be left out
+            if self.keeps_regions:
                 raise VTLMError("--regions-on-device without --regions: there is nothing to keep; leave it out")
             logger.info("%s: no regions (text only)", split)
             return None
@@ -142,6 +142,11 @@ class Splits:
     def files(self) -> WatchedFiles:
         """Files of text that were read."""
         return WatchedFiles()
+
+    @property
+    def keeps_regions(self) -> bool:
+        """Whether this command, and not the training of the checkpoint that it loads, has ``--regions-on-device``."""
+        return self.cfg.regions_on_device and not self.rebuilt
 
     @cached_property
     def region_tables(self) -> RegionTables:
