@@ -86,6 +86,9 @@ def test_a_table_of_other_data_is_refused(run, corpus, nouns, tmp_path):
     fault("other text")
     table.write_bytes((nouns / "train.en-de.nouns").read_bytes()[:-40])
     fault("damaged")
+    with np.load(nouns / "train.en-de.nouns") as saved, table.open("wb") as file:
+        np.savez(file, **{**saved, "schema_version": np.array(99)})
+    fault("99")
     table.write_bytes((nouns / "train.en-de.nouns").read_bytes())
     run.pretrain(*argv)
     dictionary = spoiled / "dict.en.txt"

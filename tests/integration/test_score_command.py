@@ -225,6 +225,11 @@ def test_all_test_sets_over_three_seeds_is_one_command(run, text, tmp_path):
     assert [row[:2] for row in table] == [[system, name] for system in ("nmt", "mmt") for name in sets]
     assert table[4][2] == cell
     assert any(line.startswith("BLEU: nrefs:1|case:mixed|eff:no|tok:none|") for line in printed)
+    # against the baseline, seed by seed and in one test
+    argv += ["--baseline", "out/nmt/seed*/{set}.txt", "--bootstrap-samples", "50"]
+    p, both = (run(MODULE, *argv, *more, cwd=tmp_path).output.splitlines() for more in ((), ("--seeds",)))
+    assert p[6].startswith("mmt") and f"{cell} p " in p[6] and f"{cell}, +" in both[6] and " detects " in both[6]
+    assert " p 1.0000" in p[2] and any("greatest over seeds" in line for line in p)  # against itself
     # a decoding that is not there is not left out in silence
     Path(tmp_path / f"out/mmt/seed2/{sets[2]}.txt").unlink()
     fault = run(MODULE, *argv, cwd=tmp_path, ok=False).fault(
