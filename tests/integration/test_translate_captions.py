@@ -1,5 +1,6 @@
 """preprocess/translate_captions.py with a tiny stock fairseq model that is trained here."""
 
+import json
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from harness import ROOT, TRAINING, environment, write_lines
 from vtlm_fairseq.text.pipeline import load_bpe
@@ -125,6 +127,31 @@ def test_killed_and_continued(options, translated, tmp_path):
     assert out.read_bytes() == whole
     assert f"{done}/60" in again.stderr  # the bar begins where the first call ended
     assert [p.name for p in tmp_path.iterdir()] == ["cc.tsv"]
+
+
+def test_shards_behind_each_other_are_the_whole(run, options, translated, tmp_path):
+    """Contiguous parts of 60 lines; a part that was begun is not continued by another one."""
+    outs = [tmp_path / f"{part}.tsv" for part in range(3)]
+    for part, out in enumerate(outs):
+        result = run(SCRIPT, *options, "--shard", f"{part}/3", "--out", out)
+    assert "20 lines" in result.output
+    assert b"".join(out.read_bytes() for out in outs) == translated.read_bytes()
+    settings = {"shard": "0/3"}
+    (tmp_path / "x.partial").write_bytes(b"")
+    (tmp_path / "x.partial.json").write_text(json.dumps(settings))
+    run(SCRIPT, *options, "--shard", "1/3", "--out", tmp_path / "x", ok=False).fault("begun with another", "shard")
+    run(SCRIPT, *options, "--fp16", "--out", tmp_path / "y", ok=False).fault("--fp16", "GPU")
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_half_precision(run, options, translated, tmp_path):
+    """As many lines, most of them as in float32 on the CPU."""
+    run(SCRIPT, *(option for option in options if option != "--cpu"), "--fp16", "--out", tmp_path / "half.tsv")
+    lines = [path.read_text(encoding="utf-8").split("\n") for path in (translated, tmp_path / "half.tsv")]
+    same = [one == other for one, other in zip(*lines, strict=True)]
+    assert sum(same) > 0.8 * len(same)
 
 
 def test_faults_of_translation(run, model, options, tmp_path):

@@ -93,6 +93,9 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
     add_options(parser, "--beam", default=5)
     add("--max-tokens", type=reader(COUNT), default=8000, help="source tokens at once (%(default)s)")
     add("--block", type=reader(COUNT), default=4096, help="lines between two writes (default: %(default)s)")
+    text = "translate part I, from 0, of N runs, each with its own --out, which belong behind each other"
+    add_options(parser, "--shard", help=text)
+    add("--fp16", action="store_true", help="half precision, on a GPU")
 
 
 def _add_nouns(parser: argparse.ArgumentParser) -> None:

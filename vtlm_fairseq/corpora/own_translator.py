@@ -31,6 +31,7 @@ class OwnTranslator:
                 f"{paths[0]}: translates {self._model.source_lang} to {self._model.target_lang}, not "
                 f"{' to '.join(languages)}; see -s and -t"
             )
+        self.models, self.cuda = self._model.models, self._model.cuda
         self._detokenize = arguments.tokenizer == "moses"
         self._beam, self._batch = arguments.beam, max(1, arguments.max_tokens // _USUAL)
         self.cut = 0

@@ -135,8 +135,22 @@ def load_translator(arguments: argparse.Namespace) -> TextTranslator | OwnTransl
         if "multimodal_translation" in names("task", (state.get("cfg") or {}).get("task")):
             from vtlm_fairseq.corpora.own_translator import OwnTranslator
 
-            return OwnTranslator(arguments)
-    return TextTranslator(arguments)
+            return _in_half(OwnTranslator(arguments), arguments)
+    return _in_half(TextTranslator(arguments), arguments)
+
+
+def _in_half(translator, arguments: argparse.Namespace):
+    """The translator, its models in float16 where ``--fp16`` asks for it.
+
+    Raises:
+        VTLMError: they are on the CPU.
+    """
+    if arguments.fp16:
+        if not translator.cuda:
+            raise VTLMError("--fp16 translates on a GPU only, and none is used here; leave it out")
+        for model in translator.models:
+            model.half()
+    return translator
 
 
 class BlockWriter:
@@ -277,9 +291,14 @@ def translate_file(arguments: argparse.Namespace, begin: Callable[[dict], BlockW
     settings = {"lines": total, "input": os.path.basename(arguments.input), "model": str(arguments.model.resolve())}
     for name in ("checkpoint", "source_lang", "target_lang", "tokenizer", "column", "append", "beam", "max_tokens"):
         settings[name] = getattr(arguments, name)
+    number, count = arguments.shard
+    first, last = total * number // count, total * (number + 1) // count
+    settings |= {"shard": f"{number}/{count}"} if count > 1 else {}
+    settings |= {"fp16": True} if arguments.fp16 else {}
+    total = last - first
     translator = load_translator(arguments)
     writer = begin(settings)
-    lines = islice(read_sentences(arguments), writer.done, None)
+    lines = islice(read_sentences(arguments), first + writer.done, last)
     with tqdm(total=total, initial=writer.done, unit=" lines", mininterval=1.0) as bar:
         while block := list(islice(lines, arguments.block)):
             translations = translator.translate([sentence for _, sentence in block])
