@@ -40,6 +40,20 @@ def test_loss_falls(gpu_corpus, tmp_path, precision, optimizer):
     assert trained.validations()[-1]["loss"] < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_regions_on_the_device(gpu_corpus, tmp_path, precision):
+    """Features that are gathered on the GPU are those that the loader sends: losses agree, a GPU adds in any order."""
+    runs = []
+    for name, more in (("sent", []), ("there", ["--regions-on-device", "--num-workers", "2"])):
+        (tmp_path / name).mkdir()
+        argv = ["--optimizer", "adam", "--dropout", "0", "--max-update", "12", *PRECISIONS[precision], *more]
+        runs.append(train(gpu_corpus, tmp_path / name, *argv))
+        assert runs[-1].status == 0, runs[-1].output[-4000:]
+    losses = [[update["loss"] for update in trained.updates()] for trained in runs]
+    assert len(losses[0]) > 4 and losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert "features of" in runs[1].output and "on cuda" in runs[1].output
+
+
 def test_on_the_cpu(gpu_corpus, tmp_path, monkeypatch):
     """``--cpu`` beside the GPU: with ``--clip-norm`` one line says how, and so it trains."""
     refused = train(gpu_corpus, tmp_path, "--optimizer", "adam", "--cpu", "--max-update", "2")
