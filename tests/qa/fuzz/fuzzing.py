@@ -41,7 +41,7 @@ Setup = Callable[[Path], Case]
 MEMORY = 4 << 30  # bytes that a case may allocate beyond what the process has at its start
 TARGETS = dict.fromkeys(
     ("image_lists", "text_json", "dictionaries", "captions", "translate_lines", "hypotheses", "converters", "tars",
-     "entities"), 100_000,
+     "entities", "caption_files"), 100_000,
 ) | dict.fromkeys(("region_stores", "checkpoints", "original_checkpoints", "layouts"), 10_000)  # fmt: skip
 _STATE = struct.Struct("qqq")  # next case, accepted, refused
 
