@@ -50,7 +50,8 @@ def scored(write: Write, *hypotheses: str) -> list[str]:
 def converted(write: Write) -> object:
     """vtlm-regions convert and validate: ids, sizes of images, class names."""
     ids = write("ids", ODD, "c.jpg")
-    arrays = {"npy": np.ones((2, 1, 3), np.float32), "labels": np.zeros((2, 1), int), "boxes": np.full((2, 1, 4), 2.0)}
+    boxes = np.array([[[1.0, 0, 2, 2]]] * 2)
+    arrays = {"npy": np.ones((2, 1, 3), np.float32), "labels": np.zeros((2, 1), int), "boxes": boxes}
     argv = ["convert", "--ids", ids, "--class-names", write("names", ODD, "y"), "--box-units", "pixels",
             "--image-sizes", write("sizes", f"{ODD}\t4\t4", "c.jpg\t8\t2"), "--overwrite"]  # fmt: skip
     for name, array in arrays.items():
@@ -153,7 +154,7 @@ def contrasts(write: Write) -> ContrastiveSet:
 READERS: dict[str, tuple[Callable, object]] = {
     "score": (scored, ["d", "a b"]),
     "score generated": (scored, ["a b", "d"]),
-    "convert": (converted, ([ODD, "y"], [[0.5] * 4, [0.25, 1, 0.25, 1]])),
+    "convert": (converted, ([ODD, "y"], [[0.25, 0, 0.5, 0.5], [0.125, 0, 0.25, 1]])),
     "tsv": (partial(captions, layout="tsv"), [("i", ODD, "eins"), ("j", "two", "zwei")]),
     "jsonl": (partial(captions, layout="jsonl"), [("i", ODD, "eins"), ("j", "two", "zwei")]),
     "line files": (partial(captions, layout="lines"), [("i", ODD, "eins"), ("j", "two", "zwei")]),
