@@ -110,7 +110,10 @@ def test_shards_of_a_downloader(run, prepared, tmp_path):
     argv = (SCRIPT, "--train", tmp_path / "*.tar", "--valid-size", 2, "--columns", "en=caption,de=german")
     argv += ("--bpe-model", first / "bpe.model", "--regions", tmp_path / "regions.h5", "--out", tmp_path / "bin")
     run(*argv, ok=False).fault("00000.tar", "00001.tar", "--id-prefix tar")
-    result = run(*argv, "--id-prefix", "tar", "--workers", 1)
+    for name, line in (("images", "00001/2"), ("en", "A ball."), ("de", "Eine Kugel.")):
+        write_lines(tmp_path / f"test.{name}", [line])  # the prefix is for shards only
+    result = run(*argv, "--id-prefix", "tar", "--test", f"test={tmp_path / 'test'}", "--workers", 1)
+    assert read_lines(tmp_path / "bin/test.images") == ["00001/2"]
     assert "train: 2 pairs dropped, image was not fetched, status 'failed_to_resize'" in result.output
     assert "train: 2 pairs dropped, image is not in the region store" in result.output
     found = [line for split in ("train", "valid") for line in read_lines(tmp_path / f"bin/{split}.images")]
@@ -177,6 +180,7 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
     tsv, store = folder / "cc.tsv", folder / "regions.h5"
     both = ("--train", tsv, "--valid", tsv)
     base = (SCRIPT, "--vocab-size", 90, "--workers", 1, "--out", tmp_path / "bin")
+    write_lines(tmp_path / "x.jsonl", ["{}"])
     write_lines(tmp_path / "bad.tsv", ["a\tb\tA ball.\tEin Ball.", "a\tb\tc"])
     for argv, parts in (
         (("--train", tmp_path / "no.tsv", "--valid-size", 2), ("--train", "no.tsv: no such file")),
@@ -184,6 +188,9 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
         (("--train", tsv, "--valid-size", 40), ("--valid-size 40", "there are 40 images")),
         (("--train", tsv, "--valid-size", 2, "--columns", "image=1,en=3"), ("--columns", "where de is")),
         ((*both, "--test", "test"), ("--test test", "NAME=FILE")),
+        ((*both, "--id-prefix", "tar"), ("--id-prefix tar", "there is none")),
+        ((*both, "--id-prefix", "tar", "--image-map", tsv), ("--image-map", "leave out one")),
+        (("--train", tmp_path / "x.jsonl", "--valid-size", 2, "--quoting", "minimal"), ("--quoting", "there is none")),
         ((*both, "--test", f"t={tsv}", "--regions", store, "--strip-extension"),
          ("cc.tsv line 12: image has no regions", "a test set must be whole")),
         ((*both, "--regions", store), ("cc.tsv line 1: image is not in the region store ('img0.jpg')",

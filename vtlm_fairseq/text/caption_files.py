@@ -69,12 +69,6 @@ class CaptionFile:
         if columns is None:
             columns = parse_columns(COLUMNS) if layout == "tsv" else {name: name for name in needed}
         self._columns = dict(columns)
-        if prefix and layout not in SHARDS:
-            raise VTLMError(
-                f"--id-prefix tar goes with tar files and the parquet files beside them, not {option} {path}"
-            )
-        if quoting is not None and layout not in DELIMITERS:
-            raise VTLMError(f"--quoting goes with TSV and CSV files, not {option} {path}")
         if layout in SHARDS:
             self._shards = shards(path, option)
         if layout == "lines":
