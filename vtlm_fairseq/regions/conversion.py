@@ -172,10 +172,12 @@ def _check_options(args: argparse.Namespace) -> dict[str, tuple[float, float]] |
         raise VTLMError("--counts goes with --npy and --layout")
     if args.layout is not None:
         if args.box_format != "xyxy" or args.box_units != "relative":
-            raise VTLMError("--box-format and --box-units of a --layout are --set box_format=... and box_units=...")
+            raise VTLMError(
+                "--box-format and --box-units of a --layout are --layout-set box_format=... and box_units=..."
+            )
         return read_sizes(args.image_sizes) if args.image_sizes is not None else None
-    if args.set:
-        raise VTLMError("--set goes with --layout")
+    if args.layout_set:
+        raise VTLMError("--layout-set goes with --layout")
     plain = args.npz is not None or args.npy is not None
     if not plain and (args.box_format != "xyxy" or args.box_units != "relative" or args.image_sizes is not None):
         raise VTLMError(
@@ -196,7 +198,7 @@ def open_source(args: argparse.Namespace) -> Any:
     if args.layout is not None:
         if args.input is None:
             raise VTLMError("--layout needs --input, the file or folder")
-        layout = read_layout(args.layout, [*args.set, *([f"counts={args.counts}"] if args.counts else [])])
+        layout = read_layout(args.layout, [*args.layout_set, *([f"counts={args.counts}"] if args.counts else [])])
         return MappedImages(layout, args.input, ids=args.ids, class_names=_given_names(args))
     if args.npz is not None:
         return NpzImages(args.npz)

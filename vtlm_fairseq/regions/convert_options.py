@@ -42,7 +42,11 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
     mapped = convert.add_argument_group("with --layout")
     mapped.add_argument("--input", metavar="PATH", help="the file or folder")
     mapped.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="in place of what the layout says (repeatable)"
+        "--layout-set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="in place of what the layout says (repeatable)",
     )
     stacked = convert.add_argument_group("with --npy")
     stacked.add_argument(

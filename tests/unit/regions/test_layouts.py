@@ -51,7 +51,7 @@ def test_detections(tmp_path, folder, names, case):
     layout, make, changes, settings = DETECTIONS[case]
     needs(layout)
     path = make(folder, **changes)
-    argv = [part for setting in settings for part in ("--set", setting)]
+    argv = [part for setting in settings for part in ("--layout-set", setting)]
     store = convert(tmp_path / "s.h5", "--layout", layout, "--input", path, "--class-names", names, *argv)
     assert store.ids() == ["a"] and store.class_names == NAMES
     regions = store[0]
@@ -105,7 +105,9 @@ def test_fairseq_mmt(tmp_path, folder):
     argv = ("--layout", "fairseq-mmt", "--input", folder / "train.pth")
     store = convert(tmp_path / "s.h5", *argv, "--ids", ids(tmp_path, "a", "b"))
     check_grid(store, [1, 2, 3, 4], [5, 6, 7, 8])
-    line = fails("convert", *argv, "--ids", tmp_path / "ids", "--set", "class_token=none", "--out", tmp_path / "x.h5")
+    line = fails(
+        "convert", *argv, "--ids", tmp_path / "ids", "--layout-set", "class_token=none", "--out", tmp_path / "x.h5"
+    )
     assert "class_token" in line
     assert "--ids" in fails("convert", *argv, "--out", tmp_path / "x.h5")
     assert "2 images" in fails("convert", *argv, "--ids", ids(tmp_path, "a"), "--out", tmp_path / "x.h5")
@@ -117,9 +119,11 @@ def test_multi30k_grids(tmp_path, folder):
     np.save(folder / "g.npy", grids)
     argv = ("--layout", "multi30k-res4", "--input", folder / "g.npy", "--ids", ids(tmp_path, "a", "b"))
     check_grid(convert(tmp_path / "s.h5", *argv), [1, 2, 3, 4], [5, 6, 7, 8])
-    line = fails("convert", *argv, "--set", "shape=hwc", "--out", tmp_path / "x.h5")
+    line = fails("convert", *argv, "--layout-set", "shape=hwc", "--out", tmp_path / "x.h5")
     assert "2 wide" in line and "1024" in line
-    line = fails("convert", *argv, "--set", "shape=hwc", "--set", "feature_dim=", "--out", tmp_path / "x.h5")
+    line = fails(
+        "convert", *argv, "--layout-set", "shape=hwc", "--layout-set", "feature_dim=", "--out", tmp_path / "x.h5"
+    )
     assert "chw" in line
 
 
@@ -212,7 +216,7 @@ def test_what_is_wrong_is_noticed(tmp_path, folder, names, case):
     needs(layout)
     path = make(folder, **changes)
     argv = ["--layout", layout, "--input", path, "--out", tmp_path / "s.h5", "--class-names", names]
-    argv += [part for setting in settings for part in ("--set", setting)]
+    argv += [part for setting in settings for part in ("--layout-set", setting)]
     line = fails("convert", *argv)
     assert found in line, line
     assert not (tmp_path / "s.h5").exists()

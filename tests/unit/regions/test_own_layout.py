@@ -126,7 +126,7 @@ def test_soft_labels(tmp_path):
 def test_regions_of_the_background_are_left_out_on_request(tmp_path):
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in/a.npz", **{**arrays(), "y": np.array([4, 0])})
-    store = run(tmp_path, tmp_path / "in", "--set", "drop_background=true", container="npz")
+    store = run(tmp_path, tmp_path / "in", "--layout-set", "drop_background=true", container="npz")
     assert store[0].labels.tolist() == [3] and store[0].features[:, 1].tolist() == [10]
 
 

@@ -82,7 +82,7 @@ def test_nothing_in_a_file_is_run(tmp_path, container):
         with lmdb.open(str(path)) as environment, environment.begin(write=True) as transaction:
             transaction.put(b"a", pickle.dumps(record))
     line = [str(a) for a in argv(tmp_path, container, path)]
-    line += ["--set", "value=pickle"] if container == "lmdb" else []
+    line += ["--layout-set", "value=pickle"] if container == "lmdb" else []
     assert "refused" in ends_with(main, line)
     assert not mark.exists()
 
@@ -121,5 +121,7 @@ def test_damage_that_hdf5_meets_at_the_values(tmp_path):
         file.seek(at)
         file.write(bytes(40))
     (tmp_path / "ids").write_text("a\nb\n")
-    line = fails(*argv(tmp_path, "h5", tmp_path / "x.h5"), "--set", "arrangement=stacked", "--ids", tmp_path / "ids")
+    line = fails(
+        *argv(tmp_path, "h5", tmp_path / "x.h5"), "--layout-set", "arrangement=stacked", "--ids", tmp_path / "ids"
+    )
     assert "x.h5" in line and "row 1" in line

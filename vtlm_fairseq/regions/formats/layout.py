@@ -126,13 +126,13 @@ def read_layout(name: str, settings: Sequence[str] = ()) -> Layout:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise VTLMError(f"--set {setting}: not KEY=VALUE")
-        _change(content, key.strip(), value.strip(), f"--set {setting}")
+            raise VTLMError(f"--layout-set {setting}: not KEY=VALUE")
+        _change(content, key.strip(), value.strip(), f"--layout-set {setting}")
     asked = content.get("ask") or {}
     values = {key: _value(key, value, where) for key, value in content.items() if value is not None}
     for key in asked if isinstance(asked, dict) else ():
         if key not in values and not values.get("refuse"):
-            raise VTLMError(f"{where}: say {key} with --set {key}=...: {asked[key]}")
+            raise VTLMError(f"{where}: say {key} with --layout-set {key}=...: {asked[key]}")
     if "container" not in values:
         raise VTLMError(f"{where}: container is missing, one of {', '.join(CONTAINERS)}")
     layout = Layout(name=Path(name).stem if own else name, **values)
@@ -227,7 +227,9 @@ def _check_complete(layout: Layout, where: str) -> None:
         required["columns"] = "names of the columns in order"
     for key, meaning in required.items():
         if getattr(layout, key) in ("", (), None):
-            raise VTLMError(f"{where}: {key} is not said ({meaning}); write it into the file or add --set {key}=...")
+            raise VTLMError(
+                f"{where}: {key} is not said ({meaning}); write it into the file or add --layout-set {key}=..."
+            )
     if layout.boxes and layout.shape in ("tokens", "chw", "hwc"):
         raise VTLMError(f"{where}: boxes of a grid (shape {layout.shape}) are those of its cells; take boxes away")
     if bool(layout.width) != bool(layout.height):

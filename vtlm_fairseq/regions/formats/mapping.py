@@ -84,7 +84,7 @@ class Reader:
             if array.shape[2] < max(array.shape[:2]) and not layout.feature_dim:
                 raise VTLMError(
                     f"{where}: features would be {array.shape[2]} wide in a grid of {array.shape[0]} x "
-                    f"{array.shape[1]}; is the shape the other of chw and hwc? if not, add --set "
+                    f"{array.shape[1]}; is the shape the other of chw and hwc? if not, add --layout-set "
                     f"feature_dim={array.shape[2]}"
                 )
             cells, array = grid_boxes(*array.shape[:2]), array.reshape(-1, array.shape[2])
@@ -101,7 +101,7 @@ class Reader:
         if width and len(array) and array.shape[1] != width:
             raise VTLMError(
                 f"{where}: features are {array.shape[1]} wide, those of layout {layout.name} {width}; another order of "
-                f"the axes, another file, or say --set feature_dim={array.shape[1]}"
+                f"the axes, another file, or say --layout-set feature_dim={array.shape[1]}"
             )
         if width and not len(array):
             array = array.reshape(0, width)
@@ -231,7 +231,7 @@ class Reader:
         if not self.layout.drop_background:
             raise VTLMError(
                 f"{where}: {(~kept).sum()} regions have a label below the first class, {self.layout.label_offset}: "
-                "the background; another label_offset, or leave them out with --set drop_background=true"
+                "the background; another label_offset, or leave them out with --layout-set drop_background=true"
             )
         return {name: None if part is None else part[kept] for name, part in parts.items()}
 

@@ -29,7 +29,7 @@ def tsv_lines(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
             yield faulty(
                 VTLMError(
                     f"{where}: {len(parts)} columns between tabs, layout {layout.name} has {len(layout.columns)}; the "
-                    "file is cut off, or say --set columns=..."
+                    "file is cut off, or say --layout-set columns=..."
                 )
             )
             continue
