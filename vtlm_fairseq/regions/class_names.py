@@ -23,6 +23,6 @@ def read_class_names(path: str) -> list[str]:
     if is_background(names[0]):
         raise VTLMError(
             f"--class-names {path}: line 1 is {names[0]!r}, and stores have no background class: take the line out; "
-            "labels that count it, so that the first class is 1, are brought to 0 by --layout-set label_offset=1 of a --layout"
+            "labels that count it, so that the first class is 1, are brought to 0 by --layout-set label_offset=1"
         )
     return names
