@@ -137,6 +137,7 @@ def test_options_that_differ(trained, option, relation, caplog):
     assert (flag in caplog.text) == (expected == "warned")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relation", RELATIONS[1:])
 @pytest.mark.parametrize("option", list(MODEL))
 def test_models_that_differ(trained, option, relation, caplog):

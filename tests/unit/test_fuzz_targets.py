@@ -80,6 +80,7 @@ def test_the_harness_counts_every_kind_of_fault():
     assert len(set(numbers)) == len(numbers) and 0 <= numbers[0] and numbers[-1] < 40
 
 
+@pytest.mark.slow
 def test_a_case_is_the_same_whatever_came_before():
     whole = fuzzing.run(broken, 20, seed=3, limit=0.2)
     tail = fuzzing.run(broken, 8, seed=3, first=12, limit=0.2)

@@ -152,6 +152,7 @@ def test_region_shares_of_10000_examples(corpus):
     assert abs(np.mean(places) - 0.5) < 3 * np.sqrt(1 / 12 / len(places))  # any region of the batch alike
 
 
+@pytest.mark.slow
 def test_text_and_regions_are_uncorrelated(corpus):
     """Counts, and draws at equal places (two streams with one generator would agree at each place)."""
     words = np.stack([item["target"] != PAD for item in corpus.items])
@@ -234,6 +235,7 @@ def test_each_epoch_has_its_own_masks(reference):
         assert changed(reference[a], reference[b]) == 29
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
 def test_same_masks_with_forked_workers_in_every_epoch(data, reference, workers):
     """fairseq keeps its workers over epochs unless told otherwise; set_epoch would not reach them."""

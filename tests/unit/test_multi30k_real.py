@@ -125,6 +125,7 @@ def test_what_is_written(raw):
     assert not (raw / "cased").exists() and not (raw / "cased.tmp").exists()
 
 
+@pytest.mark.slow
 def test_subword_nmt_codes_cased_and_without_accents(raw):
     write(raw / "codes", "#version: 0.2\nM a\nMa n\nMan n</w>\n")
     more = ["--bpe-model", str(raw / "codes"), "--keep-case", "--strip-accents", "--no-escape", "--workers", "2"]

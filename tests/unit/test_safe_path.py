@@ -19,6 +19,7 @@ def test_there_are_scripts():
     assert names >= {"prepare_captions.py", "extract_regions.py", "table1.py", "score.py", "make_data.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_find_their_modules(tmp_path, script):
     """In a forked child that forgets what other tests imported: a start of Python would take seconds for each."""

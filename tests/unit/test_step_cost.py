@@ -78,6 +78,7 @@ def cost(trainer, batches) -> Count:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretraining", "translation"])
 @pytest.mark.parametrize("options", [[], ["--autocast", "bf16"], ["--region-order", "none"], ["--regions-on-device"]])
 def test_our_code_waits_for_nothing(data, kind, options):

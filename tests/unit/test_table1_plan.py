@@ -56,6 +56,7 @@ def test_there_is_a_recipe_for_every_row_and_pretraining():
     assert linked("multi30k") == set(RECIPES) - linked("conceptual_captions")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_numbers_of_the_paper(name):
     """Section 2 of the paper, by hand."""

@@ -109,6 +109,7 @@ def test_help_of_every_command_without_a_reader(tmp_path, module):
     assert status == 1 and said == "error: standard output is closed; send it to a file, or to /dev/null\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kinds", "status", "said"),
     [
@@ -196,6 +197,7 @@ def test_in_a_shell(store):
 # ---- open files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", range(8))
 def test_too_many_open_files(tmp_path, limit):
     for number in range(3):

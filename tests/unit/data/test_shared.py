@@ -33,6 +33,7 @@ def collate(dtypes: list[str]) -> dict:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("sharing", ["file_descriptor", "file_system"])
 def test_workers_hand_over_what_the_process_itself_makes(dtype, sharing):

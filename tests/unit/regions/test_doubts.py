@@ -48,6 +48,7 @@ def test_features_by_class_are_none_of_these(tmp_path, caplog):
     assert warned(caplog, lambda: pretraining_task(made.path, "--regions", path).load_dataset("train")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "change", "words"), FAULTS, ids=[words for _, _, words in FAULTS])
 def test_regions(tmp_path, caplog, capsys, dataset, change, words):
     """By `vtlm-regions validate`, whose exit status stays 0, and when a split is loaded, classes in pre-training."""
@@ -103,6 +104,7 @@ def test_lists_of_images_given_to_validate(tmp_path, capsys):
     assert line.startswith("warning: 2 of 3 images of test_2016 are in train too, such as 'img1.jpg'")
 
 
+@pytest.mark.slow
 def test_norms_go_with_the_model(tmp_path, caplog):
     """Features 1.5 times as long are another detector's; those of another seed are not."""
     made = folder(tmp_path / "bin", {"train": 20, "valid": 20}, images=20)

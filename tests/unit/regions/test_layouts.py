@@ -46,6 +46,7 @@ DETECTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DETECTIONS)
 def test_detections(tmp_path, folder, names, case):
     layout, make, changes, settings = DETECTIONS[case]
@@ -210,6 +211,7 @@ WRONG = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_noticed(tmp_path, folder, names, case):
     layout, make, changes, settings, found = WRONG[case]

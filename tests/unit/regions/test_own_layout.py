@@ -62,6 +62,7 @@ def test_npz_of_an_image(tmp_path):
     check(run(tmp_path, tmp_path / "in", container="npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["npz", "h5", "torch", "pickle"])
 def test_stacked_with_counts(tmp_path, container):
     path, content = tmp_path / "data", padded()
@@ -176,6 +177,7 @@ def test_only_what_is_said_is_read(tmp_path):
     assert "lxmert" in fails("convert", "--layout", "lxmrt", "--input", tmp_path, "--out", tmp_path / "s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_images_that_cannot_be_read_are_left_out(tmp_path, workers, capsys):
     """Of an LMDB, by several processes: a damaged value, and boxes that cannot be."""

@@ -35,6 +35,7 @@ def test_counts_that_cannot_be(tmp_path, counts):
     assert "--counts" in fails("convert", *argv, "--counts", tmp_path / "n.npy", "--out", tmp_path / "s.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zeros, flat", [(True, False), (False, True)])
 def test_padding_is_refused_kept_or_dropped(tmp_path, zeros, flat, capsys):
     argv = source(tmp_path, zeros=zeros, flat=flat)

@@ -28,6 +28,7 @@ def detections(regions: int = 2, dim: int = 3) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_of_all_protocols(tmp_path, protocol):
     """y comes first in the authors' boxes."""

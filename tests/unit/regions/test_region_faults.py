@@ -199,6 +199,7 @@ def test_values_without_a_sound_schema_are_left_alone(tmp_path, name, data):
     assert len(validate(path)) == 1
 
 
+@pytest.mark.slow
 def test_shards_are_checked_together(tmp_path, capsys):
     make_store(tmp_path / "train.0.h5", ["a", "b"])
     make_store(tmp_path / "train.1.h5", ["c", "b"])

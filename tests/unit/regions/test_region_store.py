@@ -205,6 +205,7 @@ class StoreDataset(Dataset):
         return row, os.getpid(), tuple(self.store[row])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "start", "read_before"),
     [(0, None, True), (4, "fork", False), (4, "fork", True), pytest.param(1, "spawn", True, marks=pytest.mark.slow)],

@@ -78,6 +78,7 @@ def test_a_stream_is_not_read_ahead_of_its_use(workers):
     stream.close()
 
 
+@pytest.mark.slow
 def test_words_and_sample_of_a_split(tmp_path):
     """BPE is learnt from evenly spaced sentences of both sides; memory does not grow with the lines."""
     pipeline = TextPipeline("en", "de", steps=())
