@@ -255,8 +255,8 @@ def test_committed_tables(tmp_path):
         text = path.read_text(encoding="utf-8")
         assert f"<!-- table: {table} -->" in text
         assert page.with_tables(text, results, name="A.md") == text
-    for pair in COMPARISONS[:1]:
-        assert results.comparisons().get(pair.key, []) == compare(results, pair)
+    hidden = next(pair for pair in COMPARISONS if pair.order == "hidden")
+    assert results.comparisons()[hidden.key] == compare(results, hidden)
     seeds = json.loads((RESULTS / "seeds.json").read_text(encoding="utf-8"))
     for pair in COMPARISONS[1:3]:
         assert seeds[pair.key] == json.loads(json.dumps(page.compare_seeds(results, pair)))
