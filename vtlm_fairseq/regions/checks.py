@@ -6,8 +6,9 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 
-_SLACK = 0.01
-"""How far boxes may end outside the image, as detectors round them: they are cut at its edge."""
+SLACK, PIXEL_SLACK = 0.01, 2.0
+"""How far boxes may end outside the image, as a share of it and in pixels: detectors round them, or count pixels from 1
+or to the last one inclusive. They are cut at its edge."""
 
 
 class Rules(NamedTuple):
@@ -77,7 +78,7 @@ def _checked_boxes(boxes: np.ndarray) -> np.ndarray:
     """Boxes as float32 within 0..1."""
     if len(boxes) == 0:
         return boxes.astype(np.float32)
-    if boxes.min() < -_SLACK or boxes.max() > 1 + _SLACK:
+    if boxes.min() < -SLACK or boxes.max() > 1 + SLACK:
         raise VTLMError(
             f"boxes run from {boxes.min():g} to {boxes.max():g}, must be within 0..1; divide "
             "them by image width and height (vtlm-regions convert: --box-units pixels --image-sizes FILE)"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.tar import tar_members
 from vtlm_fairseq.text.pairs import Pair
@@ -151,12 +151,10 @@ def parquet_pairs(paths: Sequence[str], columns: tuple[str | None, str, str], *,
     Raises:
         VTLMError: pyarrow is not there, a file that it cannot read, no such column, a value that is no text.
     """
-    from vtlm_fairseq.regions.formats.containers.record import library
+    from vtlm_fairseq.regions.formats.containers.record import open_parquet
 
-    parquet, arrow = library("pyarrow.parquet"), library("pyarrow")
     for path in paths:
-        try:
-            file = parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
+        with open_parquet(path) as file:
             names = list(file.schema_arrow.names)
             fetched = {"key", "url", "status"}
             image = columns[0] or ("key" if fetched <= set(names) else "image")
@@ -175,10 +173,6 @@ def parquet_pairs(paths: Sequence[str], columns: tuple[str | None, str, str], *,
                     why = _not_fetched(record, fetched)
                     values = [str(record["key"]), "", ""] if why else [_nested(record, name, place) for name in wanted]
                     yield Pair(values[0].strip(), values[1], values[2], place, _prefix(path, prefix), why)
-        except (VTLMError, MemoryError):
-            raise
-        except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as error:
-            raise VTLMError(f"{path}: not a readable parquet file ({reason(error)})") from None
 
 
 def _nested(record: Mapping[str, Any], name: str, place: str) -> str:

@@ -8,10 +8,9 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.regions.checks import PIXEL_SLACK
 from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage
 from vtlm_fairseq.text.id_rules import explain_missing
-
-_PIXEL_SLACK = 2.0  # detectors that count pixels from 1 or to the last one inclusive end slightly outside
 
 
 class NpzImages(ImageFiles):
@@ -161,7 +160,7 @@ def to_relative_boxes(image: InputImage, *, yxyx: bool, sizes: dict[str, tuple[f
         raise VTLMError(f"--image-sizes has no line for image {image.image_id!r}{hint}")
     width, height = image.size or sizes[image.image_id]
     edge = np.array([width, height, width, height])
-    outside = (boxes < -_PIXEL_SLACK) | (boxes > edge + _PIXEL_SLACK)
+    outside = (boxes < -PIXEL_SLACK) | (boxes > edge + PIXEL_SLACK)
     if outside.any():
         region = int(np.flatnonzero(outside.any(axis=1))[0])
         hint = "check --image-sizes, --box-units and --box-format"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.regions.checks import SLACK
 from vtlm_fairseq.regions.formats import FOLDER, presets
 
 CONTAINERS = ("npz", "npy", "pickle", "h5", "lmdb", "torch", "tsv", "parquet", "vinvl")
@@ -92,10 +93,23 @@ class Layout:
     box_units: str = ""
     box_format: str = ""
     box_extra: str = "none"
-    box_slack: float = 0.01
+    box_slack: float = SLACK
     label_offset: int | None = None
     background: str = ""
     drop_background: bool = False
+
+    def image_id(self, name: str) -> str:
+        """The id of an image that a container calls so."""
+        return name.removesuffix(self.id_suffix)
+
+    def refuse_ids(self, ids: Sequence[str] | None, reason: str) -> None:
+        """For a container that has the ids itself.
+
+        Raises:
+            VTLMError: others are given.
+        """
+        if ids is not None:
+            raise VTLMError(f"--ids does not go with layout {self.name}: {reason}")
 
     def needed(self) -> list[str]:
         """Names of the container's fields that are read, without what is inside of them."""

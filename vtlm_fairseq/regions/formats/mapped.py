@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from itertools import count
 
 import numpy as np
 
@@ -96,15 +95,6 @@ class MappedImages(ImageSource):
         except VTLMError:
             return []
         return [self._filled(image) for image in images]
-
-    def __iter__(self) -> Iterator[InputImage]:
-        for number in count():
-            image = self._ask(number)
-            if image is None:
-                return
-            if isinstance(image, VTLMError):
-                raise image
-            yield image
 
     def _ask(self, number: int) -> InputImage | VTLMError | None:
         """The image at a place, its fault, or None behind the last one."""

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.checks import PIXEL_SLACK
 from vtlm_fairseq.regions.formats.fields import Fields
 from vtlm_fairseq.regions.formats.input_image import InputImage
 from vtlm_fairseq.regions.formats.layout import Layout
 
-_PIXEL_SLACK = 2.0
 _SIZE_TOLERANCE = 0.02  # of widths and heights given beside relative boxes, which may be of half precision
 
 
@@ -162,7 +162,7 @@ class Reader:
             if boxes.max() <= 1.5 and boxes.any() and (size is None or min(size) > 4):
                 raise VTLMError(f"{where}: no box is larger than a pixel; are box_units relative?")
             edge = None if size is None else np.array([*size, *size])
-            slack = _PIXEL_SLACK if edge is None else np.maximum(_PIXEL_SLACK, layout.box_slack * edge)
+            slack = PIXEL_SLACK if edge is None else np.maximum(PIXEL_SLACK, layout.box_slack * edge)
         else:
             edge, slack = np.ones(4), layout.box_slack
         if edge is None:

@@ -16,21 +16,23 @@ from vtlm_fairseq.regions.formats.containers.record import (
 )
 from vtlm_fairseq.regions.formats.layout import Layout
 
+_NAMED = "its files say which image is whose"
+
 
 def npz_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
     """``ID.npz`` files of a folder."""
-    _no_ids(layout, ids)
+    layout.refuse_ids(ids, _NAMED)
     for file in _files(path, ".npz"):
 
         def load(file: Path = file) -> Mapping[str, Any]:
             return npz_arrays(str(file), str(file), layout.needed())
 
-        yield Record(_image_id(layout, file.name.removesuffix(".npz")), str(file), load)
+        yield Record(layout.image_id(file.name.removesuffix(".npz")), str(file), load)
 
 
 def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
     """``ID.npy`` files of a folder, and what lies beside them (the layout's `files`)."""
-    _no_ids(layout, ids)
+    layout.refuse_ids(ids, _NAMED)
     first = layout.features.rstrip("?").split("/")[0]
     files = dict(layout.files) or {first: "{id}.npy"}
     if first not in files or not files[first].endswith("{id}.npy"):
@@ -55,19 +57,19 @@ def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
                         found[name] = npy_array(read_bytes(beside), str(beside))
             return found
 
-        yield Record(_image_id(layout, stem), str(file), load)
+        yield Record(layout.image_id(stem), str(file), load)
 
 
 def pickles(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
     """``ID.pkl`` files of a folder, or one file with a dictionary of records, or a list of them with an `id` each."""
-    _no_ids(layout, ids)
+    layout.refuse_ids(ids, _NAMED)
     if Path(path).is_dir():
         for file in _files(path, ".pkl"):
 
             def load(file: Path = file) -> Mapping[str, Any]:
                 return fields_of(unpickled(read_bytes(file), str(file)), str(file))
 
-            yield Record(_image_id(layout, file.name.removesuffix(".pkl")), str(file), load)
+            yield Record(layout.image_id(file.name.removesuffix(".pkl")), str(file), load)
         return
     content = unpickled(read_bytes(Path(path), most=1 << 40), path)
     yield from entries(layout, content, path)
@@ -85,7 +87,7 @@ def entries(layout: Layout, content: Any, path: str) -> Iterator[Record]:
         image_id = text_id(key, path)
         where = f"{path}, {image_id[:99]}"
         record = value if isinstance(value, Mapping) else {layout.features: value}
-        yield Record(_image_id(layout, image_id), where, lambda record=record: record)
+        yield Record(layout.image_id(image_id), where, lambda record=record: record)
 
 
 def _files(path: str, ending: str) -> list[Path]:
@@ -95,12 +97,3 @@ def _files(path: str, ending: str) -> list[Path]:
     if not files:
         raise VTLMError(f"{path}: no {ending} file in that folder")
     return files
-
-
-def _image_id(layout: Layout, name: str) -> str:
-    return name.removesuffix(layout.id_suffix) if layout.id_suffix else name
-
-
-def _no_ids(layout: Layout, ids: Sequence[str] | None) -> None:
-    if ids is not None:
-        raise VTLMError(f"--ids does not go with layout {layout.name}: its files say which image is whose")

@@ -15,8 +15,7 @@ from vtlm_fairseq.regions.schema import DAMAGE, check_stored
 
 def groups(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
     """Groups of a file, whose names are the image ids, with a dataset for each field."""
-    if ids is not None:
-        raise VTLMError(f"--ids does not go with layout {layout.name}: the groups of its file are called after the ids")
+    layout.refuse_ids(ids, "the groups of its file are called after the ids")
     with _open(path) as file:
         try:
             for name in file:
@@ -26,7 +25,7 @@ def groups(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Rec
                     def load(name: str = name, where: str = where) -> Mapping[str, Any]:
                         return _group(file, name, layout, where)
 
-                    yield Record(name.removesuffix(layout.id_suffix or "\0"), where, load)
+                    yield Record(layout.image_id(name), where, load)
         except DAMAGE as error:
             raise _damage(path, error) from None
 

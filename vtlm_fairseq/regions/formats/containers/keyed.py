@@ -23,8 +23,7 @@ from vtlm_fairseq.regions.formats.layout import Layout
 
 def lmdb_values(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
     """Values of an LMDB in the order of its keys, which are the image ids."""
-    if ids is not None:
-        raise VTLMError(f"--ids does not go with layout {layout.name}: the keys of its LMDB are the ids")
+    layout.refuse_ids(ids, "the keys of its LMDB are the ids")
     lmdb = library("lmdb")
     try:
         environment = lmdb.open(
@@ -39,7 +38,7 @@ def lmdb_values(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterato
                     name = text_id(bytes(key), path)
                     if name not in layout.skip:
                         where = f"{path}, {name[:99]}"
-                        image_id = name.removesuffix(layout.id_suffix or "\0")
+                        image_id = layout.image_id(name)
                         yield Record(image_id, where, lambda value=value, at=where: _decode(layout, value, at))
         except lmdb.Error as error:
             raise VTLMError(f"{path}: damaged ({reason(error)}); write or copy it again") from None
@@ -55,9 +54,7 @@ def _decode(layout: Layout, value: memoryview, where: str) -> Mapping[str, Any]:
 
 def torch_entries(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
     """Entries of a dictionary by image id, or of a list with an `id` each, each a tensor or a dictionary of tensors."""
-    if ids is not None:
-        raise VTLMError(f"--ids does not go with layout {layout.name}: its file says which image is whose")
-
+    layout.refuse_ids(ids, "its file says which image is whose")
     for record in entries(layout, load_tensors(path), path):
 
         def load(record: Record = record) -> Mapping[str, Any]:

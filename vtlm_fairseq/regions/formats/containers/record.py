@@ -5,7 +5,8 @@ import math
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -55,6 +56,22 @@ def library(name: str) -> Any:
         raise VTLMError(
             f"{package} is not installed, which reads these files; pip install 'vtlm-fairseq[formats]'"
         ) from None
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[Any]:
+    """A parquet file; what pyarrow raises for a damaged one while it is read ends in a line.
+
+    Raises:
+        VTLMError: pyarrow is not installed, or it cannot be read.
+    """
+    parquet, arrow = library("pyarrow.parquet"), library("pyarrow")
+    try:
+        yield parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
+    except (VTLMError, MemoryError):
+        raise
+    except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as error:
+        raise VTLMError(f"{path}: not a readable parquet file ({reason(error)})") from None
 
 
 def read_bytes(path: Path, *, most: int = MAX_BYTES) -> bytes:

@@ -72,7 +72,7 @@ def records(layout: Layout, path: str, arrays: Mapping[str, Any], ids: Sequence[
         def load(number: int = number) -> Mapping[str, Any]:
             return {name: _row(array, number, f"{path}, {name}") for name, array in used.items()}
 
-        yield Record(image_id.removesuffix(layout.id_suffix or "\0"), f"{path}, image {image_id[:99]!r}", load)
+        yield Record(layout.image_id(image_id), f"{path}, image {image_id[:99]!r}", load)
 
 
 def _row(array: Any, number: int, where: str) -> Any:

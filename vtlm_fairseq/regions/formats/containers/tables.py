@@ -8,7 +8,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import stream_lines
-from vtlm_fairseq.regions.formats.containers.record import Record, faulty, library, text_id
+from vtlm_fairseq.regions.formats.containers.record import Record, faulty, library, open_parquet, text_id
 from vtlm_fairseq.regions.formats.layout import Layout
 
 _ROWS = 8  # of a parquet file, at once
@@ -20,8 +20,7 @@ def tsv_lines(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
     key = layout.id or layout.columns[0]
     if key not in layout.columns:
         raise VTLMError(f"layout {layout.name}: id {key!r} is none of its columns")
-    if ids is not None:
-        raise VTLMError(f"--ids does not go with layout {layout.name}: column {key} has the ids")
+    layout.refuse_ids(ids, f"column {key} has the ids")
     at = layout.columns.index(key)
     for number, line in enumerate(stream_lines(path), start=1):
         where, parts = f"{path}, line {number}", line.split("\t")
@@ -42,7 +41,7 @@ def tsv_lines(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
                 if name in named
             }
 
-        yield Record(plain_text(parts[at]).removesuffix(layout.id_suffix or "\0"), where, load)
+        yield Record(layout.image_id(plain_text(parts[at])), where, load)
 
 
 def _dtype(name: str, text: str, layout: Layout) -> np.dtype:
@@ -78,9 +77,8 @@ def parquet_rows(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterat
     """Rows of a parquet file, whose columns are numbers and (nested) lists of them."""
     if not layout.id and ids is None:
         raise VTLMError(f"layout {layout.name} needs id=COLUMN, the image ids, or --ids FILE")
-    parquet, arrow = library("pyarrow.parquet"), library("pyarrow")
-    try:
-        file = parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
+    arrow = library("pyarrow")
+    with open_parquet(path) as file:
         held = list(file.schema_arrow.names)
         if layout.id and layout.id not in held:
             raise VTLMError(f"{path}: column {layout.id!r} is missing, there is {', '.join(held[:20]) or 'none'}")
@@ -107,8 +105,4 @@ def parquet_rows(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterat
                     except (arrow.ArrowException, ValueError, TypeError, OverflowError) as error:
                         raise VTLMError(f"{where}: unreadable ({reason(error)})") from None
 
-                yield Record(image_id.removesuffix(layout.id_suffix or "\0"), where, load)
-    except (VTLMError, MemoryError):
-        raise
-    except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as error:
-        raise VTLMError(f"{path}: not a readable parquet file ({reason(error)})") from None
+                yield Record(layout.image_id(image_id), where, load)

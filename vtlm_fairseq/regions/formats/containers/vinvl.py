@@ -23,8 +23,7 @@ def lines(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Reco
     Fields: ``features`` [R * D], ``num_boxes``, and of the predictions ``rect`` [R, 4], ``class`` (names), ``conf``,
     ``image_w`` and ``image_h`` where they are there.
     """
-    if ids is not None:
-        raise VTLMError(f"--ids does not go with layout {layout.name}: the first column has the ids")
+    layout.refuse_ids(ids, "the first column has the ids")
     names = layout.files or {"features": "features.tsv", "predictions": "predictions.tsv"}
     files = {name: Path(path) / names.get(name, f"{name}.tsv") for name in ("features", "predictions")}
     for file in files.values():
@@ -49,7 +48,7 @@ def lines(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Reco
         def load(rest: list[str] = rest, row: list[str] = predictions, where: str = where) -> Mapping[str, Any]:
             return {**_features(rest, where), **_predictions(row, f"{files['predictions']}, line {where.split()[-1]}")}
 
-        yield Record(key.removesuffix(layout.id_suffix or "\0"), where, load)
+        yield Record(layout.image_id(key), where, load)
 
 
 def _numbered(file: Path) -> Iterator[list[str]]:
