@@ -94,7 +94,6 @@ def list_images(
             )
         own = _part(tars, num_shards, shard_id)
         files = [file for tar in own for file in _renamed(_members(tar, suffixes, notes), rule, tar_prefix)]
-        _check_ids(files)
         beginnings = (islice(_members(tar, suffixes, []), _BEGINNING) for tar in tars if tar not in own)
         _check_ids([*files, *(file for part in beginnings for file in _renamed(part, rule, tar_prefix))])
     else:

@@ -62,7 +62,6 @@ def run(args: argparse.Namespace) -> int:
         failures = progress.failures()
         if parts.made and progress.is_part(-1):
             parts.leave(failures)
-            say(f"{args.out}: complete already" + (f", errors in {parts.errors}" if failures else ""))
         else:
             with tqdm(total=len(files), desc="joining", unit=" images", disable=None) as bar:
                 joined = parts.join(*progress.rows(), failures, lambda done: bar.update(done - bar.n))

@@ -29,6 +29,7 @@ from vtlm_fairseq.regions.pseudo_labels import Clusters, find_clusters
 from vtlm_fairseq.regions.store import RegionStore, say_beyond
 from vtlm_fairseq.regions.suspicions import equal_scores, suspicions, take_sample
 from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.id_rules import IdRule
 
 _SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "input")
 _FEW = 4  # files of a folder that are no single images: an LMDB has two
@@ -54,15 +55,12 @@ def run_convert(args: argparse.Namespace) -> int:
     """Make a store; 0, or 3 where some images could not be taken."""
     check_writable(args.out, label=f"--out {args.out}", streams=False)
     sizes = _check_options(args)
+    rule = args.id_rule.and_extension(args.strip_extension)
     if sizes is not None:
-        rule = args.id_rule.and_extension(args.strip_extension)
         sizes = {rule(image_id): size for image_id, size in sizes.items()}
     with Parts(args.out, _plan(args), kind="conversion", overwrite=args.overwrite) as parts:
         if parts.made:
-            failed = parts.errors.exists()
-            parts.leave()
-            say(f"{args.out}: complete already" + (f", errors in {parts.errors}" if failed else ""))
-            return SOME_FAILED if failed else 0
+            return SOME_FAILED if parts.leave() else 0
         source = open_source(args)
         clusters = None
         if args.pseudo_labels is not None:
@@ -78,7 +76,7 @@ def run_convert(args: argparse.Namespace) -> int:
             source,
             label=_input(args),
             prepare=partial(
-                _prepare, args=args, sizes=sizes, pixels=getattr(source, "pixels", False), clusters=clusters
+                _prepare, args=args, rule=rule, sizes=sizes, pixels=getattr(source, "pixels", False), clusters=clusters
             ),
             writer={
                 "feature_dim": source.feature_dim,
@@ -220,12 +218,13 @@ def _prepare(
     image: InputImage,
     *,
     args: argparse.Namespace,
+    rule: IdRule,
     sizes: dict[str, tuple[float, float]] | None,
     pixels: bool,
     clusters: Clusters | None,
 ) -> tuple[str, dict[str, Any]]:
     """Id and arrays of an image as the options say."""
-    image = image._replace(image_id=args.id_rule.and_extension(args.strip_extension)(image.image_id))
+    image = image._replace(image_id=rule(image.image_id))
     if pixels and sizes is None and image.size is None:
         raise VTLMError(
             f"{image.source}: image {image.image_id!r}: boxes are in pixels, and the file does not say of how "

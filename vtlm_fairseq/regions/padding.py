@@ -6,6 +6,8 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 
+ZERO, FLAT = "features are all 0", "boxes have no area"
+
 
 def zero_rows(features: np.ndarray) -> np.ndarray:
     """[R] whether all features [R, D] of a region are 0."""
@@ -39,7 +41,7 @@ def check_padding(arrays: dict[str, Any], where: str, *, keep: bool, drop: bool)
         return arrays
     if drop:
         return {name: None if value is None else np.asarray(value)[~empty] for name, value in arrays.items()}
-    what = "features are all 0" if zero[empty][0] else "the box has no area"
+    what = ZERO if zero[empty][0] else "the box has no area"
     raise VTLMError(
         f"{where}: {what} in region {int(np.flatnonzero(empty)[0])} of {len(empty)} ({empty.sum()} such): padding is "
         "no region; name the numbers of regions with --counts, leave these out with --drop-empty, or store them with "

@@ -36,6 +36,7 @@ from vtlm_fairseq.regions.guard import check_openable
 from vtlm_fairseq.regions.merge import writer_like
 from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
+from vtlm_fairseq.terminal import say
 
 SOME_FAILED = 3
 """Exit status of a command that made a store, and could not take some images."""
@@ -203,11 +204,18 @@ class Parts:
         remove_folder(self.folder)
         return len(rows), int(store.counts(rows).sum())
 
-    def leave(self, failures: Sequence[Failure] | None = None) -> None:
-        """Where `out` was made and is still right: remove the parts, and bring the list of errors up to date."""
+    def leave(self, failures: Sequence[Failure] | None = None) -> bool:
+        """Where `out` was made and is still right: say so, remove the parts, and bring the list of errors up to date.
+
+        Returns:
+            Whether there are errors.
+        """
         if failures is not None:
             self._write_errors(failures)
         remove_folder(self.folder)
+        failed = self.errors.exists()
+        say(f"{self.out}: complete already" + (f", errors in {self.errors}" if failed else ""))
+        return failed
 
     def _write_errors(self, failures: Sequence[Failure]) -> None:
         if failures:

@@ -235,8 +235,12 @@ class RegionStore:
 
     def most_regions(self) -> int:
         """The most regions that an image has, before truncation."""
+        return int(self._all_counts().max(initial=0))
+
+    def _all_counts(self) -> np.ndarray:
+        """[N] regions of each image, before truncation."""
         borders = [bound + shard for shard, bound in enumerate(self._bounds[1:-1])]  # no image: from shard to shard
-        return int(np.delete(np.diff(self._offsets), borders).max(initial=0))
+        return np.delete(np.diff(self._offsets), borders)
 
     def beyond(self, rows: np.ndarray, max_regions: int | None = None) -> tuple[int, int]:
         """How many regions of images lie beyond a limit, and how many there are.
@@ -247,8 +251,7 @@ class RegionStore:
         """
         used = np.zeros(self.num_images, dtype=bool)
         used[rows] = True
-        borders = [bound + shard for shard, bound in enumerate(self._bounds[1:-1])]  # no image: from shard to shard
-        counts = np.delete(np.diff(self._offsets), borders)[used]
+        counts = self._all_counts()[used]
         limit = max_regions or self.max_regions
         return (0 if limit is None else int(np.maximum(counts - limit, 0).sum())), int(counts.sum())
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.regions.class_names import is_background
-from vtlm_fairseq.regions.padding import flat_boxes, zero_rows
+from vtlm_fairseq.regions.padding import FLAT, ZERO, flat_boxes, zero_rows
 from vtlm_fairseq.regions.store import RegionStore
 
 SAMPLE_IMAGES = 128
@@ -135,7 +135,7 @@ def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]
     found = []
     zero = zero_rows(sample.features)
     if zero.any():
-        found.append(f"features are all 0 in {zero.sum():,} {where}, {first(zero)}")
+        found.append(f"{ZERO} in {zero.sum():,} {where}, {first(zero)}")
     equal = _alike(sample) & ~zero
     if equal.sum() >= _MOST_EQUAL * total:
         found.append(
@@ -143,7 +143,7 @@ def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]
         )
     flat = flat_boxes(sample.boxes)
     if flat.any():
-        found.append(f"boxes have no area in {flat.sum():,} {where}, {first(flat)}")
+        found.append(f"{FLAT} in {flat.sum():,} {where}, {first(flat)}")
     if (np.abs(sample.boxes - (0, 0, 1, 1)) < 1e-3).all():
         found.append(f"boxes are the whole image in all {where}: they say nothing of places")
     if labels and is_background(store.class_names[0]):

@@ -12,7 +12,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.regions.file_identity import identify
-from vtlm_fairseq.regions.padding import flat_boxes, zero_rows
+from vtlm_fairseq.regions.padding import FLAT, ZERO, flat_boxes, zero_rows
 from vtlm_fairseq.regions.rows import StoreFile
 from vtlm_fairseq.regions.schema import (
     DAMAGE,
@@ -27,7 +27,6 @@ from vtlm_fairseq.regions.schema import (
 from vtlm_fairseq.text.id_rules import explain_missing
 from vtlm_fairseq.text.image_ids import region_counts
 
-ZERO, FLAT = "features are all 0", "boxes have no area"
 BLOCK_BYTES = 64 << 20
 PATIENCE_SECONDS = 300.0  # for the next block, and for the header before the first
 
