@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vtlm_fairseq.cli import oracle, prepare
     from vtlm_fairseq.corpora import flickr30k_captions as captions
     from vtlm_fairseq.corpora.entities_regions import Corpus
+    from vtlm_fairseq.corpora.multi30k import fairseq_name
     from vtlm_fairseq.terminal import command_line, say
 
     out, texts = args.out, args.out / "texts"
@@ -67,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         if not train.exists():
             say(f"{train}: {captions.join_texts(texts, german, train):,} captions")
-        names = {"train": "train", "val": "valid", "test_2016_flickr": "test_2016_flickr"}
-        missing = [split for split, name in names.items() if not (out / "regions" / f"{name}.h5").exists()]
+        missing = [split for split in captions.SPLITS if not (out / "regions" / f"{fairseq_name(split)}.h5").exists()]
         if missing:
             oracle.main([*sources, "--splits", ",".join(missing), "--every-caption", "--feature-dim", args.feature_dim,
                          "--noise", args.noise, "--signal", args.signal, "--out", str(out / "regions")])  # fmt: skip

@@ -22,8 +22,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE))  # python -P leaves the folder of the script out
 
-SPLITS = {"valid": "valid", "test": "test_2016_flickr"}
-BEST = "checkpoint_best.pt"
+from results2_systems import BEST, SPLITS, find_runs  # noqa: E402
+
 SEARCH = ("--beam", "8", "--lenpen", "1", "--max-len-a", "1.5", "--max-len-b", "10")
 
 
@@ -268,7 +268,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     logging.basicConfig(level=logging.WARNING)  # fairseq sets the root logger to DEBUG unless it is set up before
     args = parse_arguments(argv)
-    from results2_systems import find_runs
     from stages import ROOT, Runner, environment, write_atomically
 
     from vtlm_fairseq.errors import VTLMError

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--records", type=Path, default=HERE / "results2", metavar="DIR")
     parser.add_argument("names", nargs="+", metavar="RUN", help="pre-trainings with regions")
     args = parser.parse_args(argv)
-    from results2_systems import find_runs
+    from results2_systems import BEST, find_runs
     from stages import write_atomically
 
     from vtlm_fairseq.errors import VTLMError
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if run.system.translates or not run.system.regions:
                 raise VTLMError(f"{run.name}: no pre-training with regions")
             store = args.noise_regions if run.system.regions == "noise" else args.regions
-            found = gradients(args.runs / run.name / "checkpoint_best.pt", args.data, store)
+            found = gradients(args.runs / run.name / BEST, args.data, store)
             record = {"run": run.name, "batches": BATCHES, **{name: round(value, 4) for name, value in found.items()}}
             write_atomically(args.records / "valid" / "gradients" / f"{run.name}.json", json.dumps(record) + "\n")
             print(record)

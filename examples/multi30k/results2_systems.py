@@ -11,6 +11,9 @@ from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
 
+SPLITS = {"valid": "valid", "test": "test_2016_flickr"}
+"""What options and pages call them, and their names."""
+BEST = "checkpoint_best.pt"
 PRETRAINED = {
     "vtlm": "VTLM",
     "tlm": "TLM",
@@ -83,10 +86,10 @@ def find_runs(folder: Path, chosen: list[str] | None = None) -> list[Run]:
     Raises:
         VTLMError: one that is chosen is not there or has not ended, or a name is none of a system.
     """
-    ended = {path.parent.name for path in folder.glob("*/done") if (path.parent / "checkpoint_best.pt").is_file()}
+    ended = {path.parent.name for path in folder.glob("*/done") if (path.parent / BEST).is_file()}
     for name in chosen or ():
         if name not in ended:
-            raise VTLMError(f"{folder / name}: no run that has ended, with checkpoint_best.pt and the file done")
+            raise VTLMError(f"{folder / name}: no run that has ended, with {BEST} and the file done")
     return sorted(map(parse_run, ended if chosen is None else chosen), key=lambda run: (run.system.name, run.seed))
 
 

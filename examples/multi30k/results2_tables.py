@@ -8,15 +8,13 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from results2_systems import PRETRAINED, Run, System, find_system, parse_run
+from results2_systems import PRETRAINED, SPLITS, Run, System, find_system, parse_run
 
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, seed_statistics
 from vtlm_fairseq.evaluation.scoring.seeds import SeedTest, seed_test
 from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.files.lines import read_lines
 
-SPLITS = {"valid": "valid", "test": "test_2016_flickr"}
-"""What pages call them, and their names."""
 LANGUAGES = ("en", "de")
 GROUPS = {"all": (0, 1), "named by a region": (1,)}
 TESTED = ["from", "to", "p", "detects"]

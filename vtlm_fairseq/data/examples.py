@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vtlm_fairseq.data.batching import FAULT
+from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
 from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.data.masking import RegionDraw, cut
 
@@ -39,7 +39,7 @@ class Examples(Sequence[dict]):
             ids=[item["id"] for item in items],
             lengths=np.array([len(item["tokens"]) for item in items]),
             columns={name: np.concatenate([item[name] for item in items]) for name in COLUMNS},
-            fault=next((item[FAULT] for item in items if FAULT in item), None),
+            fault=CaptionsDataset.first_fault(items),
         )
         if joined.fault is None and regions is not None:
             joined.regions = RegionsBatch.of([item["regions"] for item in items], regions.width)

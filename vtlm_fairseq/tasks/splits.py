@@ -23,7 +23,7 @@ from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.models.description import given
 from vtlm_fairseq.models.embeddings import check_region_positions
 from vtlm_fairseq.regions.file_identity import WatchedFiles
-from vtlm_fairseq.regions.store import say_beyond
+from vtlm_fairseq.regions.store import RegionStore, say_beyond
 from vtlm_fairseq.regions.suspicions import equal_scores
 from vtlm_fairseq.tasks.acceleration import length_multiple
 from vtlm_fairseq.tasks.doubts import Doubts
@@ -105,18 +105,7 @@ class Splits:
             store.feature_dim, store.dtype, store.num_classes, store.identity, order,
         )  # fmt: skip
         rows = np.concatenate(rows)
-        cut, total = beyond = store.beyond(rows)
-        if cut:
-            most = self.option("max_regions")
-            said = say_beyond(beyond, most)
-            is_chosen = self.source is not None or given(self.cfg, "max_regions") is not None
-            if not is_chosen and 100 * cut > total and equal_scores(store, rows):
-                raise VTLMError(
-                    f"--regions {self.cfg.regions} ({split}): {said}, the default, and scores are all equal, as of a "
-                    f"grid: which ones are kept would be chance; give --max-regions ({store.most_regions()} keeps all)"
-                )
-            agreed = self.source is not None and self.source.options.get("max_regions") == most
-            logger.log(logging.INFO if agreed else logging.WARNING, "%s: %s and are not read", split, said)
+        self.judge_cut(store, rows, split)
         self.warn_of_order()
         redraw = split == self.cfg.train_subset
         regions = LineRegions(
@@ -125,6 +114,22 @@ class Splits:
         )  # fmt: skip
         self.check_positions(regions, f"--regions {self.cfg.regions} ({split})")
         return regions
+
+    def judge_cut(self, store: RegionStore, rows: np.ndarray, split: str) -> None:
+        """Say which share of the regions is not read; refuse a new training in which the choice would be chance."""
+        cut, total = store.beyond(rows)
+        if not cut:
+            return
+        most = self.option("max_regions")
+        said = say_beyond((cut, total), most)
+        is_chosen = self.source is not None or given(self.cfg, "max_regions") is not None
+        if not is_chosen and 100 * cut > total and equal_scores(store, rows):
+            raise VTLMError(
+                f"--regions {self.cfg.regions} ({split}): {said}, the default, and scores are all equal, as of a "
+                f"grid: which ones are kept would be chance; give --max-regions ({store.most_regions()} keeps all)"
+            )
+        agreed = self.source is not None and self.source.options.get("max_regions") == most
+        logger.log(logging.INFO if agreed else logging.WARNING, "%s: %s and are not read", split, said)
 
     def load_nouns(self, split: str, pair: LanguagePairDataset, *, epoch: int, combine: bool) -> NounTable:
         """Aligned nouns of a split's lines, which ``vtlm-prepare nouns`` made."""

@@ -83,10 +83,8 @@ class CaptionFile:
                 )
 
     def __iter__(self) -> Iterator[Pair]:
-        read = {"jsonl": self._read_jsonl, "lines": self._read_lines}.get(self.layout, self._read_table)
-        if self.layout in SHARDS:
-            read = self._read_shards
-        for pair in read():
+        readers = {"jsonl": self._read_jsonl, "lines": self._read_lines, **dict.fromkeys(SHARDS, self._read_shards)}
+        for pair in readers.get(self.layout, self._read_table)():
             if not pair.image.strip():
                 raise VTLMError(f"{pair.place}: no image id")
             if set(pair.image) & set("\n\r") or not all(map(is_text, pair[:3])):
