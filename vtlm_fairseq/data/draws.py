@@ -15,9 +15,8 @@ _WORD = 1 << 32
 
 _Wide = tuple[np.ndarray, np.ndarray]  # high and low halves of 128-bit numbers
 
-_powers: list[int] = [1]  # _MULTIPLIER ** k, modulo 2 ** 128
-_sums: list[int] = [0]  # of the first k powers
-_tables = np.zeros((4, 0), dtype=np.uint64)  # halves of both, high and low
+_sums: list[int] = [0]  # of the first k powers of _MULTIPLIER, modulo 2 ** 128
+_table = np.zeros((2, 0), dtype=np.uint64)  # their halves, high and low
 
 
 class Draws:
@@ -28,19 +27,20 @@ class Draws:
     """
 
     def __init__(self, states: np.ndarray) -> None:
-        high, low = states[2:]
+        start, (high, low) = states[:2], states[2:]
         increment = (high << np.uint64(1)) | (low >> np.uint64(63)), (low << np.uint64(1)) | np.uint64(1)
-        self._states = np.stack([*states[:2], *increment])
+        start = _sum(start, increment)
+        factor = np.uint64(_MULTIPLIER - 1 >> 64), np.uint64(_MULTIPLIER - 1 & (1 << 64) - 1)
+        self._states = np.stack([*start, *_sum(_product(factor, start), increment)])
 
     def _numbers(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-        # number k is made of the state m^(k+2) start + (1 + m + ... + m^(k+2)) increment
-        power_high, power_low, sum_high, sum_low = _table(int(places.max(initial=0)) + 4)
-        start_high, start_low, *increment = (half[rows] for half in self._states)
-        high, low = _product((power_high[places + 2], power_low[places + 2]), (start_high, start_low))
-        more_high, more_low = _product((sum_high[places + 3], sum_low[places + 3]), tuple(increment))
-        low += more_low
-        high += more_high
-        high += low < more_low
+        # A step makes m x + i of a state x; n steps x + (1 + m + ... + m^(n-1)) ((m - 1) x + i).
+        # Number k is made of the state after k + 2.
+        start_high, start_low, *growth = (half[rows] for half in self._states)
+        high, low = _product(tuple(_table_of(int(places.max(initial=0)) + 3)[:, places + 2]), tuple(growth))
+        low += start_low
+        high += start_high
+        high += low < start_low
         turn = high >> np.uint64(58)
         high ^= low
         return (high >> turn) | (high << ((np.uint64(64) - turn) & np.uint64(63)))
@@ -116,18 +116,21 @@ def _seed_states(entropy: list[np.ndarray]) -> list[np.ndarray]:
     return [words[2 * k] | (words[2 * k + 1] << _32) for k in range(4)]
 
 
-def _table(length: int) -> np.ndarray:
-    """[4, at least ``length``] uint64: high and low halves of the powers, and of their sums."""
-    global _tables
-    if _tables.shape[1] < length:
-        length = max(length, 2 * _tables.shape[1], 1024)
-        while len(_powers) < length:
-            _sums.append((_sums[-1] + _powers[-1]) % (1 << 128))
-            _powers.append(_powers[-1] * _MULTIPLIER % (1 << 128))
-        halves = [[value >> 64 for value in _powers], [value & (1 << 64) - 1 for value in _powers]]
-        halves += [[value >> 64 for value in _sums], [value & (1 << 64) - 1 for value in _sums]]
-        _tables = np.array(halves, dtype=np.uint64)
-    return _tables
+def _table_of(length: int) -> np.ndarray:
+    """[2, at least ``length``] uint64: high and low halves of `_sums`."""
+    global _table
+    if _table.shape[1] < length:
+        length = max(length, 2 * _table.shape[1], 1024)
+        while len(_sums) < length:
+            _sums.append((_sums[-1] * _MULTIPLIER + 1) % (1 << 128))
+        _table = np.array([[value >> 64 for value in _sums], [value & (1 << 64) - 1 for value in _sums]], np.uint64)
+    return _table
+
+
+def _sum(one: _Wide, other: _Wide) -> _Wide:
+    """Sums modulo 2^128."""
+    low = one[1] + other[1]
+    return one[0] + other[0] + (low < one[1]), low
 
 
 def _product(one: _Wide, other: _Wide) -> _Wide:
