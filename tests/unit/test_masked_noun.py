@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from vtlm_fairseq.corpora.nouns import Nouns
 from vtlm_fairseq.evaluation.paired import mcnemar, paired_interval, paired_t
+from vtlm_fairseq.text.nouns import Nouns
 
 
 def test_the_interval_is_over_sentences():

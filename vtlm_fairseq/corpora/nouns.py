@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, data_utils
 
-from vtlm_fairseq.corpora.oracle_labels import singular
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.noun_table import write_table
 from vtlm_fairseq.data.split_files import language_pair
@@ -22,28 +21,10 @@ from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.tasks.splits import read_image_names, unreadable_text
 from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMTask
 from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.nouns import Nouns
 from vtlm_fairseq.text.pipeline import bpe_kind
 from vtlm_fairseq.text.subwords import spell, split_words
 from vtlm_fairseq.text.word_alignment import WordAlignment, evenly_spaced
-
-
-class Nouns:
-    """Words that are masked, by name: exactly, or their English singular. ``a,b`` is one noun of two names."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._ids: dict[str, int] = {}
-        for number, name in enumerate(names):
-            for alias in name.split(","):
-                self._ids.setdefault(alias.strip().lower(), number)
-        self._ids.pop("", None)
-
-    def find(self, word: str) -> int | None:
-        """Number of a word's name."""
-        return self._ids.get(word.lower(), self._ids.get(singular(word)))
-
-    def places(self, line: int, words: Sequence[str]) -> list[int]:
-        """Which words of a sentence are nouns."""
-        return [place for place, word in enumerate(words) if self.find(word) is not None]
 
 
 class RegionNames:

@@ -15,22 +15,11 @@ from dataclasses import dataclass
 
 from vtlm_fairseq.corpora.flickr30k_entities import COLOURS, Caption, ImageEntities, Phrase
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.text.nouns import singular
 
 NUM_CLASSES = 600
 
 _NO_CLASS = frozenset("one something it them each other group couple".split())
-
-_SINGULAR = {
-    "men": "man",
-    "women": "woman",
-    "children": "child",
-    "people": "person",
-    "kids": "kid",
-    "feet": "foot",
-    "teeth": "tooth",
-    "knives": "knife",
-    "leaves": "leaf",
-}
 
 
 @dataclass(frozen=True)
@@ -52,20 +41,6 @@ class LabelledBox:
         """Area in square pixels."""
         x1, y1, x2, y2 = self.xyxy
         return (x2 - x1) * (y2 - y1)
-
-
-def singular(word: str) -> str:
-    """Singular of an English noun, in lower case, by a few rules."""
-    word = word.lower()
-    if word in _SINGULAR:
-        return _SINGULAR[word]
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("ches", "shes", "sses", "xes")):
-        return word[:-2]
-    if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
-        return word[:-1]
-    return word
 
 
 def head(phrase: Phrase) -> str | None:

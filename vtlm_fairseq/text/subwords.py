@@ -29,11 +29,12 @@ def split_words(pieces: Sequence[str], bpe: str) -> list[range]:
         pieces: sub-words of a sentence.
         bpe: one of `BPE_KINDS`.
     """
-    starts = [place for place in range(len(pieces)) if not place or _begins(pieces[place - 1], pieces[place], bpe)]
+    starts = [place for place in range(len(pieces)) if not place or begins(pieces[place - 1], pieces[place], bpe)]
     return [range(*pair) for pair in pairwise([*starts, len(pieces)])]
 
 
-def _begins(before: str, piece: str, bpe: str) -> bool:
+def begins(before: str, piece: str, bpe: str) -> bool:
+    """Whether a word begins with a sub-word behind another one."""
     if bpe == "none" or before in _ALONE or piece in _ALONE:
         return True
     return piece.startswith(BOUNDARY) if bpe == "sentencepiece" else not before.endswith(JOINT)

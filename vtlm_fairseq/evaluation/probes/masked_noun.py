@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtlm_fairseq.corpora.nouns import Nouns, RegionNames, Text, find_pairs
+from vtlm_fairseq.corpora.nouns import RegionNames, Text, find_pairs
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.paired import paired_interval
@@ -21,6 +21,7 @@ from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.files import write_lines
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import VTLM
+from vtlm_fairseq.text.nouns import Nouns
 from vtlm_fairseq.text.pipeline import bpe_kind
 from vtlm_fairseq.text.word_alignment import WordAlignment
 
