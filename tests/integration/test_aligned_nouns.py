@@ -1,4 +1,4 @@
-"""vtlm-prepare nouns and --word-masking aligned-nouns: tables, training, other data, strategies of one's own."""
+"""vtlm-prepare nouns and --word-masking aligned-nouns: tables, training, other data."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import TRAINING, write_lines
+from harness import write_lines
 from vtlm_fairseq.data.noun_table import read_tables
 
 EXACT = ("--dropout", "0", "--attention-dropout", "0", "--lr", "1e-3", "--no-epoch-checkpoints")
@@ -100,33 +100,3 @@ def test_a_table_of_other_data_is_refused(run, corpus, nouns, tmp_path):
     run.pretrain(spoiled, tmp_path / "new")  # random reads none
     run.pretrain(spoiled, tmp_path / "x", "--aligned-share", "1.5", ok=False).fault("--aligned-share is 1.5")
     prepare(run, spoiled, "--words", dictionary, "--subsets", "nowhere", ok=False).fault("nowhere", "--subsets")
-
-
-OWN = '''"""The last word of each sentence."""
-
-import numpy as np
-
-import vtlm_fairseq
-from vtlm_fairseq.data.word_masking import WordMasking, register_word_masking
-
-
-@register_word_masking("last-words")
-class LastWords(WordMasking):
-    def mask(self, pair, rng):
-        last = pair.maskable & ~np.append(pair.maskable[1:], False)
-        return np.where(last, self.symbols.mask, pair.tokens), np.where(last, pair.tokens, self.symbols.pad)
-'''
-
-
-def test_a_strategy_of_ones_own(run, corpus, tmp_path):
-    """From a user-dir beside the package: two words a pair are predicted, and the checkpoint knows how."""
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").write_text(OWN)
-    argv = ("--user-dir", tmp_path / "mine", "--task", "visual_translation_lm", "--arch", "vtlm_tiny", "--criterion",
-            "vtlm", *TRAINING, "--regions", corpus.regions, "--save-dir", tmp_path / "out")  # fmt: skip
-    run("fairseq_cli.train", corpus.data, *argv, "--word-masking", "last-words", "--num-workers", "1")
-    state = torch.load(tmp_path / "out" / "checkpoint_last.pt", weights_only=True)
-    assert state["task_state"]["description"]["options"]["word_masking"] == "last-words"
-    run.validate(corpus.data, tmp_path / "out" / "checkpoint_last.pt", "--regions", corpus.regions, ok=False).fault(
-        "--word-masking last-words", "--user-dir"
-    )

@@ -14,7 +14,7 @@ def weights(folder):
     return torch.load(folder / "checkpoint_last.pt", weights_only=True)["model"]
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "aligned nouns", "translation"])
+@pytest.mark.parametrize("kind", ["pretraining", "strategies", "translation"])
 def test_loss_curve(run, corpus, tmp_path, kind):
     """PITFALLS 2, 18, 19: two ranks have the losses of one with --update-freq 2, to 1e-4; so are the weights.
 
@@ -23,12 +23,14 @@ def test_loss_curve(run, corpus, tmp_path, kind):
     """
     argv = [*EXACT, "--optimizer", "fused_adam", "--max-update", "20"]
     line, data = translation if kind == "translation" else pretraining, corpus.data
-    if kind == "aligned nouns":
+    if kind == "strategies":
         data = tmp_path / "bin"
         shutil.copytree(corpus.data, data)
         words = write_lines(tmp_path / "words", [f"word{k}" for k in range(0, 30, 2)])
         run("vtlm_fairseq.cli.prepare", "nouns", data, "--words", words)
-        argv += ["--word-masking", "aligned-nouns", "--aligned-share", "0.7", "--mask-prob", "0.5"]
+        argv += ["--word-masking", "aligned-nouns:0.7,whole-word:0.3", "--mask-prob", "0.5"]
+        argv += ["--region-masking", "overlap", "--region-mask-overlap", "0.1"]
+        argv += ["--region-mask-schedule", "cosine:0.1:0.8:4"]
     one = run("fairseq_cli.train", *line(data, tmp_path / "one", *argv, "--update-freq", "2", regions=corpus.regions))
     two, second = run.two_ranks(line(data, tmp_path / "two", *argv, regions=corpus.regions))
     assert second.updates() == second.validations() == []  # the first rank logs

@@ -62,6 +62,7 @@ class MemoryStore:
         rng = np.random.default_rng(seed)
         self.feature_dim, self.num_classes, self.dtype = feature_dim, num_classes, np.dtype("float32")
         self.paths = ["memory.h5"]
+        self.class_names = [f"class{c}" for c in range(num_classes)]
         self.images = []
         first = 0
         for count in counts:
@@ -82,6 +83,10 @@ class MemoryStore:
             count = len(image.labels)
             features[place, :count], boxes[place, :count] = image.features, image.boxes
             yield image.labels
+
+    def read_scores(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Scores of each."""
+        return (self.images[row].scores for row in rows)
 
     def counts(self, rows) -> np.ndarray:
         """[n] regions of images."""

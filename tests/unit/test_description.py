@@ -29,6 +29,9 @@ OPTIONS = {
     "region_random_prob": (0.2, 0.3, "warned warned warned nothing"),
     "word_masking": ("as-random", "random", "warned warned warned nothing"),
     "aligned_share": (0.2, 0.3, "warned warned warned nothing"),
+    "region_masking": ("siblings", "overlap", "warned warned warned nothing"),
+    "region_mask_overlap": (0.2, 0.3, "warned warned warned nothing"),
+    "region_mask_schedule": ("linear:0:1:3", "none", "warned warned warned nothing"),
     "region_mask_fill": ("zero", "mask", "refused refused refused nothing"),
 }
 MODEL = {"layernorm_eps": (1e-5, 1e-6), "region_activation": ("gelu", "none"), "region_no_bias": (True, False),

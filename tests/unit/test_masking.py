@@ -189,11 +189,10 @@ def end_workers():
             loader._shutdown_workers()
 
 
-def iterate(data, *, epoch, split="train", workers=0, batch=8, max_tokens=None):
+def iterate(data, *argv, epoch, split="train", workers=0, batch=8, max_tokens=None):
     """A fresh task's iterator, at the beginning of an epoch."""
-    task = pretraining_task(
-        data / "bin", "--regions", data / "r.h5", "--region-mask-prob", "0.5", "--mask-prob", "0.5", "--seed", "3"
-    )
+    shares = ("--region-mask-prob", "0.5", "--mask-prob", "0.5")
+    task = pretraining_task(data / "bin", "--regions", data / "r.h5", *shares, "--seed", "3", *argv)
     task.load_dataset(split, epoch=epoch)
     iterator = task.get_batch_iterator(
         task.dataset(split), max_tokens=max_tokens, max_sentences=batch, max_positions=task.max_positions(),
@@ -272,6 +271,32 @@ def test_same_masks_after_resuming_in_the_middle_of_epoch_2(data, reference, wor
 @pytest.mark.parametrize("limits", [{"batch": 3}, {"batch": 1}, {"batch": None, "max_tokens": 60}])
 def test_same_masks_in_other_batches(data, reference, limits):
     assert masks(iterate(data, epoch=2, **limits).next_epoch_itr()) == reference[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "regions"),
+    [("whole-word", "overlap"), ("named", "salient"), ("named:0.5,random:0.3,whole-word:0.2", "named"),
+     ("random", "siblings")],
+)  # fmt: skip
+def test_every_strategy_depends_on_seed_epoch_and_example_alone(data, words, regions):
+    """Other workers and batches, after resuming, with a share that goes up; validation has the same masks always."""
+    (data / "lexicon").write_text("".join(f"w{k}\tclass{k % 5}\n" for k in range(0, 40, 3)))
+    argv = ("--word-masking", words, "--region-masking", regions, "--class-lexicon", data / "lexicon",
+            "--region-mask-overlap", "0.1", "--region-mask-schedule", "linear:0.2:0.9:3")  # fmt: skip
+    whole = iterate(data, *argv, epoch=1)
+    first, second = (masks(whole.next_epoch_itr()) for _ in range(2))
+    assert changed(first, second) == 29
+    forked = iterate(data, *argv, epoch=1, workers=2)
+    assert masks(forked.next_epoch_itr()) == first
+    batches = forked.next_epoch_itr()
+    seen = masks([next(batches)])
+    resumed = iterate(data, *argv, epoch=2, batch=8)
+    resumed.load_state_dict(forked.state_dict())
+    assert {**seen, **masks(resumed.next_epoch_itr())} == second
+    assert masks(iterate(data, *argv, epoch=2, batch=3).next_epoch_itr()) == second
+    valid = [masks(iterate(data, *argv, epoch=epoch, split="valid").next_epoch_itr(shuffle=False)) for epoch in (1, 4)]
+    assert valid[0] == valid[1] and len(valid[0]) == 13
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -40,8 +40,8 @@ class RegionPlaces:
 
     def __init__(self, store: RegionStore, rows: np.ndarray) -> None:
         self.of = store
-        self.paths, self.counts, self.check_soon, self.image_id = (
-            store.paths, store.counts, store.check_soon, store.image_id,
+        self.paths, self.counts, self.check_soon, self.image_id, self.read_scores, self.class_names = (
+            store.paths, store.counts, store.check_soon, store.image_id, store.read_scores, store.class_names,
         )  # fmt: skip
         self.images = np.unique(rows)
         counts = store.counts(self.images)

@@ -111,8 +111,8 @@ class LineRegions:
         self._check(row, regions)
         return regions
 
-    def read(self, lines: list[int]) -> "RegionsBatch":
-        """The regions of some lines without scores.
+    def read(self, lines: list[int], *, scores: bool = False) -> "RegionsBatch":
+        """The regions of some lines, with scores where they are asked for.
 
         Raises:
             VTLMError: as ``regions[line]``, of the first such line.
@@ -130,6 +130,8 @@ class LineRegions:
             if bad.any():
                 raise self._not_finite(rows[bad.argmax()])
             batch.labels[:] = np.concatenate(labels)
+            if scores:
+                batch.scores = np.concatenate(list(self.store.read_scores(rows)))
         return batch
 
     def _check(self, row: int, regions: Regions) -> None:
@@ -187,6 +189,7 @@ class RegionsBatch(Sequence[Regions]):
         features: B x R x D in the stored dtype; boxes: B x R x 4. Only their padding is set, to 0.
         padding: B x R, True at padding.
         labels: [n], n the sum of counts; not set.
+        scores: [n]; [0] where they are not read.
     """
 
     def __init__(self, counts: np.ndarray, width: int, feature_dim: int, dtype: np.dtype) -> None:
@@ -197,6 +200,7 @@ class RegionsBatch(Sequence[Regions]):
         self.features[self.padding] = 0
         self.boxes[self.padding] = 0
         self.labels = np.empty(int(counts.sum()), dtype=np.int64)
+        self.scores = self.boxes[:0, 0, 0]
 
     @classmethod
     def of(cls, regions: Sequence[Regions], width: Callable[[np.ndarray], int]) -> "RegionsBatch":

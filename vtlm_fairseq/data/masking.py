@@ -49,7 +49,10 @@ class MaskingRates:
 
     def split(self, chance: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What `draw` makes of its numbers within [0, 1)."""
-        selected = chance < self.select
+        return self.kinds(chance < self.select, kind)
+
+    def kinds(self, selected: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `draw` makes of its second numbers, of items that are selected or not."""
         random = selected & (kind < self.random)
         masked = selected & (kind >= self.random + self.keep)
         return selected, masked, random
@@ -137,7 +140,8 @@ def replace_words(
 class RegionDraw(NamedTuple):
     """What happens to R regions.
 
-    selected, masked, random: [R] bool as in :meth:`MaskingRates.draw`; donor: [R] float within [0, 1), the place
+    selected, masked, random: [R] bool as in :meth:`MaskingRates.draw`: what is selected is predicted. A strategy may
+    mask other regions too. donor: [R] float within [0, 1), the place
     of a random region's donor among all real regions of the micro-batch, 0 for others.
     """
 

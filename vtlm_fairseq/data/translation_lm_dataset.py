@@ -1,6 +1,7 @@
 """Sentence pairs with regions, masked for pre-training (paper, sections 2.1 and 2.2)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,9 +10,11 @@ from fairseq.data import data_utils
 from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
 from vtlm_fairseq.data.examples import Examples
 from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
-from vtlm_fairseq.data.masking import MaskingRates, RegionDraw, Seeds, draw_regions, side_by_side
+from vtlm_fairseq.data.masking import MaskingRates, RegionDraw, Seeds, side_by_side
 from vtlm_fairseq.data.noun_table import NounTable
 from vtlm_fairseq.data.predictions import predicted_places
+from vtlm_fairseq.data.region_masking import Images, RandomRegions, RegionMasking
+from vtlm_fairseq.data.share_schedule import ShareSchedule
 from vtlm_fairseq.data.shared import send_small_by_value
 from vtlm_fairseq.data.word_masking import Pairs, RandomWords, Symbols, WordMasking
 from vtlm_fairseq.errors import VTLMError
@@ -31,6 +34,8 @@ class TranslationLMDataset(CaptionsDataset):
         word_rates, region_rates: masking.
         words: [V] bool, True at real words (they may be masked, and random words are drawn from them).
         word_masking: makes the strategy of masking words from symbols and rates.
+        region_masking: the strategy of masking regions.
+        region_schedule: of the share of regions that are predicted, in training; None: it is that of ``region_rates``.
         nouns: aligned nouns by line, where the strategy reads them.
         regions: regions by line, or None for TLM.
         zero_masked_regions: set masked features to 0 instead of replacing them by the ``<mask>`` embedding.
@@ -50,6 +55,8 @@ class TranslationLMDataset(CaptionsDataset):
         region_rates: MaskingRates,
         words: np.ndarray,
         word_masking: Callable[[Symbols, MaskingRates], WordMasking] = RandomWords,
+        region_masking: RegionMasking | None = None,
+        region_schedule: ShareSchedule | None = None,
         nouns: NounTable | None = None,
         regions: LineRegions | None = None,
         zero_masked_regions: bool = False,
@@ -62,6 +69,8 @@ class TranslationLMDataset(CaptionsDataset):
         self.dictionary = dictionary
         self.languages = languages
         self.region_rates = region_rates
+        self.region_masking = region_masking or RandomRegions()
+        self.region_schedule = region_schedule
         self.is_word = words
         self.nouns = nouns
         self.regions = regions
@@ -93,6 +102,12 @@ class TranslationLMDataset(CaptionsDataset):
             if self.regions is not None:
                 self.regions.set_epoch(epoch)
 
+    def rates_of_regions(self) -> MaskingRates:
+        """Shares of regions in this epoch."""
+        if self.region_schedule is None or not self.train:
+            return self.region_rates
+        return replace(self.region_rates, select=self.region_schedule.share(self.epoch))
+
     def __getitem__(self, index: int) -> dict:
         """One masked example: arrays ``tokens``, ``target``, ``positions``, ``langs`` [T]; with regions ``regions``
         (:class:`Regions`) and ``draw`` (:class:`RegionDraw`)."""
@@ -118,17 +133,20 @@ class TranslationLMDataset(CaptionsDataset):
         columns = {"positions": positions, "langs": np.repeat(np.tile(self.languages, len(indices)), lengths)}
         examples = Examples(indices, lengths.reshape(-1, 2).sum(axis=1), columns)
         counts, labels, nouns = np.zeros(len(indices), dtype=np.int64), _NONE[:, 0], [_NONE] * len(indices)
+        visible = np.zeros(0, dtype=bool)
         seeds = Seeds(self.seed, self.epoch if self.train else 0, indices)
         if self.regions is not None:
             try:
-                examples.regions = self.regions.read(indices)
-                counts, labels = examples.regions.counts, examples.regions.labels
-                examples.draw = draw_regions(counts, rates=self.region_rates, seeds=seeds)
+                read = examples.regions = self.regions.read(indices, scores=self.region_masking.reads_scores)
+                of_regions = read.counts, read.labels, read.boxes, read.scores
+                images = Images(*of_regions, examples.lengths, tokens, seeds.epoch)
+                drawn = examples.draw = self.region_masking.draw_all(images, self.rates_of_regions(), seeds)
+                counts, labels, visible = read.counts, read.labels, ~(drawn.masked | drawn.random)
             except VTLMError as error:
                 examples.fault = str(error)
         if self.nouns is not None:
             nouns = [self._noun_places(index, *lengths[2 * k : 2 * k + 2]) for k, index in enumerate(indices)]
-        pairs = Pairs(examples.lengths, tokens, self.is_word[tokens], counts, labels, nouns)
+        pairs = Pairs(examples.lengths, tokens, self.is_word[tokens], counts, labels, nouns, visible, seeds.epoch)
         try:
             columns["tokens"], columns["target"] = self.word_masking.mask_all(pairs, seeds)
         except VTLMError as error:

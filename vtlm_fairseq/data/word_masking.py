@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vtlm_fairseq.data.caption_words import CaptionWords, ClassNames
 from vtlm_fairseq.data.masking import WORDS, MaskingRates, Seeds, cut, mask_words, replace_words, side_by_side
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.registry import Registry
@@ -18,11 +19,15 @@ class Symbols(NamedTuple):
         mask: of ``<mask>``.
         pad: target where nothing is predicted.
         words: [W] ids of real words.
+        text: where words begin; None where no strategy reads it.
+        names: words that name classes of regions; None where no strategy reads them.
     """
 
     mask: int
     pad: int
     words: np.ndarray
+    text: CaptionWords | None = None
+    names: ClassNames | None = None
 
 
 class Pair(NamedTuple):
@@ -34,12 +39,16 @@ class Pair(NamedTuple):
         labels: [R] int64, classes of its regions; R is 0 where it has none, or none are read.
         nouns: [P, 4] int64, a noun and its translation each: sub-words ``tokens[a:b]`` and ``tokens[c:d]``; P is 0
             where the strategy does not read them.
+        visible: [R] bool, True at regions that are neither masked nor replaced.
+        epoch: from 1; 0 in validation.
     """
 
     tokens: np.ndarray
     maskable: np.ndarray
     labels: np.ndarray
     nouns: np.ndarray
+    visible: np.ndarray
+    epoch: int
 
 
 @dataclass
@@ -52,6 +61,8 @@ class Pairs(Sequence[Pair]):
         counts: [B] regions of each.
         labels: [m], m the sum of counts.
         nouns: [P, 4] of each.
+        visible: [m].
+        epoch: of all.
     """
 
     lengths: np.ndarray
@@ -60,13 +71,16 @@ class Pairs(Sequence[Pair]):
     counts: np.ndarray
     labels: np.ndarray
     nouns: Sequence[np.ndarray]
+    visible: np.ndarray
+    epoch: int
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, place: int) -> Pair:
         tokens, maskable = (cut(self.lengths, values, place) for values in (self.tokens, self.maskable))
-        return Pair(tokens, maskable, cut(self.counts, self.labels, place), self.nouns[place])
+        labels, visible = (cut(self.counts, values, place) for values in (self.labels, self.visible))
+        return Pair(tokens, maskable, labels, self.nouns[place], visible, self.epoch)
 
 
 class WordMasking:
@@ -81,6 +95,10 @@ class WordMasking:
 
     reads_nouns = False
     """Whether it needs the tables of ``vtlm-prepare nouns``, which are read for no other."""
+    reads_words = False
+    """Whether it needs ``symbols.text``."""
+    reads_names = False
+    """Whether it needs ``symbols.names``; then it is for models with regions."""
 
     def __init__(self, symbols: Symbols, rates: MaskingRates, option: Callable[[str], Any] | None = None) -> None:
         self.symbols = symbols
@@ -93,6 +111,24 @@ class WordMasking:
         else; the example's arrays stay as they are.
         """
         raise NotImplementedError
+
+    def predict(self, pair: Pair, selected: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Input and target where these tokens, [T] bool, are predicted.
+
+        Each becomes ``<mask>``, is kept or becomes a random word, in the shares of the options; what is no real word is
+        left out.
+        """
+        return self.replace(pair, self.rates.kinds(selected, rng.random(len(selected))), rng)
+
+    def replace(
+        self, pair: Pair, drawn: tuple[np.ndarray, np.ndarray, np.ndarray], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Input and target of what `MaskingRates.draw` gives, with random words from the generator."""
+        words = self.symbols.words
+        replacements = words[rng.integers(len(words), size=len(pair.tokens))]
+        return replace_words(
+            pair.tokens, pair.maskable, drawn, replacements, mask_idx=self.symbols.mask, pad_idx=self.symbols.pad
+        )
 
     def mask_all(self, pairs: Pairs, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
         """What `mask` gives for some examples, one behind the other.

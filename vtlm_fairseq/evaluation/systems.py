@@ -107,7 +107,8 @@ def load_model(path: str, *, data: str, split: str, translates: bool = False, **
     kind = check_translates if translates else None
     loaded = load_for_inference([path], data=data, preprocessed=True, kind=kind, text_only=True, **options)
     if hasattr(loaded.task.cfg, "word_masking"):
-        loaded.task.cfg.word_masking = "random"  # what is masked is the caller's choice, and no table is needed for it
+        # what is masked is the caller's choice, and no table is needed for it
+        loaded.task.cfg.word_masking = loaded.task.cfg.region_masking = "random"
     loaded.task.load_dataset(split)
     return LoadedModel(loaded.models[0], loaded.task, loaded.task.datasets[split], loaded.cuda)
 

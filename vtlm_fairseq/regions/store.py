@@ -316,6 +316,18 @@ class RegionStore:
                     raise
             yield labels
 
+    def read_scores(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The scores of the regions of images, [R] float32 each.
+
+        Raises:
+            IndexError, VTLMError: as ``store[row]``.
+        """
+        for row in rows.tolist():
+            shard, start, end = self._span(row)
+            with unreadable(f"{self.paths[shard]}: row {row}"):
+                scores = self._handle(shard).scores[start:end]
+            yield scores
+
     def _span(self, row: int) -> tuple[int, int, int]:
         """Shard of an image, and its regions in there: first, and one behind the last."""
         shard = self._shard(row)

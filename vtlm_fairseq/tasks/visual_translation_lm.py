@@ -1,7 +1,6 @@
 """Task ``visual_translation_lm``: pre-training on caption pairs and regions (paper, sections 2.1 to 2.3)."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum
@@ -11,16 +10,20 @@ from vtlm_fairseq.compatibility import FINE_TUNE
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.data.masking import MaskingRates
+from vtlm_fairseq.data.share_schedule import ShareSchedule
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
-from vtlm_fairseq.data.word_masking import get_word_masking
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.vtlm import VTLMModel
 from vtlm_fairseq.options import setting
-from vtlm_fairseq.ranges import SHARE, check_ranges, option
+from vtlm_fairseq.ranges import SHARE, Range, check_ranges, option
 from vtlm_fairseq.tasks.acceleration import length_multiple
 from vtlm_fairseq.tasks.captions import CaptionsTask
+from vtlm_fairseq.tasks.masks import Strategies, tell_masks
 from vtlm_fairseq.tasks.options import CaptionsConfig
 from vtlm_fairseq.tasks.warm_start import WarmStart
+from vtlm_fairseq.terminal import get_logger
+
+logger = get_logger(__name__)
 
 WORD_SHARES = ("mask_prob", "leave_unmasked_prob", "random_token_prob")
 REGION_SHARES = ("region_mask_prob", "region_leave_unmasked_prob", "region_random_prob")
@@ -37,13 +40,14 @@ class VisualTranslationLMConfig(CaptionsConfig):
     )
     word_masking: Optional[str] = setting(
         None,
-        "which words are predicted: random (the paper's), aligned-nouns (a noun and its translation, see "
-        "vtlm-prepare nouns), or a strategy that --user-dir registers",
+        "which words are predicted: random (the paper's), whole-word (all sub-words of a word), named (first words "
+        "that name a region that can be seen), aligned-nouns (a noun and its translation, see vtlm-prepare nouns), or "
+        "a strategy that --user-dir registers; several in shares: aligned-nouns:0.8,random:0.2",
     )
     aligned_share: Optional[float] = setting(
         None,
         "aligned-nouns: in this share of the pairs that have aligned nouns one of them is all that is masked, in both "
-        "languages; the other pairs are masked at random",
+        "languages; the other pairs are masked at random (1 in a mixture, whose shares stand in its place)",
     )
     region_mask_prob: Optional[float] = setting(None, "share of regions whose label is predicted")
     region_leave_unmasked_prob: Optional[float] = setting(
@@ -53,6 +57,25 @@ class VisualTranslationLMConfig(CaptionsConfig):
     )
     region_random_prob: Optional[float] = setting(
         None, "share of predicted regions that get the features of a random region of the batch"
+    )
+    region_masking: Optional[str] = setting(
+        None,
+        "which regions are predicted: random (the paper's), overlap (what overlaps them is hidden too), siblings (all "
+        "of a label together), salient (by score x area), named (first those that a caption names), or a strategy that "
+        "--user-dir registers",
+    )
+    region_mask_overlap: Optional[float] = setting(
+        None, "overlap: the least intersection over union with which a region is hidden beside a predicted one"
+    )
+    region_mask_schedule: Optional[str] = setting(
+        None,
+        "SHAPE:FROM:TO:EPOCHS, such as linear:0.05:0.3:20 or cosine:...: the share of regions whose label is "
+        "predicted in training goes from one to the other over so many epochs; validation has --region-mask-prob",
+    )
+    class_lexicon: Optional[str] = setting(
+        None,
+        "named: file of words that name a region class beside the class names themselves: word, tab, class name; of "
+        "either language",
     )
     region_mask_fill: Optional[ChoiceEnum(["mask", "zero"])] = setting(
         None, "masked regions: the <mask> embedding in place of the projected features, or features 0"
@@ -72,9 +95,9 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
         super().__init__(cfg)
         self.src_dict = src_dict
         self.tgt_dict = tgt_dict
-        for names in (WORD_SHARES, REGION_SHARES):
-            self._rates(names)  # refuses shares that do not fit together
-        check_ranges({"aligned_share": self.option("aligned_share")}, {"aligned_share": SHARE})
+        _ = self.word_rates, self.region_rates, self.region_schedule  # refused where they do not fit together
+        ranges = {"aligned_share": SHARE, "region_mask_overlap": Range(0, 1, above=True)}
+        check_ranges({name: self.option(name) for name in ranges}, ranges)
 
     @property
     def word_rates(self) -> MaskingRates:
@@ -85,6 +108,11 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
     def region_rates(self) -> MaskingRates:
         """Shares of regions."""
         return self._rates(REGION_SHARES)
+
+    @property
+    def region_schedule(self) -> ShareSchedule | None:
+        """How the share of predicted regions goes over the epochs."""
+        return ShareSchedule.parse(self.option("region_mask_schedule"))
 
     def _rates(self, names: tuple[str, ...]) -> MaskingRates:
         return masking_rates({option(name): self.option(name) for name in names})
@@ -97,8 +125,9 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
             pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
             if pair.tgt is None:
                 raise VTLMError(f"split {split}: {self.cfg.target_lang} is missing; pre-training needs both sides")
-            strategy = get_word_masking(self.option("word_masking"))
-            nouns = self.load_nouns(split, pair, epoch=epoch, combine=combine) if strategy.reads_nouns else None
+            strategies = Strategies.load(self, split, self.split_folder(split, epoch), pair, regions)
+            reads_nouns = strategies.words.reads("reads_nouns")
+            nouns = self.load_nouns(split, pair, epoch=epoch, combine=combine) if reads_nouns else None
             languages = (self.langs or self.cfg.langs or self.default_langs()).split(",")
             if not train:
                 self.warn_of_figures()
@@ -110,7 +139,9 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
                 word_rates=self.word_rates,
                 region_rates=self.region_rates,
                 words=word_mask(self.src_dict),
-                word_masking=partial(strategy, option=self.option),
+                word_masking=strategies.make_words,
+                region_masking=strategies.make_regions(),
+                region_schedule=self.region_schedule,
                 nouns=nouns,
                 regions=regions,
                 zero_masked_regions=self.option("region_mask_fill") == "zero",
@@ -118,6 +149,13 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
                 train=train,
                 pad_to_multiple=length_multiple(self.cfg),
             )
+            tell_masks(self.datasets[split], split)
+
+    def begin_epoch(self, epoch: int, model) -> None:
+        """Say which share of the regions is predicted, where that changes."""
+        super().begin_epoch(epoch, model)
+        if self.region_schedule is not None and self.has_regions:
+            logger.info("epoch %d: %.4g of the regions are predicted", epoch, self.region_schedule.share(epoch))
 
     def build_generator(self, models, args, *rest, **kwargs):
         """Refuse: a pre-trained model has no decoder."""

@@ -8,6 +8,7 @@ from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.masking import WORDS, MaskingRates, generator, mask_words
 from vtlm_fairseq.data.noun_table import NounTable
 from vtlm_fairseq.data.word_masking import AlignedNouns, WordMasking, get_word_masking, register_word_masking
+from vtlm_fairseq.data.word_mixture import WordChoice
 from vtlm_fairseq.errors import VTLMError
 
 MASK, PAD = 45, 1
@@ -91,6 +92,26 @@ def test_shares_of_10000_examples():
     assert abs(count / EXAMPLES - share) < 3 * np.sqrt(share * (1 - share) / EXAMPLES)
     assert abs(found.count(first) / count - 0.5) < 3 * np.sqrt(0.25 / count)
     assert none == random
+
+
+@pytest.mark.slow
+def test_a_mixture_has_its_shares():
+    """Nouns are hidden in the mixture's share of the pairs, whatever --aligned-share is."""
+    nouns = table(*([line, 0, 1, 0, 1] for line in range(EXAMPLES)), lines=EXAMPLES)
+
+    def hidden(text: str) -> np.ndarray:
+        choice = WordChoice.parse(text)
+        made = lm_dataset(
+            [[10, 2]] * EXAMPLES, [[20, 2]] * EXAMPLES, nouns=nouns, rates=MaskingRates(0, 0, 0), train=True,
+            word_masking=lambda symbols, rates: choice.make(symbols, rates, {"aligned_share": 0.5}.get),
+        )  # fmt: skip
+        return np.array([target != [1] * 6 for _, target in pairs(made)])
+
+    shares = {"aligned-nouns": 0.5, "aligned-nouns:0.8,random:0.2": 0.8, "random:0.6, aligned-nouns:0.4": 0.4}
+    for text, share in shares.items():
+        assert abs(hidden(text).mean() - share) < 3 * np.sqrt(share * (1 - share) / EXAMPLES)
+    assert WordChoice.parse("aligned-nouns:0.8,random:0.2").reads("reads_nouns")
+    assert not WordChoice.parse("random").reads("reads_nouns")
 
 
 def test_strategies_have_names():

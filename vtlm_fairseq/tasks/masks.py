@@ -1,0 +1,157 @@
+"""Strategies of masking for a split: what they need, and what they make of it, which is said when it is loaded."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from fairseq.data import LanguagePairDataset
+
+from vtlm_fairseq.data import whole_words  # noqa: F401  (registers its strategies)
+from vtlm_fairseq.data.batching import FAULT
+from vtlm_fairseq.data.caption_words import CaptionWords, ClassNames, read_lexicon
+from vtlm_fairseq.data.line_regions import LineRegions
+from vtlm_fairseq.data.masking import MaskingRates
+from vtlm_fairseq.data.region_masking import RandomRegions, RegionMasking, get_region_masking
+from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
+from vtlm_fairseq.data.word_masking import RandomWords, Symbols, WordMasking
+from vtlm_fairseq.data.word_mixture import WordChoice
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import get_logger
+from vtlm_fairseq.text.pipeline import bpe_kind
+
+logger = get_logger(__name__)
+
+_SAMPLE = 256  # pairs
+_CAPTIONS = 2000  # pairs in which class names are looked for
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """Those of a task for a split.
+
+    Attributes:
+        task: whose options say which.
+        words: of words.
+        regions: of regions.
+        text, names: what they read of captions; None where they do not.
+    """
+
+    task: Any
+    words: WordChoice
+    regions: type[RegionMasking]
+    text: CaptionWords | None = None
+    names: ClassNames | None = None
+
+    @classmethod
+    def load(
+        cls, task: Any, split: str, folder: str, pair: LanguagePairDataset, regions: LineRegions | None
+    ) -> "Strategies":
+        """Read what they need.
+
+        Raises:
+            VTLMError: one is not known, or what it needs is missing.
+        """
+        words = WordChoice.parse(task.option("word_masking"))
+        made = cls(task, words, get_region_masking(task.option("region_masking")))
+        named = "--word-masking" if words.reads("reads_names") else None
+        if named and regions is None:
+            raise VTLMError(
+                f"{named} {task.option('word_masking')}: words that name a region, and there are none; name a store "
+                "with --regions"
+            )
+        if made.regions.reads_names and regions is not None:
+            named = "--region-masking"
+        if named or words.reads("reads_words"):
+            symbols = task.source_dictionary.symbols
+            made = replace(made, text=CaptionWords(symbols, bpe_kind(folder, symbols)))
+        if named:
+            made = replace(made, names=class_names(task.cfg.class_lexicon, made.text, regions))
+            if split == task.cfg.train_subset:
+                check_named(made.names, pair, f"{named} ({split})", regions)
+        return made
+
+    def make_words(self, symbols: Symbols, rates: MaskingRates) -> WordMasking:
+        """The strategy of words."""
+        return self.words.make(symbols._replace(text=self.text, names=self.names), rates, self.task.option)
+
+    def make_regions(self) -> RegionMasking:
+        """The strategy of regions."""
+        return self.regions(self.task.option, self.names)
+
+
+def class_names(path: str | None, text: CaptionWords, regions: LineRegions) -> ClassNames:
+    """Names of a store's classes, with those of ``--class-lexicon``.
+
+    Raises:
+        VTLMError: the lexicon cannot be read, or is of other classes.
+    """
+    names = ClassNames(text, regions.store.class_names)
+    lexicon = read_lexicon(path) if path else []
+    unknown = [name for word, name in lexicon if not names.add(word, name)]
+    if lexicon:
+        known = len(lexicon) - len(unknown)
+        if not known:
+            raise VTLMError(
+                f"--class-lexicon {path}: none of its classes ({unknown[0]!r}, ...) is one of "
+                f"{', '.join(regions.store.paths)}, see: vtlm-regions info"
+            )
+        logger.info("%s: %d of %d words name a class of the store", path, known, len(lexicon))
+    return names
+
+
+def check_named(names: ClassNames, pair: LanguagePairDataset, where: str, regions: LineRegions) -> None:
+    """Say how many captions name a class.
+
+    Raises:
+        VTLMError: of a sample none does.
+    """
+    lines = _evenly(len(pair), _CAPTIONS)
+    hits = [len(names.find(side[line].numpy())) > 0 for line in lines for side in (pair.src, pair.tgt)]
+    first = ", ".join(regions.store.class_names[:3])
+    if lines and not any(hits):
+        raise VTLMError(
+            f"{where}: of {len(hits)} captions none names a class of {', '.join(regions.store.paths)} ({first}, ...); "
+            "give words that do with --class-lexicon, or take another strategy"
+        )
+    source, target = (100 * np.mean(hits[k::2]) if lines else 0 for k in (0, 1))
+    logger.info("%s: of %d pairs %.0f %% name a class in the source and %.0f %% in the target caption", where,
+                len(lines), source, target)  # fmt: skip
+
+
+def tell_masks(dataset: TranslationLMDataset, split: str) -> None:
+    """Log the shares of a sample of a split, where the strategies are not the paper's.
+
+    Raises:
+        VTLMError: a strategy fails, or regions cannot be read.
+    """
+    regions = dataset.regions is not None and type(dataset.region_masking) is not RandomRegions
+    if not len(dataset) or not regions and type(dataset.word_masking) is RandomWords:
+        return
+    lines = _evenly(len(dataset), _SAMPLE)
+    items = [dataset[line] for line in lines]
+    for item in items:
+        if FAULT in item:
+            raise VTLMError(item[FAULT])
+    said = [f"{_share([item['target'] != dataset.pad for item in items])} of all tokens are predicted"]
+    if dataset.regions is not None:
+        draws = [item["draw"] for item in items]
+        predicted, masked = (_share([getattr(draw, name) for draw in draws]) for name in ("selected", "masked"))
+        said.append(f"{predicted} of the regions are predicted, {masked} masked")
+    logger.info("%s: in a sample of %d pairs %s", split, len(lines), "; ".join(said))
+    if regions and dataset.region_masking.reads_scores:
+        scores = dataset.regions.read(lines, scores=True).scores
+        if len(scores) > 1 and (scores == scores[0]).all():
+            logger.warning(
+                "%s: all scores are equal in %s, as of a grid or where none were given: --region-masking has nothing "
+                "but the boxes to go by", split, ", ".join(dataset.regions.store.paths),
+            )  # fmt: skip
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` lines."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
+
+
+def _share(chosen: list[np.ndarray]) -> str:
+    every = np.concatenate(chosen)
+    return f"{100 * every.mean() if len(every) else 0:.1f} %"
