@@ -26,6 +26,7 @@ needed = {
     "extract": ["ai_edge_litert", "PIL"],
     "tensorflow": ["tensorflow", "PIL"],
     "torchvision": ["torchvision", "PIL"],
+    "patches": ["transformers", "PIL"],
 }
 for extra in ("", *filter(None, sys.argv[1].split(","))):
     for module in needed[extra]:

@@ -126,6 +126,10 @@ def test_tf_saved_model(run, folder):
     np.testing.assert_allclose(halves.features[1], [7.5 + 127.5, 8.5, 9.5 + 127.5])
     np.testing.assert_allclose(store[2].features[2], [43.5, 144.5, 45.5])
 
+    extract(run, folder, "tf-saved-model", "--model", folder / "oid", "--letterbox", 96, "--fp16", out="boxed.h5")
+    boxed = RegionStore([str(folder / "boxed.h5")])  # the green one: 58 rows of 60
+    np.testing.assert_allclose(boxed[0].boxes[1], [0.1, 0, 0.6, 30 / 58], atol=1e-6)
+
     names = write_lines(folder / "names", ["cat", "dog", *map(str, range(5))])  # as many as scores: classes from 0
     extract(run, folder, "tf-saved-model", "--model", folder / "own", "--class-names", names, "--max-regions", 2,
             "--min-score", 0.3, out="own.h5")  # fmt: skip
@@ -159,6 +163,13 @@ def test_torchvision(run, folder):
     red = np.clip((0.5 - boxes[:, 0]) / (boxes[:, 2] - boxes[:, 0]), 0, 1)
     np.testing.assert_allclose(halves.features[:, 0], red, atol=0.15)
     np.testing.assert_allclose(halves.features[:, 2], 1 - red, atol=0.15)
+    for more in (("--fp16",), ("--letterbox", 96)):
+        extract(run, folder, "torchvision", *base, "--max-regions", 40, *more, out=f"{more[0]}.h5")
+        found = RegionStore([str(folder / f"{more[0]}.h5")])
+        for image, shade in ((found[0], 200 / 255), (found[2], 100 / 255)):
+            inside = (image.boxes[:, 2:] < 0.8).all(axis=1)  # beyond, what is behind the edge shows
+            assert inside.sum() > 3
+            np.testing.assert_allclose(image.features[inside], np.tile([0, shade, 0], (inside.sum(), 1)), atol=2e-3)
     for name, size in (("line.gif", (1400, 1)), ("pole.gif", (1, 3000))):  # torchvision resizes them to no pixels
         Image.new("P", size).save(folder / "in" / name)
     assert extract(run, folder, "torchvision", *base, "--max-regions", 12, ok=False).status == 3

@@ -28,6 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(args)
 
 
+def _grid(text: str) -> list[int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{text}: not ROWSxCOLUMNS, such as 14x14")
+    return [int(side) for side in sides]
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or not int(text) or int(text) % 8:
+        raise argparse.ArgumentTypeError(f"{text}: not a multiple of 8, such as 1024")
+    return int(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``vtlm-extract``."""
     parser = argparse.ArgumentParser(
@@ -57,6 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weights", metavar="FILE", help="weights of your own")
     add_options(detector, "--class-names")
     add("--min-score", type=float, metavar="S", help="drop regions below this confidence (default: 0)")
+    add("--grid", type=_grid, metavar="RxC", help="rows x columns of cells, such as 14x14 (default: the model's own)")
+    add("--pool", action="store_true", default=None, help="average the model's own grid down to --grid")
+    add("--boxes", metavar="STORE", help="region store whose boxes, labels and scores are taken")
+    text = "scale images to PIXELS, a multiple of 8, on the longer side, so that those of different sizes share batches"
+    add("--letterbox", type=_side, metavar="PIXELS", help=text)
+    add("--fp16", action="store_true", default=None, help="half precision, faster on a GPU")
     add("--device", help="cpu, cuda or cuda:N (default: cpu)")
     add("--threads", type=int, metavar="N", help="threads of the detector on the CPU (default: 1)")
     work = parser.add_argument_group("work")

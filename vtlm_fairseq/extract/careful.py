@@ -37,7 +37,7 @@ Input = Any
 def read_input(detector: Detector, file: ImageFile) -> Input | UnreadableImageError | VTLMError:
     """The input of a file, or why there is none. A `VTLMError` is no fault of the image."""
     try:
-        return detector.read(file.read())
+        return detector.read_file(file)
     except (UnreadableImageError, VTLMError) as error:
         return error
     except OSError as error:

@@ -24,7 +24,9 @@ from vtlm_fairseq.regions.schema import read_header
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.version import __version__
 
-_DETECTOR_OPTIONS = ("model", "weights", "class_names", "min_score", "device", "threads")
+_PLANNED = ("detector", "model", "weights", "class_names", "min_score", "max_regions", "dtype", "part_size", "images")
+_PLANNED_IF_GIVEN = ("grid", "pool", "boxes", "letterbox", "fp16")
+_DETECTOR_OPTIONS = ("model", "weights", "class_names", "min_score", "device", "threads", *_PLANNED_IF_GIVEN)
 _LOG_SECONDS = 60  # between lines of progress in a log file
 
 
@@ -51,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"not read: {note}")
     if args.exclude is not None:
         files = without_excluded(files, args.exclude)
-    plan = {name: getattr(args, name) for name in ("detector", "model", "weights", "class_names", "min_score")}
-    plan |= {name: getattr(args, name) for name in ("max_regions", "dtype", "part_size", "images")}
+    plan = {name: getattr(args, name) for name in _PLANNED}
+    plan |= {name: getattr(args, name) for name in _PLANNED_IF_GIVEN if getattr(args, name) is not None}
     plan |= {"id_rule": str(args.id_rule), "id_prefix": args.id_prefix}
     plan["shard"] = [args.shard_id, args.num_shards]
     with Parts(args.out, plan, kind="extraction", overwrite=args.overwrite) as parts:

@@ -149,11 +149,11 @@ class Parts:
             write_text(path, json.dumps(self._plan, indent=1) + "\n")
             return
         before = parse_object(path.read_bytes(), str(path), hint="add --overwrite to begin anew")
-        for name, value in self._plan.items():
-            if before.get(name) != value:
+        for name in {**self._plan, **before}:
+            if before.get(name) != self._plan.get(name):
                 raise VTLMError(
                     f"{self.folder}: holds the parts of another {self._kind}, {name} was {before.get(name)!r} and is "
-                    f"{value!r}; go on with the same options, or add --overwrite to begin anew"
+                    f"{self._plan.get(name)!r}; go on with the same options, or add --overwrite to begin anew"
                 )
 
     def whole(self) -> dict[int, Part]:

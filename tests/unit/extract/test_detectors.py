@@ -1,5 +1,6 @@
 """Detectors whose packages the tests do without: stand-ins for the packages, and the whole command."""
 
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from extraction import detectors, extract_regions, write_images
+from PIL import Image
 
 from stores import ends_with, fault
 from vtlm_fairseq.regions.store import RegionStore
@@ -134,11 +136,13 @@ class Signature:
         outputs = {f"detection_{name}": SimpleNamespace(shape=(None,)) for name in names if name != without}
         outputs["raw_detection_scores"] = SimpleNamespace(shape=(None,))
         self.structured_outputs = outputs
+        self.batches = []
         if not without:
             outputs["detection_features"].shape = (None, 2, 1, 2, width)
 
     def __call__(self, images):
         count = len(images)
+        self.batches.append(images.shape)
         arrays = {
             "detection_features": np.tile(np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2), (count, 1, 1, 1, 1)),
             "detection_boxes": np.tile(np.array([[0, 0.25, 1, 0.5], [0.5, 0, 1.5, 1]], np.float32), (count, 1, 1)),
@@ -153,23 +157,26 @@ class Signature:
 def tensorflow(monkeypatch):
     """Make TensorFlow load a signature; None for a model without any."""
     Path("m").mkdir()
+    optimised = {}
 
     def load(signature) -> tuple[str, ...]:
         Path("m/saved_model.pb").touch()
         model = SimpleNamespace(signatures={"serving_default": signature} if signature else {})
+        optimizer = SimpleNamespace(set_experimental_options=optimised.update)
         threading = SimpleNamespace(
             set_intra_op_parallelism_threads=lambda n: None, set_inter_op_parallelism_threads=lambda n: None
         )
         package = SimpleNamespace(
             uint8="uint8",
             saved_model=SimpleNamespace(load=lambda path: model),
-            config=SimpleNamespace(list_physical_devices=lambda kind: [], threading=threading),
+            config=SimpleNamespace(list_physical_devices=lambda kind: [], threading=threading, optimizer=optimizer),
             device=lambda name: torch.no_grad(),  # any context
             constant=lambda array: array,
         )
         monkeypatch.setitem(sys.modules, "tensorflow", package)
         return "tf-saved-model", "--model", "m"
 
+    load.optimised = optimised
     return load
 
 
@@ -182,6 +189,25 @@ def test_tensorflow(tensorflow):
     assert regions.boxes.tolist() == [[0, 0.5, 1, 1], [0.25, 0, 0.5, 1]] and regions.scores.tolist() == [0.75, 0.25]
     Path("names").write_text("a\nb\n")
     assert "--class-names" in fails(*tensorflow(Signature()), "--class-names", "names", "--overwrite")
+
+
+def test_tensorflow_takes_images_of_different_sizes_together(tensorflow):
+    """With `--letterbox`; boxes stay relative to the image, and half precision is TensorFlow's own."""
+    Path("names").write_text("a\nb\nc\n")
+    shutil.rmtree("photos")
+    Path("photos").mkdir()
+    for name, size in (("a", (30, 20)), ("b", (400, 300)), ("c", (20, 30)), ("d", (90, 60))):
+        Image.new("RGB", size).save(f"photos/{name}.png")
+    signature = Signature()
+    assert extract(*tensorflow(signature), "--class-names", "names", "--letterbox", 64) == 0
+    assert signature.batches == [(3, 48, 64, 3), (1, 64, 48, 3)] and not tensorflow.optimised
+    store = RegionStore(["s.h5"])
+    np.testing.assert_allclose(store[0].boxes, [[0, 24 / 43, 1, 1], [0.25, 0, 0.5, 1]], atol=1e-6)
+    np.testing.assert_allclose(store[1].boxes, [[0, 0.5, 1, 1], [0.25, 0, 0.5, 1]], atol=1e-6)
+    np.testing.assert_allclose(store[2].boxes, [[0, 0.5, 1, 1], [12 / 43, 0, 24 / 43, 1]], atol=1e-6)
+    assert "--overwrite" in fails(*tensorflow(signature), "--class-names", "names")
+    assert extract(*tensorflow(signature), "--class-names", "names", "--fp16", "--overwrite") == 0
+    assert tensorflow.optimised == {"auto_mixed_precision": True}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,13 @@
 """Detectors by name: `--detector NAME` of ``vtlm-extract``."""
 
-from vtlm_fairseq.extract.detectors import grid, litert_ssd, tf_saved_model, torchvision_boxes  # noqa: F401
+from vtlm_fairseq.extract.detectors import (  # noqa: F401
+    clip_regions,
+    grid,
+    litert_ssd,
+    patches,
+    tf_saved_model,
+    torchvision_boxes,
+)
 from vtlm_fairseq.extract.detectors.base import (
     Detection,
     Detector,

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,11 @@ class DetectorOptions:
         min_score: regions of lower confidence are dropped.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: threads of the detector on the CPU.
+        grid: rows and columns of cells.
+        pool: the model's own grid is averaged down to `grid`.
+        boxes: region store whose boxes are taken.
+        letterbox: longer side, in pixels, that images are scaled to, so that those of different sizes share batches.
+        fp16: compute in half precision.
     """
 
     model: str | None = None
@@ -54,6 +59,11 @@ class DetectorOptions:
     min_score: float = 0.0
     device: str = "cpu"
     threads: int = 1
+    grid: Sequence[int] | None = None
+    pool: bool = False
+    boxes: str | None = None
+    letterbox: int | None = None
+    fp16: bool = False
 
 
 class Detector(ABC):
@@ -64,7 +74,7 @@ class Detector(ABC):
 
     Attributes:
         suffixes: endings of the file names it reads.
-        uses: those of `model`, `weights`, `class_names`, `min_score`, `device` and `threads` that have an effect.
+        uses: those of the options but `max_regions` that have an effect.
         feature_dim: D; known after `open`.
         class_names: C names; known after `open`.
         description: what the store's `detector` attribute says; known after `open`.
@@ -80,6 +90,15 @@ class Detector(ABC):
         self.options = options
         if set(self.suffixes) & set(IMAGE_SUFFIXES):
             require_pillow()
+
+    def read_file(self, file: ImageFile) -> Any:
+        """One input of `detect`; here what `read` makes of the file's bytes.
+
+        Raises:
+            UnreadableImageError: as of `read`.
+            OSError: the file cannot be read.
+        """
+        return self.read(file.read())
 
     def read(self, data: bytes) -> np.ndarray:
         """One input of `detect` from the bytes of a file; here the pixels [height, width, 3], uint8.

@@ -11,6 +11,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.extract.detectors.base import Detection, Detector, register_detector
 from vtlm_fairseq.extract.images import ImageFile
+from vtlm_fairseq.regions.cells import grid_boxes
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
 
@@ -50,11 +51,7 @@ class GridDetector(Detector):
             except (OSError, UnreadableImageError) as error:
                 fault = error
                 continue
-            if rows * columns > self.options.max_regions:
-                raise VTLMError(
-                    f"{file.path}: a grid of {rows} x {columns} cells has more than {self.options.max_regions} "
-                    f"regions; add --max-regions {rows * columns} here and in training"
-                )
+            check_cells(rows, columns, max_regions=self.options.max_regions, where=file.path)
             self.class_names, self.description = ["cell"], f"grid of {rows} x {columns}"
             return
         raise VTLMError(f"--detector grid: no file could be read; {files[-1].path}: {fault}")
@@ -72,8 +69,22 @@ class GridDetector(Detector):
             return UnreadableImageError(
                 f"{rows} x {columns} cells are more than --max-regions {self.options.max_regions}"
             )
-        y, x = (axis.reshape(-1) for axis in np.mgrid[:rows, :columns])
-        boxes = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=1)
-        return Detection(
-            grid.reshape(cells, width), boxes, np.zeros(cells, dtype=np.int64), np.ones(cells, dtype=np.float32)
+        return cells_as_regions(grid, grid_boxes(rows, columns))
+
+
+def cells_as_regions(grid: np.ndarray, boxes: np.ndarray) -> Detection:
+    """Regions without class: a grid of features [rows, columns, D] with the boxes of its cells [rows * columns, 4]."""
+    return Detection(grid.reshape(len(boxes), -1), boxes, np.zeros(len(boxes), np.int64), np.ones(len(boxes)))
+
+
+def check_cells(rows: int, columns: int, *, max_regions: int, where: str) -> None:
+    """Refuse a grid that a store would cut.
+
+    Raises:
+        VTLMError: it has more cells than `--max-regions`.
+    """
+    if rows * columns > max_regions:
+        raise VTLMError(
+            f"{where}: a grid of {rows} x {columns} cells has more than {max_regions} regions; "
+            f"add --max-regions {rows * columns} here and in training"
         )

@@ -20,6 +20,7 @@ from vtlm_fairseq.extract.detectors.base import (
     numbered_classes,
     register_detector,
 )
+from vtlm_fairseq.extract.detectors.letterbox import Letterboxed, of_one_shape, read_letterboxed, relative_to_image
 from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
@@ -37,7 +38,11 @@ class TFSavedModel(Detector):
     [B, proposals, width]. The width of the last less the number of classes is the number of the first class.
     """
 
-    uses = frozenset({"model", "class_names", "min_score", "device", "threads"})
+    uses = frozenset({"model", "class_names", "min_score", "device", "threads", "letterbox", "fp16"})
+
+    def read(self, data: bytes) -> Letterboxed:
+        """The image, on a canvas with `--letterbox`."""
+        return read_letterboxed(data, self.options.letterbox)
 
     def open(self, files: Sequence[ImageFile]) -> None:
         """Load `--model`, the folder of the SavedModel."""
@@ -46,6 +51,8 @@ class TFSavedModel(Detector):
             raise VTLMError(f"--model {path}: not the folder of a SavedModel, which holds saved_model.pb")
         self._tf = import_package("tensorflow", extra="tensorflow", detector="tf-saved-model")
         self._set_device()
+        if self.options.fp16:
+            self._tf.config.optimizer.set_experimental_options({"auto_mixed_precision": True})
         with self._tf.device(self._device):
             self._model = self._tf.saved_model.load(path)  # keeps the variables of the signature alive
         if _SIGNATURE not in self._model.signatures:
@@ -87,18 +94,15 @@ class TFSavedModel(Detector):
         self._batched = spec.shape[0] is None
         return name
 
-    def detect(self, inputs: list[np.ndarray]) -> list[Detection | UnreadableImageError]:
+    def detect(self, inputs: list[Letterboxed]) -> list[Detection | UnreadableImageError]:
         """Regions of each image; images of one size go through the network together."""
         found: dict[int, Detection] = {}
-        groups: dict[tuple, list[int]] = {}
-        for at, pixels in enumerate(inputs):
-            groups.setdefault(pixels.shape if self._batched else (at,), []).append(at)
-        for members in groups.values():
-            images = self._tf.constant(np.stack([inputs[at] for at in members]))
+        for members in of_one_shape(inputs) if self._batched else [[at] for at in range(len(inputs))]:
+            images = self._tf.constant(np.stack([inputs[at].pixels for at in members]))
             with self._tf.device(self._device):
                 outputs = {name: value.numpy() for name, value in self._run(**{self._input: images}).items()}
             for row, at in enumerate(members):
-                found[at] = self._detection(outputs, row)
+                found[at] = relative_to_image(self._detection(outputs, row), inputs[at])
         return [found[at] for at in range(len(inputs))]
 
     def _detection(self, outputs: dict[str, np.ndarray], row: int) -> Detection:

@@ -16,6 +16,7 @@ from vtlm_fairseq.extract.detectors.base import (
     numbered_classes,
     register_detector,
 )
+from vtlm_fairseq.extract.detectors.letterbox import Letterboxed, of_one_shape, read_letterboxed, relative_to_image
 from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
@@ -34,7 +35,11 @@ class TorchvisionBoxes(Detector):
     (background included) the model takes.
     """
 
-    uses = frozenset({"model", "weights", "class_names", "min_score", "device", "threads"})
+    uses = frozenset({"model", "weights", "class_names", "min_score", "device", "threads", "letterbox", "fp16"})
+
+    def read(self, data: bytes) -> Letterboxed:
+        """The image, on a canvas with `--letterbox`."""
+        return read_letterboxed(data, self.options.letterbox)
 
     def open(self, files: Sequence[ImageFile]) -> None:
         """Build the model and load its weights."""
@@ -88,12 +93,21 @@ class TorchvisionBoxes(Detector):
             raise VTLMError(f"--weights {path}: do not fit --model {name} ({error})") from None
         return model
 
-    def detect(self, inputs: list[np.ndarray]) -> list[Detection | UnreadableImageError]:
-        """Regions of each image; torchvision resizes the images and pads them to one batch."""
+    def detect(self, inputs: list[Letterboxed]) -> list[Detection | UnreadableImageError]:
+        """Regions of each image; torchvision resizes the images, and pads those of several shapes to one batch."""
+        found: dict[int, Detection] = {}
+        for members in [list(range(len(inputs)))] if self.options.letterbox is None else of_one_shape(inputs):
+            for at, regions in zip(members, self._detect([inputs[at].pixels for at in members]), strict=True):
+                found[at] = relative_to_image(regions, inputs[at])
+        return [found[at] for at in range(len(inputs))]
+
+    def _detect(self, inputs: list[np.ndarray]) -> list[Detection]:
         import torch
 
-        with torch.inference_mode():
-            tensors = [torch.tensor(pixels, device=self.options.device).permute(2, 0, 1) / 255 for pixels in inputs]
+        device = torch.device(self.options.device)
+        half = torch.autocast(device.type, torch.float16, enabled=self.options.fp16)
+        with torch.inference_mode(), half:
+            tensors = [torch.tensor(pixels, device=device).permute(2, 0, 1) / 255 for pixels in inputs]
             images, _ = self._model.transform(tensors)
             maps = self._model.backbone(images.tensors)
             maps = {"0": maps} if isinstance(maps, torch.Tensor) else maps
@@ -118,4 +132,4 @@ class TorchvisionBoxes(Detector):
 def _relative(boxes: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     """Boxes [R, 4] in pixels of an image of (height, width) as fractions of it."""
     height, width = size
-    return np.clip(boxes.cpu().numpy() / np.array([width, height, width, height], dtype=np.float32), 0.0, 1.0)
+    return np.clip(boxes.float().cpu().numpy() / np.array([width, height, width, height], dtype=np.float32), 0.0, 1.0)

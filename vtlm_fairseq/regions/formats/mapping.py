@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.cells import grid_boxes
 from vtlm_fairseq.regions.checks import PIXEL_SLACK
 from vtlm_fairseq.regions.formats.fields import Fields
 from vtlm_fairseq.regions.formats.input_image import InputImage
@@ -234,12 +235,6 @@ class Reader:
                 "the background; another label_offset, or leave them out with --layout-set drop_background=true"
             )
         return {name: None if part is None else part[kept] for name, part in parts.items()}
-
-
-def grid_boxes(rows: int, columns: int) -> np.ndarray:
-    """[rows * columns, 4] float64: boxes of the cells of a grid in reading order, relative."""
-    y, x = (axis.reshape(-1) for axis in np.mgrid[:rows, :columns])
-    return np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=1)
 
 
 def _show(box: np.ndarray) -> str:
