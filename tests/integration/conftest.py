@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from preparation import annotation, write
 
-from harness import CommandLines, write_lines
+from harness import ROOT, CommandLines, shell, write_lines
 from toy import Corpus, make_corpus
 from vtlm_fairseq.text.pipeline import TextPipeline
 
@@ -104,3 +104,16 @@ def unusual(run, corpus, tmp_path_factory) -> tuple[Path, Path]:
     argv = ("--truncate-source", "--max-source-positions", "9", "--max-positions", "32", "--max-update", "60")
     run.train(corpus.data, folder / "mmt", "--pretrained", vtlm, *argv, "--lr", "3e-3", regions=corpus.regions)
     return vtlm, folder / "mmt" / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def ssd(tmp_path_factory) -> Path:
+    """The detector, fetched once."""
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (the extra `extract`)")
+    if shutil.which("npm") is None:
+        pytest.skip("npm, with which the SSD is fetched, is not installed")
+    folder = tmp_path_factory.mktemp("ssd")
+    result = shell("bash", ROOT / "preprocess" / "fetch_ssd.sh", folder, cwd=folder)
+    if result.status:
+        pytest.skip(f"the SSD cannot be fetched through npm: {result.last_line}")
+    return folder

@@ -5,26 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extraction import ROOT, SCRIPT, contents
+from extraction import SCRIPT, contents
 from PIL import Image
 
-from harness import shell, write_lines
+from harness import write_lines
 from vtlm_fairseq.regions.store import RegionStore
 
 PHOTOS = ("china", "flower")
-
-
-@pytest.fixture(scope="session")
-def ssd(tmp_path_factory) -> Path:
-    """The detector, fetched once."""
-    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (the extra `extract`)")
-    if shutil.which("npm") is None:
-        pytest.skip("npm, with which the SSD is fetched, is not installed")
-    folder = tmp_path_factory.mktemp("ssd")
-    result = shell("bash", ROOT / "preprocess" / "fetch_ssd.sh", folder, cwd=folder)
-    if result.status:
-        pytest.skip(f"the SSD cannot be fetched through npm: {result.last_line}")
-    return folder
 
 
 @pytest.fixture(scope="session")
