@@ -105,6 +105,7 @@ def learn(run, folder: Path, cells: int) -> None:
     assert sorted(map(int, re.findall(r"^H-(\d+)", decoded, re.M))) == list(range(12))
 
 
+@pytest.mark.slow
 def test_patches(run, shards):
     if without("transformers"):
         pytest.skip("transformers is neither installed nor in VTLM_TEST_FRAMEWORKS")
@@ -113,6 +114,7 @@ def test_patches(run, shards):
     learn(run, shards, 49)
 
 
+@pytest.mark.slow
 def test_litert(run, ssd, shards):
     fetch, *lines = commands(SSD)
     assert fetch == ["bash", "preprocess/fetch_ssd.sh", "ssd"]

@@ -18,8 +18,8 @@ from vtlm_fairseq.regions import parts as region_parts  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "preprocess" / "extract_regions.py"
-# A folder with TensorFlow and torchvision (pip install --target). In the environment itself TensorFlow would be
-# imported by every start of fairseq, through tensorboard.
+# A folder with TensorFlow, transformers and torchvision (pip install --target). In the environment itself TensorFlow
+# would be imported by every start of fairseq, through tensorboard.
 FRAMEWORKS = os.environ.get("VTLM_TEST_FRAMEWORKS", "")
 
 

@@ -21,7 +21,8 @@ def make_model(folder: Path, kind: str, *, layers: int, image: int, patch: int, 
 
     Args:
         folder: where.
-        kind: `clip`, `clip-vision`, `siglip`, `siglip-vision`, `dinov2` or `registers` (DINOv2 with four of them).
+        kind: `clip`, `clip-vision`, `siglip`, `siglip-vision`, `vit`, `dinov2`, `registers` (DINOv2 with four of
+            them) or `dinov3` (with three).
         layers: of the transformer.
         image: side in pixels.
         patch: side in pixels.
@@ -39,6 +40,10 @@ def make_model(folder: Path, kind: str, *, layers: int, image: int, patch: int, 
         model = hf.CLIPVisionModel(hf.CLIPVisionConfig(**sizes))
     elif kind == "siglip-vision":
         model = hf.SiglipVisionModel(hf.SiglipVisionConfig(**sizes))
+    elif kind == "vit":
+        model = hf.ViTModel(hf.ViTConfig(**sizes), add_pooling_layer=False)
+    elif kind == "dinov3":
+        model = hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**sizes, num_register_tokens=3))
     else:
         del sizes["intermediate_size"]
         if kind == "dinov2":

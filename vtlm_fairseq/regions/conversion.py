@@ -15,6 +15,7 @@ from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.class_names import read_class_names
+from vtlm_fairseq.regions.convert_options import UNKNOWN
 from vtlm_fairseq.regions.converting import Conversion, joined
 from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages, read_sizes, to_relative_boxes
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
@@ -23,6 +24,7 @@ from vtlm_fairseq.regions.formats.input_image import InputImage
 from vtlm_fairseq.regions.formats.layout import read_layout
 from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.formats.pickles import PickleImages
+from vtlm_fairseq.regions.formats.region_store import StoreImages
 from vtlm_fairseq.regions.padding import check_padding
 from vtlm_fairseq.regions.parts import SOME_FAILED, Parts
 from vtlm_fairseq.regions.pseudo_labels import Clusters, find_clusters
@@ -31,7 +33,7 @@ from vtlm_fairseq.regions.suspicions import equal_scores, suspicions, take_sampl
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.id_rules import IdRule
 
-_SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "input")
+_SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "store", "input")
 _FEW = 4  # files of a folder that are no single images: an LMDB has two
 _STACKED = ("boxes", "labels", "scores")
 _IN_THE_FILES = "; with --npz the arrays are in the .npz files"
@@ -81,7 +83,7 @@ def run_convert(args: argparse.Namespace) -> int:
             writer={
                 "feature_dim": source.feature_dim,
                 "class_names": _class_names(args, source) if clusters is None else clusters.class_names,
-                "detector": args.detector,
+                "detector": getattr(source, "detector", UNKNOWN) if args.detector == UNKNOWN else args.detector,
                 "dtype": args.dtype,
             },
             first=first,
@@ -209,6 +211,8 @@ def open_source(args: argparse.Namespace) -> Any:
         return PickleImages(args.vtlm_pickles)
     if args.bottom_up_tsv is not None:
         return BottomUpImages(args.bottom_up_tsv, args.tsv_columns)
+    if args.store is not None:
+        return StoreImages(args.store)
     if args.features is None:
         raise VTLMError("--coco-json needs --features DIR, one .npy an image")
     return CocoImages(args.coco_json, args.features, args.coco_dataset)

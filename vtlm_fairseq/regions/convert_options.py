@@ -11,6 +11,9 @@ CONVERT = (
     "best score first. Killed at any moment, the same command goes on; until it is done its parts lie in STORE.parts."
 )
 
+UNKNOWN = "unknown"
+"""Detector of regions of which none is named."""
+
 
 def add_convert_options(convert: argparse.ArgumentParser) -> None:
     """Add them to the command's parser."""
@@ -32,6 +35,11 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
     )
     source.add_argument(
         "--coco-json", metavar="FILE", help="detections in COCO's format, boxes in pixels; needs --features"
+    )
+    source.add_argument(
+        "--store",
+        metavar="STORE",
+        help="another region store: for its regions with classes (--pseudo-labels), other ids or another --dtype",
     )
     source.add_argument(
         "--layout",
@@ -114,5 +122,6 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
     work.add_argument("--skip-bad", action="store_true", help=text)
     add_options(work, "--workers", default=0, help="processes that convert (default: %(default)s, this one)")
     add_options(work, "--shard", "--part-size")
-    convert.add_argument("--detector", default="unknown", metavar="NAME", help="what made the regions, for the record")
+    text = "what made the regions, for the record (default: %(default)s, or that of --store)"
+    convert.add_argument("--detector", default=UNKNOWN, metavar="NAME", help=text)
     convert.add_argument("--out", required=True, metavar="STORE", help="the file to make, e.g. regions/train.h5")

@@ -153,7 +153,7 @@ def suspicions(store: RegionStore, sample: Sample, *, labels: bool) -> list[str]
     if labels and store.num_classes == 1:
         found.append(
             f"has one class, {store.class_names[0]!r}: region classification (MRC) is trivial, and accuracy "
-            "leaves it out (vtlm-regions convert --pseudo-labels K makes classes)"
+            "leaves it out (vtlm-regions convert --store STORE --pseudo-labels K makes classes)"
         )
     elif labels and total > 1 and (sample.labels == sample.labels[0]).all():
         name = store.class_names[sample.labels[0]]

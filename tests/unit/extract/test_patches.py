@@ -77,6 +77,7 @@ NAMES = {  # of the convolution, the positions and the LayerNorm; rows of positi
     "clip": ("embeddings.patch_embedding", "embeddings.position_embedding.weight", "pre_layrnorm", 1),
     "siglip": ("embeddings.patch_embedding", "embeddings.position_embedding.weight", "post_layernorm", 0),
     "dinov2": ("embeddings.patch_embeddings.projection", "embeddings.position_embeddings", "layernorm", 1),
+    "dinov3": ("embeddings.patch_embeddings", None, "norm", 0),
 }
 
 
@@ -90,13 +91,13 @@ def plainly(folder: Path, kind: str, pixels: np.ndarray, patch: int, *, position
     convolution, position, layer_norm, before = NAMES[kind]
     kernel, bias = weights[f"{convolution}.weight"], weights.get(f"{convolution}.bias", 0.0)
     rows, columns = pixels.shape[0] // patch, pixels.shape[1] // patch
-    table = weights[position].reshape(-1, len(kernel))[before:]
+    table = weights[position].reshape(-1, len(kernel))[before:] if positions and position else None
     grid = np.empty((rows, columns, len(kernel)))
     for row in range(rows):
         for column in range(columns):
             cell = pixels[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
             grid[row, column] = np.einsum("dcyx,yxc->d", kernel, cell) + bias
-            grid[row, column] += table[row * columns + column] if positions else 0
+            grid[row, column] += 0 if table is None else table[row * columns + column]
     return norm(grid, weights, layer_norm)
 
 
@@ -104,7 +105,7 @@ def plainly(folder: Path, kind: str, pixels: np.ndarray, patch: int, *, position
 @pytest.mark.parametrize(
     ("model", "kind"),
     [("clip", "clip"), ("clip-vision", "clip"), ("siglip", "siglip"), ("siglip-vision", "siglip"), ("dinov2", "dinov2"),
-     ("registers", "dinov2")],
+     ("registers", "dinov2"), ("vit", "dinov2"), ("dinov3", "dinov3")],
 )  # fmt: skip
 def test_a_region_is_a_patch(transformers, here, model, kind):
     """Class token and registers are dropped; cells are in reading order; an edge without patches belongs to no box."""

@@ -53,3 +53,23 @@ def test_what_cannot_be_clustered(tmp_path):
     np.save(tmp_path / "f.npy", np.ones((2, 1, 3)))
     labelled = ("--npy", tmp_path / "f.npy", "--ids", tmp_path / "train.ids", "--labels", tmp_path / "l.npy")
     assert "labels" in fails("convert", *labelled, *out, "--pseudo-labels", 2)
+
+
+@pytest.mark.slow
+def test_a_store_gets_classes(tmp_path):
+    """Of a grid that an extraction made, say: ids, boxes, scores and features are those of the store."""
+    argv, kinds = grids(tmp_path, "train", 12, seed=1)
+    plain = convert(tmp_path / "plain.h5", *argv, "--detector", "patches m 2x2", "--dtype", "float32")
+    store = convert(tmp_path / "s.h5", "--store", tmp_path / "plain.h5", "--pseudo-labels", 3, "--dtype", "float32",
+                    "--workers", 2, "--part-size", 5)  # fmt: skip
+    assert store.ids() == plain.ids() and store.detector == "patches m 2x2" and store.num_classes == 3
+    labels = np.stack([store[row].labels for row in range(12)])
+    assert len({(kind, label) for kind, label in zip(kinds.flat, labels.flat, strict=True)}) == 3
+    for row in range(12):
+        for before, after in zip(plain[row]._replace(labels=0), store[row]._replace(labels=0), strict=True):
+            np.testing.assert_array_equal(before, after)
+    assert "labels" in fails("convert", "--store", tmp_path / "s.h5", "--out", tmp_path / "no.h5", "--pseudo-labels", 2)
+    assert "--store none.h5" in fails("convert", "--store", "none.h5", "--out", tmp_path / "no.h5")
+    renamed = convert(tmp_path / "r.h5", "--store", tmp_path / "s.h5", "--id-rule", "zeros", "--detector", "mine")
+    assert renamed.detector == "mine" and renamed.class_names == store.class_names
+    assert [renamed[row].labels.tolist() for row in range(12)] == labels.tolist()

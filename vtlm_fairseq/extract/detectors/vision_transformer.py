@@ -34,6 +34,8 @@ _KINDS = {
     "siglip_vision_model": _Kind(0),
     "dinov2": _Kind(1, any_size=True),
     "dinov2_with_registers": _Kind(1, any_size=True),
+    "dinov3_vit": _Kind(1, any_size=True),
+    "vit": _Kind(1),
 }
 _CONFIG, _PIXELS = "config.json", "preprocessor_config.json"
 _BICUBIC = 3
