@@ -12,7 +12,7 @@ from extraction import FRAMEWORKS, contents, detectors, extract_regions, without
 from PIL import Image
 from vision import DEVIATION, HIDDEN, MEAN, make_model
 
-from stores import ends_with, make_store
+from stores import Call, ends_with, make_store
 from vtlm_fairseq.regions.cells import grid_boxes
 from vtlm_fairseq.regions.store import RegionStore
 
@@ -226,6 +226,27 @@ def test_folders_that_are_not_there(here, monkeypatch):
 
 
 @pytest.mark.slow
+def test_nothing_in_a_folder_is_run(transformers, here):
+    """Neither Python files that the configuration names nor calls in pickled weights; sound ones are read."""
+    import torch
+    from safetensors.torch import load_file
+
+    make_model(here / "tiny", "clip-vision", layers=0, image=8, patch=4)
+    features = stored("patches", "--model", "tiny")[0].features
+    weights = load_file("tiny/model.safetensors")
+    Path("tiny/model.safetensors").unlink()
+    torch.save(weights, "tiny/pytorch_model.bin")
+    config = json.loads(Path("tiny/config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+    Path("tiny/config.json").write_text(json.dumps(config))
+    Path("tiny/evil.py").write_text("open('run', 'w')\nclass Config: pass\nclass Model: pass\n")
+    assert stored("patches", "--model", "tiny")[0].features.tolist() == features.tolist()
+    torch.save({**weights, "a": Call(open, "run", "w")}, "tiny/pytorch_model.bin")
+    assert "--model tiny: cannot be loaded" in fails("patches", "--model", "tiny", "--overwrite")
+    assert not Path("run").exists()
+
+
+@pytest.mark.slow
 def test_models_that_do_not_fit(transformers, here):
     assert "bert" in (message := fails("patches", "--model", configure("bert", {"model_type": "bert"})))
     assert "siglip_vision_model" in message
@@ -236,7 +257,12 @@ def test_models_that_do_not_fit(transformers, here):
     assert "--model empty: cannot be loaded" in fails("patches", "--model", configure("empty", vision))
     Path("empty/preprocessor_config.json").write_text("[]")
     assert "preprocessor_config.json" in fails("patches", "--model", "empty")
-    assert "image_mean" in fails("patches", "--model", configure("grey", vision, image_mean=[0.5]))
+    faults = [{"image_mean": [0.5]}, {"image_std": [1, 1, 0]}, {"image_mean": ["a", 1, 2]}, {"resample": 9}]
+    for number, given in enumerate(faults):
+        message = fails("patches", "--model", configure(f"pixels{number}", vision, **given))
+        assert f"pixels{number}" in message and "preprocessor_config.json" in message and next(iter(given)) in message
+    for number, given in enumerate([{"patch_size": 0}, {"patch_size": 9}, {"image_size": 100000}, {"patch_size": "a"}]):
+        assert f"sizes{number}" in fails("patches", "--model", configure(f"sizes{number}", {**vision, **given}))
     from safetensors.torch import load_file, save_file
 
     make_model(here / "half", "clip", layers=1, image=8, patch=2)

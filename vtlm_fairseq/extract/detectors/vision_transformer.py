@@ -38,7 +38,8 @@ _KINDS = {
     "vit": _Kind(1),
 }
 _CONFIG, _PIXELS = "config.json", "preprocessor_config.json"
-_BICUBIC = 3
+_BICUBIC, _FILTERS = 3, range(6)
+_MAX_SIDE = 8192
 
 
 class VisionTransformer:
@@ -97,14 +98,23 @@ class VisionTransformer:
             normal = given.get("do_normalize", True)
             self._mean = _three(given, "image_mean") if normal else np.zeros(3, np.float32)
             self._deviation = _three(given, "image_std") if normal else np.ones(3, np.float32)
+            if not (np.isfinite(self._mean) & (self._deviation > 0)).all():
+                raise ValueError("image_mean or image_std holds what is no mean or deviation")
             self._resample = int(given.get("resample", _BICUBIC))
+            if self._resample not in _FILTERS:
+                raise ValueError(f"resample is {self._resample}, none of Pillow's filters")
             side = _sides(config.image_size)
             if kind.any_size:
                 cropped = given.get("do_center_crop", True) and given.get("crop_size")
                 side = _sides(cropped or given.get("size") or side)
             patch = _sides(config.patch_size)
-        except (KeyError, TypeError, ValueError) as error:
-            raise VTLMError(f"{where}: {type(error).__name__}: {reason(error)}; get the model's files again") from None
+            if not all(1 <= p <= s <= _MAX_SIDE for p, s in zip(patch, side, strict=True)):
+                raise ValueError(f"patches of {patch} in images of {side} pixels")
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise VTLMError(
+                f"--model {self.path}: {_CONFIG} and {_PIXELS} do not say how its images are ({type(error).__name__}: "
+                f"{reason(error)}); get the model's files again"
+            ) from None
         own = side[0] // patch[0], side[1] // patch[1]
         wanted = self._options.grid
         if wanted is not None and not self._options.pool and tuple(wanted) != own:
@@ -198,10 +208,10 @@ def _hide_what_does_not_load() -> None:
 
 
 def _three(given: dict[str, Any], name: str) -> np.ndarray:
-    values = np.array(given[name], dtype=np.float32)
-    if values.shape != (3,):
-        raise ValueError(f"{name} is {given[name]}, not three numbers")
-    return values
+    values = given[name]
+    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+        raise ValueError(f"{name} is {values}, not three numbers")
+    return np.array(values, dtype=np.float32)
 
 
 def _sides(size: Any) -> tuple[int, int]:
