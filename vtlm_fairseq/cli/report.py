@@ -77,7 +77,7 @@ def make_page(args: argparse.Namespace) -> tuple[str, int]:
     from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
     from vtlm_fairseq.evaluation.report.data import Spelling, collect
     from vtlm_fairseq.evaluation.report.page import render_page
-    from vtlm_fairseq.evaluation.report.pictures import load_pictures
+    from vtlm_fairseq.evaluation.report.pictures import load_pictures, say_missing
     from vtlm_fairseq.evaluation.systems import describe_regions, load_asked
     from vtlm_fairseq.hub import find_checkpoint
 
@@ -91,7 +91,7 @@ def make_page(args: argparse.Namespace) -> tuple[str, int]:
         ids = [sentence.image for sentence in sentences if sentence.image is not None]
         pictures = load_pictures(args.images, ids)
         if missing := [image for image in dict.fromkeys(ids) if image not in pictures]:
-            say(f"note: {args.images} has no picture of {len(missing)} images, first {missing[0]}", file=sys.stderr)
+            say(f"note: {say_missing(args.images, missing)}", file=sys.stderr)
     pretrained = isinstance(loaded.dataset, TranslationLMDataset)
     regions = loaded.dataset.regions
     folder, name = os.path.split(os.path.abspath(path))

@@ -21,7 +21,7 @@ from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.caption_files import SHARDS, CaptionFile, parse_columns
 from vtlm_fairseq.text.caption_tables import DELIMITERS
-from vtlm_fairseq.text.id_rules import explain_missing
+from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 from vtlm_fairseq.text.image_ids import HeldOut, ImageMap, KnownIds, region_counts
 from vtlm_fairseq.text.options import make_pipeline, vocabulary
 from vtlm_fairseq.text.pairs import Pair
@@ -40,7 +40,9 @@ class Captions:
     def __init__(self, arguments: argparse.Namespace, dropped: DroppedPairs) -> None:
         self._arguments, self._dropped = arguments, dropped
         self._rule = arguments.id_rule.and_extension(arguments.strip_extension)
-        self._missing: dict[str, dict[str, None]] = {}  # by split, some of the ids that are in no store
+        # by split, some of the ids that are in no store, and of the names that are not in the map
+        self._missing: dict[str, dict[str, None]] = {}
+        self._unmapped: dict[str, dict[str, None]] = {}
         if arguments.image_map is not None and arguments.id_prefix is not None:
             raise VTLMError("--id-prefix goes with keys of shards, --image-map gives the ids themselves: leave out one")
         self._map = ImageMap(arguments.image_map) if arguments.image_map is not None else None
@@ -104,6 +106,7 @@ class Captions:
             reason = pair.reason or None
             if reason is None and image is None:
                 reason = "image is not in --image-map"
+                _note(self._unmapped, split, pair.image)
             elif reason is None:
                 try:
                     image = pair.prefix + self._rule(image)
@@ -113,8 +116,8 @@ class Captions:
                 count = -1 if known is None else known.get(image)
                 if not count:
                     reason = "image is not in the region store" if count is None else "image has no regions"
-                if count is None and len(missing := self._missing.setdefault(split, {})) < _SAMPLE:
-                    missing[image] = None
+                if count is None:
+                    _note(self._missing, split, image)
             if reason is None:
                 kept += 1
                 yield pair
@@ -134,25 +137,31 @@ class Captions:
             )
 
     def _hint(self, split: str) -> str:
-        """Rules by which images would be in the stores."""
-        if not self._missing.get(split):
-            return ""
-        paths = store_files(self._arguments.regions, split)
-        return explain_missing(
-            self._missing[split], (decode(image_id) for path in paths for image_id in read_header(path).ids)
-        )
+        """Rules by which images would be in the stores, and in the map."""
+        hint = ""
+        if split in self._unmapped:
+            hint = explain_missing(self._unmapped[split], self._map.names(), f"in --image-map: {BY_HAND}")
+        if split in self._missing:
+            paths = store_files(self._arguments.regions, split)
+            known = (decode(image_id) for path in paths for image_id in read_header(path).ids)
+            hint += explain_missing(self._missing[split], known)
+        return hint
 
     def hints(self) -> list[str]:
         """A line for each split of which ids were not found that a rule would find."""
-        found = {split: self._hint(split) for split in self._missing}
-        return [
-            f"{split}: of the images that are not in the region store{hint}" for split, hint in found.items() if hint
-        ]
+        found = {split: self._hint(split) for split in {**self._unmapped, **self._missing}}
+        return [f"{split}: of the images that were not found{hint}" for split, hint in found.items() if hint]
 
     def _side(self, pairs: CaptionFile, held_out: HeldOut, *, valid: bool) -> Iterator[Pair]:
         """Pairs of --train that are held out (``valid``), or those that are not."""
         usable = self._usable("train", pairs, None if valid else self._dropped)
         return (pair for pair in usable if (pair.image in held_out) == valid)
+
+
+def _note(found: dict[str, dict[str, None]], split: str, name: str) -> None:
+    """Keep some of the names of a split."""
+    if len(names := found.setdefault(split, {})) < _SAMPLE:
+        names[name] = None
 
 
 def run(arguments: argparse.Namespace) -> None:

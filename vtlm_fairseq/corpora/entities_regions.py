@@ -30,6 +30,7 @@ from vtlm_fairseq.files import check_writable, write_lines
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.regions.writer import RegionStoreWriter
 from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 TRANSLATED = "translated_captions.tsv"
 
@@ -128,7 +129,8 @@ class Corpus:
     def _take_translated(self, split: str, given: dict[str, int]) -> None:
         for image in self._images[split]:
             if image.image_id not in given:
-                raise VTLMError(f"--translated-captions: no line for image {image.image_id} of {split}")
+                hint = explain_missing([image.image_id], given, BY_HAND)
+                raise VTLMError(f"--translated-captions: no line for image {image.image_id} of {split}{hint}")
             self.translated[image.image_id] = given[image.image_id]
 
     def _find_translated(self, split: str, path: Path) -> None:

@@ -17,6 +17,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.files.tar import tar_members
+from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 MAX_FILE_BYTES = 1 << 20
 """No file of the collection is near this size; a larger one is refused before it is parsed."""
@@ -80,6 +81,8 @@ class ImageEntities:
 class _Files(Protocol):
     def read(self, name: str) -> bytes: ...
 
+    def ids(self) -> Iterable[str]: ...
+
 
 class _Folder:
     def __init__(self, root: Path) -> None:
@@ -93,6 +96,9 @@ class _Folder:
             raise VTLMError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a file of Flickr30k Entities")
         return path.read_bytes()
 
+    def ids(self) -> Iterable[str]:
+        return (path.stem for path in (self._root / "Annotations").glob("*.xml"))
+
 
 class _Archive:
     """The few files asked for, read in one pass: a compressed archive has no quick access to one of them."""
@@ -100,9 +106,12 @@ class _Archive:
     def __init__(self, path: Path, image_ids: Iterable[str]) -> None:
         wanted = {name for image_id in image_ids for name in _names(image_id)}
         self._files: dict[str, bytes] = {}
+        self._ids: list[str] = []
         hint = "give --entities the folder"
         for member, read in tar_members(path, mode="r", hint=hint, most=MAX_MEMBERS):
             name = "/".join(member.name.split("/")[-2:])
+            if name.startswith("Annotations/") and name.endswith(".xml"):
+                self._ids.append(name.removeprefix("Annotations/").removesuffix(".xml"))
             if name not in wanted:
                 continue
             if member.size > MAX_FILE_BYTES:
@@ -113,6 +122,9 @@ class _Archive:
 
     def read(self, name: str) -> bytes:
         return self._files[name]
+
+    def ids(self) -> Iterable[str]:
+        return self._ids
 
 
 def _names(image_id: str) -> tuple[str, str]:
@@ -221,7 +233,7 @@ def read_entities(source: Path, image_ids: list[str]) -> Iterator[ImageEntities]
         except KeyError as error:
             raise VTLMError(
                 f"{source}: no {error.args[0]}; Flickr30k Entities covers train, val and test_2016_flickr only, "
-                "see --entities and --splits"
+                f"see --entities and --splits{explain_missing([image_id], files.ids(), BY_HAND)}"
             ) from None
         lines = split_lines(io.BytesIO(sentences), f"{source}: {sentences_name}", hint="unpack it again")
         captions = tuple(

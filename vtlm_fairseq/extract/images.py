@@ -14,7 +14,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines, stream_lines
 from vtlm_fairseq.files.tar import tar_members
 from vtlm_fairseq.terminal import say
-from vtlm_fairseq.text.id_rules import IdRule
+from vtlm_fairseq.text.id_rules import BY_HAND, IdRule, explain_missing
 
 _BEGINNING = 100
 """Members of the other shards' tar files that are looked at, so that keys which repeat are met before the work."""
@@ -120,9 +120,9 @@ def without_excluded(files: Sequence[ImageFile], exclude: str) -> list[ImageFile
     kept = [file for file in files if file.image_id not in names and file.path not in names]
     found = names & {name for file in files for name in (file.image_id, file.path)}
     say(f"--exclude {exclude}: {len(files) - len(kept):,} images left out")
-    if len(found) < len(names):
-        say(f"--exclude {exclude}: {len(names) - len(found):,} lines name no image of this run, the first "
-            f"{min(names - found)!r}")  # fmt: skip
+    if absent := sorted(names - found):
+        hint = explain_missing(absent, (file.image_id for file in files), BY_HAND)
+        say(f"--exclude {exclude}: {len(absent):,} lines name no image of this run, the first {absent[0]!r}{hint}")
     return kept
 
 

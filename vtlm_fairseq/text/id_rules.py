@@ -16,6 +16,11 @@ from vtlm_fairseq.errors import VTLMError
 _EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _BLANKS = "\ufeff\u200b \t\u00a0\u3000"
 _SAMPLE, _MOST = 200, 1_000_000  # missing and known ids that are looked at
+BOTH_SIDES = "--id-rule {rule}, given where the store is made and where the captions are prepared, finds {found}"
+"""What makes ids of a store and of captions the same."""
+
+BY_HAND = "the two agree by {rule}; change one of them, which finds {found}"
+"""Where no option does it."""
 
 
 def strip_extension(image_id: str) -> str:
@@ -92,12 +97,13 @@ class IdRule:
         return ",".join(self.names)
 
 
-def explain_missing(missing: Iterable[str], known: Iterable[str]) -> str:
+def explain_missing(missing: Iterable[str], known: Iterable[str], remedy: str = BOTH_SIDES) -> str:
     """What a message on ids that are not found says of rules by which they would be; empty where there are none.
 
     Args:
         missing: ids that were not found.
         known: those that are there.
+        remedy: what is to be done, with the names of the rules as ``{rule}`` and how many they find as ``{found}``.
     """
     every = IdRule(tuple(RULES))
     sample = list(islice(dict.fromkeys(missing), _SAMPLE))
@@ -118,7 +124,6 @@ def explain_missing(missing: Iterable[str], known: Iterable[str]) -> str:
             rule = fewer
     image_id, there = next(iter(pairs.items()))
     show = ascii if {"nfc", "blanks"} & set(rule.names) else repr
-    return (
-        f"; {show(image_id[:99])} is there as {show(there[:99])}: --id-rule {rule}, given where the store is made and "
-        f"where the captions are prepared, finds {len(pairs)} of {len(sample)}"
+    return f"; {show(image_id[:99])} is there as {show(there[:99])}: " + remedy.format(
+        rule=rule, found=f"{len(pairs)} of {len(sample)}"
     )

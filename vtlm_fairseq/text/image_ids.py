@@ -66,18 +66,26 @@ class ImageMap:
         self._path = path
         offsets = array("q")
         self._ids = bytearray()
-        hashes = hash_ids(self._names(offsets))
+        hashes = hash_ids(self._noted(offsets))
         self._rows = KnownIds(hashes, np.arange(len(hashes)))
         self._offsets = np.append(np.frombuffer(offsets, dtype=np.int64), len(self._ids))
 
-    def _names(self, offsets: array) -> Iterator[str]:
+    def _noted(self, offsets: array) -> Iterator[str]:
+        for name, image_id in self._lines():
+            offsets.append(len(self._ids))
+            self._ids += image_id.encode("utf-8")
+            yield name
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(stream_lines(self._path), start=1):
             name, tab, image_id = line.rpartition("\t")
             if not tab or not name or not image_id:
                 raise VTLMError(f"--image-map {self._path} line {number}: not a name and an image id between a tab")
-            offsets.append(len(self._ids))
-            self._ids += image_id.encode("utf-8")
-            yield name
+            yield name, image_id
+
+    def names(self) -> Iterator[str]:
+        """All names, read from the file again."""
+        return (name for name, _ in self._lines())
 
     def get(self, name: str) -> str | None:
         """The id of an image; None where the map does not name it."""

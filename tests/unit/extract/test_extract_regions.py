@@ -125,10 +125,12 @@ def test_images_that_come_go_and_are_mended_between_calls(grids, tmp_path, crash
     assert "9 images" in capsys.readouterr().out and not (tmp_path / "s.h5.errors.tsv").exists()
     extract(grids, out, *options)
     assert "complete already" in capsys.readouterr().out
-    (tmp_path / "not").write_text(f"img0003\n{grids}/img0000.npy\tx\nnone\n")
+    (tmp_path / "not").write_text(f"img0003\n{grids}/img0000.npy\tx\nnone\nimg1.jpg\na-new.jpg\n")
     extract(grids, tmp_path / "t.h5", "--exclude", tmp_path / "not")
     assert RegionStore([str(tmp_path / "t.h5")]).ids() == ["a-new", *(f"img{k:04}" for k in (1, 2, 5, 6, 7, 8))]
-    assert "1 lines name no image of this run, the first 'none'" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 lines name no image of this run, the first 'a-new.jpg'" in told
+    assert "'a-new.jpg' is there as 'a-new'" in told and "extension" in told and "1 of 3" in told
 
 
 class Crash(BaseException):

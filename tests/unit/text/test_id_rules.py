@@ -7,11 +7,18 @@ import unicodedata
 
 import numpy as np
 import pytest
+import region_layouts
 from extraction import extract_regions
+from region_sources import coco
 
 from stores import ends_with, fault, make_store
 from vtlm_fairseq.cli.prepare import main as prepare
 from vtlm_fairseq.cli.regions import main as regions
+from vtlm_fairseq.corpora.flickr30k_entities import read_entities
+from vtlm_fairseq.evaluation.report.pictures import say_missing
+from vtlm_fairseq.regions.formats.coco_json import CocoImages
+from vtlm_fairseq.regions.formats.layout import read_layout
+from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.regions.validate import find_missing
 from vtlm_fairseq.text.id_rules import IdRule, explain_missing
@@ -109,6 +116,82 @@ def test_convert_and_prepare_with_one_rule(tmp_path, capsys):
     assert prepare([*argv[:-1], str(tmp_path / "bin2"), "--id-rule", "fragment,zeros,extension"]) == 0
     report = capsys.readouterr().out
     assert "train: 2 pairs dropped" in report and "--id-rule basename,zeros, " in report and "1 of 2" in report
+
+
+def test_image_map(tmp_path):
+    """The names that it has are those of another side; the rule is of these."""
+    (tmp_path / "map").write_text("http://x/1.jpg\ta\nhttp://x/2.jpg\tb\n")
+    (tmp_path / "c.tsv").write_text("".join(f"1\tu\ta cat {k}\teine Katze {k}\n" for k in range(3)))
+    argv = ["captions", "--train", tmp_path / "c.tsv", "--valid", tmp_path / "c.tsv", "--image-map", tmp_path / "map"]
+    message = ends_with(prepare, [str(a) for a in (*argv, "--workers", 1, "--out", tmp_path / "bin")])
+    assert "'1' is there as 'http://x/1.jpg'" in message and "basename,extension; " in message and "1 of 1" in message
+    assert not (tmp_path / "bin").exists()
+
+
+def beside(tmp_path):
+    """An array for each image, and another beside it under another name."""
+    path = region_layouts.vgamt_mdetr(tmp_path)
+    (path / "boxes_loc/a.jpg.npy").rename(path / "boxes_loc/a.npy")
+    return fault(MappedImages, read_layout("vgamt-mdetr"), str(path))
+
+
+def two_tables(tmp_path):
+    """Two tables, line by line."""
+    return fault(MappedImages, read_layout("vinvl"), str(region_layouts.vinvl(tmp_path, key="a.jpg")))
+
+
+def rows_of_annotations(tmp_path):
+    """Arrays called after the images of a COCO file."""
+    coco(tmp_path)
+    (tmp_path / "f/cat.npy").rename(tmp_path / "f/cat.png.npy")
+    return fault(CocoImages, str(tmp_path / "coco.json"), str(tmp_path / "f"))
+
+
+def quoted_numbers(tmp_path):
+    """Numbers of images in quotes on one side."""
+    coco(tmp_path, annotations=[{"image_id": "9", "category_id": 3, "bbox": [0, 0, 1, 1]}])
+    return fault(CocoImages, str(tmp_path / "coco.json"), str(tmp_path / "f"))
+
+
+def archive(tmp_path):
+    """Flickr30k Entities, packed."""
+    with tarfile.open(tmp_path / "e.tgz", "w:gz") as file:
+        for name in ("Annotations/1.xml", "Sentences/1.txt"):
+            file.addfile(tarfile.TarInfo(name))
+    return fault(lambda: list(read_entities(tmp_path / "e.tgz", ["1.jpg"])))
+
+
+def unpacked(tmp_path):
+    """Flickr30k Entities as a folder."""
+    for name in ("Annotations/1.xml", "Sentences/1.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    return fault(lambda: list(read_entities(tmp_path, ["0001"])))
+
+
+def pictures(tmp_path):
+    """Photos for the report."""
+    (tmp_path / "1.JPG").touch()
+    return say_missing(tmp_path, ["1"])
+
+
+@pytest.mark.parametrize(
+    ("join", "shown", "rule"),
+    [
+        (beside, ("a.jpg", "a"), "extension"),
+        (two_tables, ("a.jpg", "a"), "extension"),
+        (rows_of_annotations, ("cat.jpg", "cat.png"), "extension"),
+        (quoted_numbers, ("9",), "in quotes"),
+        (archive, ("1.jpg", "1"), "extension"),
+        (unpacked, ("0001", "1"), "zeros"),
+        (pictures, ("1", "1.JPG"), "extension"),
+    ],
+)
+def test_other_files_that_name_images(tmp_path, join, shown, rule):
+    """Where no option changes the names, too, the message says by which rule two of them agree."""
+    message = join(tmp_path)
+    assert rule in message and all(repr(name) in message for name in shown), message
+    assert "--id-rule" not in message
 
 
 def write_tar(path, names):

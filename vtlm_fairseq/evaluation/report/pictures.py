@@ -2,13 +2,14 @@
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.report.page import Picture
 from vtlm_fairseq.files.names import find_inside
 from vtlm_fairseq.regions.image_reading import open_image, require_pillow
+from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")
 MAX_SIDE = 480
@@ -32,6 +33,12 @@ def load_pictures(folder: Path, ids: Iterable[str]) -> dict[str, Picture]:
         raise VTLMError(f"--images {folder}: no such folder")
     paths = {image_id: find_picture(folder, image_id) for image_id in dict.fromkeys(ids)}
     return {image_id: small_picture(path) for image_id, path in paths.items() if path is not None}
+
+
+def say_missing(folder: Path, missing: Sequence[str]) -> str:
+    """A note on images without a picture: how many, the first, and what the folder has in its place."""
+    hint = explain_missing(missing, (path.name for path in folder.iterdir()), BY_HAND)
+    return f"{folder} has no picture of {len(missing)} images, first {missing[0]}{hint}"
 
 
 def find_picture(folder: Path, image_id: str) -> Path | None:

@@ -10,6 +10,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.names import find_inside
 from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
+from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 
 class CocoImages(ImageSource):
@@ -55,8 +56,11 @@ class CocoImages(ImageSource):
         for number, annotation in enumerate(annotations):
             image, category = annotation["image_id"], annotation["category_id"]
             if image not in known:
+                hint = explain_missing([str(image)], map(str, known), BY_HAND)
+                if image in map(str, known) or str(image) in known:
+                    hint = "; it has that number in quotes, or without: make both alike"
                 raise VTLMError(
-                    f"{self._path}: annotation {number} is of image {image!r}, which its list of images lacks"
+                    f"{self._path}: annotation {number} is of image {image!r}, which its list of images lacks{hint}"
                 )
             if category not in self._labels:
                 raise VTLMError(f"{self._path}: annotation {number} has category_id {category!r}, which is not known")
@@ -92,7 +96,9 @@ class CocoImages(ImageSource):
         candidates = (name, PurePosixPath(name).stem, str(image["id"]))
         path = next(filter(None, (find_inside(self._folder, n, (".npy",)) for n in candidates)), None)
         if path is None:
-            raise VTLMError(f"--features {self._folder}: none of {', '.join(f'{n}.npy' for n in candidates)} is there")
+            hint = explain_missing([name], (path.stem for path in self._folder.glob("*.npy")), BY_HAND)
+            names = ", ".join(f"{n}.npy" for n in candidates)
+            raise VTLMError(f"--features {self._folder}: none of {names} is there{hint}")
         try:
             features = np.load(path, allow_pickle=False)
         except Exception as error:  # numpy raises a dozen types for damaged files

@@ -25,9 +25,11 @@ _CHOICES = {
     "box_format": ("xyxy", "yxyx", "xywh", "cxcywh"),
     "box_extra": ("none", "size"),
     "background": ("first", "last", "none"),
+    "padding": ("empty", "any"),
     "value": ("msgpack", "npz", "pickle"),
 }
 _MAX_BYTES = 1 << 16  # of a file
+_MOST_BRACKETS = 100  # nested ones take a long time to read
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Layout:
         id: field of the image ids; default: file name, key, or ``--ids``.
         id_suffix: taken off the ids.
         features, boxes, labels, soft_labels, scores, counts, width, height: fields.
+        padding: what is behind the counts: ``empty``, features of zeros or boxes without area, or ``any`` values.
         shape: of an image's features: ``regions`` [R, D], ``vector`` [D], ``tokens`` [T, D] of a square grid in reading
             order, ``chw`` [D, rows, columns], ``hwc`` [rows, columns, D].
         class_token: which of the tokens is none of the grid.
@@ -85,6 +88,7 @@ class Layout:
     soft_labels: str = ""
     scores: str = ""
     counts: str = ""
+    padding: str = "empty"
     width: str = ""
     height: str = ""
     shape: str = ""
@@ -111,11 +115,16 @@ class Layout:
         if ids is not None:
             raise VTLMError(f"--ids does not go with layout {self.name}: {reason}")
 
-    def needed(self) -> list[str]:
-        """Names of the container's fields that are read, without what is inside of them."""
+    def needed(self, *, optional: bool = True) -> list[str]:
+        """Names of the container's fields that are read, without what is inside of them.
+
+        Args:
+            optional: with those that may be missing.
+        """
         parts = (self.id, self.features, self.boxes, self.labels, self.soft_labels, self.scores)
         parts += (self.counts, self.width, self.height)
-        return list(dict.fromkeys(part.rstrip("?").split("/")[0] for part in parts if part))
+        parts = tuple(part for part in parts if part and (optional or not part.endswith("?")))
+        return list(dict.fromkeys(part.rstrip("?").split("/")[0] for part in parts))
 
 
 _TYPES = {f.name: f.type for f in fields(Layout) if f.name != "name"}
@@ -166,6 +175,8 @@ def _load(path: Path, where: str) -> dict[str, Any]:
             raise VTLMError(f"{where}: more than {_MAX_BYTES} bytes, no file of a layout")
         if b"&" in data and b"*" in data:
             raise VTLMError(f"{where}: YAML with anchors (&) and references (*); write the values out")
+        if data.count(b"[") + data.count(b"{") > _MOST_BRACKETS:
+            raise VTLMError(f"{where}: more than {_MOST_BRACKETS} brackets, no file of a layout")
         content = yaml.safe_load(data)
     except VTLMError:
         raise

@@ -1,5 +1,6 @@
 """A file or more for each image: .npz, .npy, pickles."""
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from vtlm_fairseq.regions.formats.containers.record import (
     unpickled,
 )
 from vtlm_fairseq.regions.formats.layout import Layout
+from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 _NAMED = "its files say which image is whose"
 
@@ -55,9 +57,18 @@ def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
                     beside = Path(path) / files[name].replace("{id}", stem)
                     if beside.is_file():
                         found[name] = npy_array(read_bytes(beside), str(beside))
+                    elif name in layout.needed(optional=False):
+                        raise VTLMError(f"{beside}: no such file, the {name} of {stem[:99]!r}{_others(beside, stem)}")
             return found
 
         yield Record(layout.image_id(stem), str(file), load)
+
+
+def _others(path: Path, stem: str) -> str:
+    """What a message on a file that is not there says of the others of its kind, by the images they belong to."""
+    before, _, after = path.name.partition(stem)
+    names = (other.name for other in path.parent.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
+    return explain_missing([stem], (name.removeprefix(before).removesuffix(after) for name in names), BY_HAND)
 
 
 def pickles(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:

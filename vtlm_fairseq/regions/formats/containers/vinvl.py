@@ -13,6 +13,7 @@ from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.regions.formats.containers.record import Record, faulty
 from vtlm_fairseq.regions.formats.containers.tables import decoded
 from vtlm_fairseq.regions.formats.layout import Layout
+from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 _FLOATS = np.dtype("<f4")
 
@@ -40,6 +41,7 @@ def lines(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Reco
                 VTLMError(
                     f"{files['predictions']}, line {number}: of image {predictions[0][:99]!r}, that of "
                     f"{files['features'].name} is of {key[:99]!r}; sort both alike"
+                    + explain_missing([predictions[0]], [key], BY_HAND)
                 )
             )
             continue
