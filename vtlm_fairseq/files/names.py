@@ -15,7 +15,7 @@ MAX_BYTES = 200
 
 def is_text(text: str) -> bool:
     """Whether files can hold a text: no zero character, and no half of a character (a lone surrogate)."""
-    return "\0" not in text and not any(0xD800 <= ord(c) < 0xE000 for c in text)
+    return "\0" not in text and (text.isascii() or not any(0xD800 <= ord(c) < 0xE000 for c in text))
 
 
 def name_fault(name: object, *, nested: bool = False) -> str | None:

@@ -4,19 +4,16 @@ Nothing in them may run, and no name that is not harmless may pass.
 """
 
 import io
-import os
 import pickle
 import random
-import struct
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from fuzzing import Case
+from hostile import hostile_pickle, never_executed
 from mutations import damage
 
 from vtlm_fairseq.checkpoint_guard import check_parts
@@ -57,17 +54,6 @@ def setup(folder: Path) -> Case:
             harmless(state)
 
     return case
-
-
-@contextmanager
-def never_executed(mark: Path) -> Iterator[None]:
-    """Demand that code in a file, which would make ``mark``, was not executed."""
-    try:
-        yield
-    finally:
-        if mark.exists():
-            mark.rmdir() if mark.is_dir() else mark.unlink()
-            raise AssertionError("code in the file was executed")
 
 
 def checkpoint() -> dict:
@@ -163,31 +149,3 @@ def with_pickle(data: bytes, new: bytes) -> bytes:
         for name in old.namelist():
             archive.writestr(name, new if name.endswith("data.pkl") else old.read(name))
     return buffer.getvalue()
-
-
-def hostile_pickle(rng: random.Random, mark: Path) -> bytes:
-    """A pickle that would make the file ``mark``, by one of the ways to call something."""
-    command = f"touch {mark}"
-    calls = (
-        (os.system, (command,)),
-        (eval, (f"open({str(mark)!r}, 'w')",)),
-        (exec, (f"open({str(mark)!r}, 'w')",)),
-        (open, (str(mark), "w")),
-        (os.mkdir, (str(mark),)),
-        (torch.load, (str(mark),)),
-        (getattr, (os, "system")),
-        (torch.serialization.add_safe_globals, ([os.system],)),
-    )
-    function, arguments = rng.choice(calls)
-
-    class Call:
-        def __reduce__(self):
-            return function, arguments
-
-    try:
-        plain = {"cfg": {"model": {"langs": "de,en"}}, "model": {}}
-        value = rng.choice((Call(), {"model": Call()}, {**plain, "extra_state": [Call()]}))
-        data = pickle.dumps(value, protocol=rng.randrange(6))
-    except (TypeError, pickle.PicklingError, AttributeError):
-        data = b"cos\nsystem\n(X" + struct.pack("<I", len(command)) + command.encode() + b"tR."
-    return damage(rng, data, most=1) if rng.random() < 0.2 else data

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from fuzzing import Case
+from hostile import hostile_pickle, never_executed
 from mutations import NUMBERS, damage, encoded, word
 from text_json import _change
 
-from checkpoints import hostile_pickle, never_executed
 from vtlm_fairseq.cli.regions import build_parser
 from vtlm_fairseq.cli.regions import main as regions_command
 from vtlm_fairseq.regions.conversion import open_source

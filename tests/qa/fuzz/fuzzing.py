@@ -2,6 +2,7 @@
 
     python tests/qa/fuzz/fuzzing.py region_stores --cases 10000 --seed 1
     python tests/qa/fuzz/fuzzing.py region_stores --only 779      # repeat one case, with its stack
+    python tests/qa/fuzz/fuzzing.py layouts:lmdb --cases 20000     # one part of a target that has `PARTS`
     python tests/qa/fuzz/fuzzing.py --cases 50                    # all targets
 
 A target is a module beside this one with a function ``setup(folder)`` that returns ``case(rng)``. A case may return (it
@@ -26,6 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -194,16 +196,22 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="I", help="repeat case I in this process, with its stack")
     parser.add_argument("--limit", type=float, default=30.0, help="seconds one case may take (default: %(default)s)")
     args = parser.parse_args()
-    if unknown := set(args.targets) - set(TARGETS):
+    if unknown := {name.partition(":")[0] for name in args.targets} - set(TARGETS):
         parser.error(f"no target: {', '.join(sorted(unknown))}")
     faults = False
     for name in args.targets:
-        setup = import_module(name).setup
+        module, _, part = name.partition(":")
+        setup = import_module(module).setup
+        if part:
+            parts = getattr(import_module(module), "PARTS", ())
+            if part not in parts:
+                parser.error(f"{module} has no part {part}: {', '.join(parts) or 'none'}")
+            setup = partial(setup, part=part)
         if args.only is not None:
             with tempfile.TemporaryDirectory() as folder:
                 print(setup(Path(folder))(random.Random(f"{args.seed}/{args.only}")))
             continue
-        report = run(setup, args.cases or TARGETS[name], seed=args.seed, limit=args.limit)
+        report = run(setup, args.cases or TARGETS[module], seed=args.seed, limit=args.limit)
         for kind, numbers in sorted(report.faults.items(), key=lambda item: -len(item[1])):
             print(f"---- {kind}: {len(numbers)} cases, --only {' '.join(map(str, numbers[:20]))}")
             print(report.details[kind][-1500:])

@@ -1,7 +1,8 @@
 """Fuzz `vtlm-regions convert --layout`: files of every container, and the layouts themselves.
 
-One case in 25 runs the whole command, whose store must then be valid; the others read and check the images. What Python
-reads alone is read in the fuzzer's process, too: nothing but one line may come out of it there.
+`layouts:lmdb` is the reader of one container alone (`PARTS`). One case in 25 runs the whole command, whose store must
+then be valid; the others read and check the images. What Python reads alone is read in the fuzzer's process, too:
+nothing but one line may come out of it there.
 """
 
 import base64
@@ -16,12 +17,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 from converters import _arrays, _name, _npy_header, _with_member
 from fuzzing import Case
+from hostile import hostile_pickle, never_executed
 from mutations import damage, encoded, word
 
-from checkpoints import hostile_pickle, never_executed
 from vtlm_fairseq.cli.regions import main as regions_command
 from vtlm_fairseq.regions.formats import presets
 from vtlm_fairseq.regions.formats.layout import read_layout
@@ -29,13 +29,17 @@ from vtlm_fairseq.regions.formats.mapped import MappedImages, _Server
 from vtlm_fairseq.regions.store import RegionStore, validate
 
 NATIVE = ("h5", "lmdb", "torch", "parquet")
+CLASSES = [f"class {number}" for number in range(5)]
 SHORT = {"features": "f", "boxes": "b", "labels": "y", "scores": "s"}
 BASE = {"features": "f", "shape": "regions", "boxes": "b", "box_units": "relative", "box_format": "xyxy", "labels": "y",
         "label_offset": 0, "scores": "s"}  # fmt: skip
 
 
-def setup(folder: Path) -> Case:
-    """A folder of inputs, made anew for each case."""
+def setup(folder: Path, part: str | None = None) -> Case:
+    """A folder of inputs, made anew for each case, of all readers or of one."""
+    makers = tuple(PARTS.values()) if part is None else (PARTS[part],)
+    if part in (None, "torch", "presets"):
+        import torch  # noqa: F401 - once, not in each child that reads
     work, mark, out = folder / "in", folder / "executed", folder / "out.h5"
 
     def case(rng: random.Random) -> None:
@@ -44,7 +48,7 @@ def setup(folder: Path) -> Case:
         for left in (out, folder / "out.h5.errors.tsv"):
             left.unlink(missing_ok=True)
         shutil.rmtree(folder / "out.h5.parts", ignore_errors=True)
-        name, path, ids = _make(rng, rng.choice(MAKERS), work, mark)
+        name, path, ids = _make(rng, rng.choice(makers), work, mark)
         try:
             with never_executed(mark):
                 if rng.random() < 0.04:
@@ -66,11 +70,11 @@ def _read(name: str, path: Path, ids: Path | None) -> None:
     layout = read_layout(name)
     if layout.container not in NATIVE:
         names = None if ids is None else ["a", "b", "c"]
-        server, number = _Server(layout, str(path), names, None), 0
+        server, number = _Server(layout, str(path), names, CLASSES), 0
         while (image := server(("read", number))) is not None:
             _check(image)
             number += 1
-    source = MappedImages(layout, str(path), ids=None if ids is None else str(ids))
+    source = MappedImages(layout, str(path), ids=None if ids is None else str(ids), class_names=CLASSES)
     seen = list(source.images())
     assert source.count() == len(seen), "counts and reads different numbers of images"
     for image in seen:
@@ -285,6 +289,8 @@ def _lmdb(rng: random.Random, work: Path, mark: Path) -> dict:
 
 
 def _torch(rng: random.Random, work: Path, mark: Path) -> dict:
+    import torch
+
     stacked = rng.random() < 0.5
     record = _numbers(_stacked(rng) if stacked else _record(rng))
     tensors = {name: torch.tensor(array.astype(array.dtype.newbyteorder("="))) for name, array in record.items()}
@@ -371,12 +377,12 @@ def _vinvl(rng: random.Random, work: Path, mark: Path) -> dict:
 
 def _presets(rng: random.Random, work: Path, mark: Path) -> dict:
     """A layout of the package, on whatever another maker writes."""
-    return {**rng.choice(MAKERS[:-1])(rng, work, mark), "preset": rng.choice(presets())}
+    makers = [maker for name, maker in PARTS.items() if name != "presets"]
+    return {**rng.choice(makers)(rng, work, mark), "preset": rng.choice(presets())}
 
 
-LIBRARIES = {_lmdb: ("lmdb", "msgpack"), _parquet: ("pyarrow",)}
-MAKERS = tuple(
-    maker
-    for maker in (_npz, _npy, _pickle, _h5, _lmdb, _torch, _tsv, _parquet, _vinvl, _presets)
-    if all(map(find_spec, LIBRARIES.get(maker, ())))
-)
+PARTS = {"npz": _npz, "npy": _npy, "pickle": _pickle, "h5": _h5, "lmdb": _lmdb, "torch": _torch, "tsv": _tsv,
+         "parquet": _parquet, "vinvl": _vinvl, "presets": _presets}  # fmt: skip
+for _part, _libraries in {"lmdb": ("lmdb", "msgpack"), "parquet": ("pyarrow",)}.items():
+    if not all(map(find_spec, _libraries)):
+        del PARTS[_part]

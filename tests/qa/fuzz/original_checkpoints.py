@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 from fuzzing import Case
+from hostile import hostile_pickle, never_executed
 from mutations import damage
 
-from checkpoints import _save, hostile_pickle, never_executed, pickle_of, with_pickle
+from checkpoints import _save, pickle_of, with_pickle
 from originals import random_original
 from vtlm_fairseq.interop.conversion import convert
 
