@@ -44,23 +44,25 @@ def write_rows(path: Path, rows: list[list], *, as_bytes: bool = False) -> Path:
     return path
 
 
-def lxmert(folder: Path, *, as_bytes: bool = False, boxes=PIXELS, labels=LABELS, dim: int = 2048, size=None) -> Path:
+def lxmert(
+    folder: Path, *, as_bytes: bool = False, boxes=PIXELS, labels=LABELS, dim: int = 2048, size=None, count: int = 2
+) -> Path:
     width, height = size or (WIDTH, HEIGHT)
     arrays = [b64(labels, "<i8"), b64(SCORES, "<f4"), b64(labels, "<i8"), b64(SCORES, "<f4")]
-    row = ["a", height, width, *arrays, len(boxes), b64(boxes, "<f4"), b64(features(dim), "<f4")]
+    row = ["a", height, width, *arrays, count, b64(boxes, "<f4"), b64(features(dim), "<f4")]
     return write_rows(folder / "x.tsv", [row], as_bytes=as_bytes)
 
 
-def bottom_up(folder: Path, *, boxes=PIXELS, size=None) -> Path:
+def bottom_up(folder: Path, *, boxes=PIXELS, size=None, count: int = 2, dim: int = 2048) -> Path:
     width, height = size or (WIDTH, HEIGHT)
-    return write_rows(folder / "x.tsv", [["a", width, height, 2, b64(boxes, "<f4"), b64(features(2048), "<f4")]])
+    return write_rows(folder / "x.tsv", [["a", width, height, count, b64(boxes, "<f4"), b64(features(dim), "<f4")]])
 
 
-def milvlg(folder: Path, *, labels=LABELS, boxes=PIXELS, count: int = 2) -> Path:
+def milvlg(folder: Path, *, labels=LABELS, boxes=PIXELS, count: int = 2, dim: int = 2048) -> Path:
     info = {"image_id": "a", "image_h": HEIGHT, "image_w": WIDTH, "num_boxes": 2, "objects_id": labels,
             "objects_conf": SCORES}  # fmt: skip
     np.savez_compressed(
-        folder / "a", x=features(2048), bbox=boxes, num_bbox=count, image_h=HEIGHT, image_w=WIDTH, info=info
+        folder / "a", x=features(dim), bbox=boxes, num_bbox=count, image_h=HEIGHT, image_w=WIDTH, info=info
     )
     return folder
 
@@ -79,14 +81,23 @@ def write_lmdb(folder: Path, values: dict[str, bytes]) -> Path:
     return folder / "db"
 
 
-def uniter(folder: Path, *, compressed: bool = False, boxes=RELATIVE, order=(0, 1, 2, 3), soft_labels=None) -> Path:
+def uniter(
+    folder: Path,
+    *,
+    compressed: bool = False,
+    boxes=RELATIVE,
+    order=(0, 1, 2, 3),
+    soft_labels=None,
+    dim: int = 2048,
+    rows: int = 2,
+) -> Path:
     import io
 
     import msgpack
 
     sizes = boxes[:, 2:] - boxes[:, :2]
     record = {
-        "features": features(2048).astype(np.float16),
+        "features": features(dim, rows).astype(np.float16),
         "norm_bb": np.hstack([boxes[:, list(order)], sizes]).astype(np.float16),
         "conf": SCORES.astype(np.float16),
         "soft_labels": (soft("first") if soft_labels is None else soft_labels).astype(np.float16),
@@ -100,11 +111,21 @@ def uniter(folder: Path, *, compressed: bool = False, boxes=RELATIVE, order=(0, 
     return write_lmdb(folder, {"a.npz": value, "__keys__": json.dumps(["a.npz"]).encode()})
 
 
-def vinvl(folder: Path, *, columns: int = 3, sized: bool = True, rect=PIXELS, key: str = "a", index: int = 0) -> Path:
+def vinvl(
+    folder: Path,
+    *,
+    columns: int = 3,
+    sized: bool = True,
+    rect=PIXELS,
+    key: str = "a",
+    index: int = 0,
+    count: int = 2,
+    names=NAMES,
+) -> Path:
     data = b64(features(2054), "<f4").decode()
-    row = ["a", 2, data] if columns == 3 else ["a", json.dumps({"num_boxes": 2, "features": data})]
+    row = ["a", count, data] if columns == 3 else ["a", json.dumps({"num_boxes": count, "features": data})]
     objects = [
-        {"rect": box.tolist(), "bbox_id": k, "class": NAMES[LABELS[k]], "conf": float(SCORES[k])}
+        {"rect": box.tolist(), "bbox_id": k, "class": names[LABELS[k]], "conf": float(SCORES[k])}
         for k, box in enumerate(rect)
     ]
     size = {"image_h": HEIGHT, "image_w": WIDTH} if sized else {}
@@ -115,20 +136,20 @@ def vinvl(folder: Path, *, columns: int = 3, sized: bool = True, rect=PIXELS, ke
     return folder
 
 
-def vl_t5(folder: Path, *, boxes=PIXELS, labels=LABELS) -> Path:
+def vl_t5(folder: Path, *, boxes=PIXELS, labels=LABELS, dim: int = 2048, rows: int = 2) -> Path:
     import h5py
 
     with h5py.File(folder / "x.h5", "w") as file:
         group = file.create_group("a")
-        parts = {"features": features(2048), "obj_id": labels, "obj_conf": SCORES, "attr_id": LABELS,
+        parts = {"features": features(dim, rows), "obj_id": labels, "obj_conf": SCORES, "attr_id": LABELS,
                  "attr_conf": SCORES, "boxes": boxes, "img_w": WIDTH, "img_h": HEIGHT}  # fmt: skip
         for name, value in parts.items():
             group[name] = value
     return folder / "x.h5"
 
 
-def mmf(folder: Path, *, background: bool = False, labels=None, pad: int = 1) -> Path:
-    info = mmf_info(background, labels, pad)
+def mmf(folder: Path, *, background: bool = False, labels=None, pad: int = 1, **changes) -> Path:
+    info = {**mmf_info(background, labels, pad), **changes}
     np.save(folder / "a.npy", np.vstack([features(2048), np.zeros((pad, 2048), np.float32)]))
     np.save(folder / "a_info.npy", info)
     return folder
@@ -155,11 +176,11 @@ def mmf_lmdb(folder: Path, **changes) -> Path:
     return write_lmdb(folder, {"a": pickle.dumps(record), "keys": pickle.dumps([b"a"])})
 
 
-def vgamt_mdetr(folder: Path, *, boxes=RELATIVE, count: int = 2) -> Path:
+def vgamt_mdetr(folder: Path, *, boxes=RELATIVE, count: int = 2, rows: int = 2) -> Path:
     for name in ("features", "boxes_loc"):
         (folder / name).mkdir()
     centres = np.hstack([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]])[:count]
     # of one region alone its scripts keep a further axis
-    np.save(folder / "features/a.jpg.npy", features(64)[:count][None] if count == 1 else features(64))
+    np.save(folder / "features/a.jpg.npy", features(64)[:count][None] if count == 1 else features(64, rows))
     np.save(folder / "boxes_loc/a.jpg.npy", centres[None] if count == 1 else centres)
     return folder

@@ -11,6 +11,10 @@ SLACK, PIXEL_SLACK = 0.01, 2.0
 or to the last one inclusive. They are cut at its edge."""
 
 
+_LARGEST_RELATIVE, _SMALLEST_IMAGE = 1.5, 4  # pixels: boxes all within the one are none, of an image beyond the other
+_INFINITY, _SIGN = 0x7C00, 0x8000  # bits of a half
+
+
 class Rules(NamedTuple):
     """What all regions of a store have in common.
 
@@ -50,8 +54,8 @@ class Rules(NamedTuple):
                 raise VTLMError(f"{name} have shape {values.shape}, must be {list(shape)} as the features")
         numbers = features.dtype.kind in "fiu"
         with np.errstate(over="ignore"):
-            stored = features.astype(self.dtype) if numbers else features
-        sound = numbers and np.isfinite(stored).all()
+            stored = features.astype(self.dtype, copy=False) if numbers else features
+        sound = numbers and all_finite(stored)
         for name, values in (("boxes", boxes), ("scores", scores), *(() if sound else (("features", features),))):
             if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
                 raise VTLMError(f"{name} hold a value that is not finite or not a number; mend the input")
@@ -71,7 +75,30 @@ class Rules(NamedTuple):
             "labels": labels.astype(np.int16),
             "scores": scores.astype(np.float32),
         }
-        return {name: values[order] for name, values in arrays.items()}
+        return {name: values[order] for name, values in arrays.items()}  # copies: the caller's may change
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether there is neither an infinity nor a NaN among numbers."""
+    if values.dtype == np.float16 and values.flags.c_contiguous:  # numpy looks at halves one by one
+        # the bits of infinities and NaNs are the largest numbers with their sign, and of all without one
+        infinite = _INFINITY <= values.view(np.int16).max(initial=0)
+        return not (infinite or _INFINITY | _SIGN <= values.view(np.uint16).max(initial=0))
+    return bool(np.isfinite(values).all())
+
+
+def look_relative(boxes: np.ndarray, size: tuple[float, float] | None) -> bool:
+    """Whether boxes that are said to be in pixels are fractions of the image: none is larger than a pixel.
+
+    Whole numbers are pixels.
+
+    Args:
+        boxes: [R, 4], corners.
+        size: width and height of the image in pixels, where known.
+    """
+    if not len(boxes) or boxes.max() > _LARGEST_RELATIVE or (size is not None and min(size) <= _SMALLEST_IMAGE):
+        return False
+    return bool((boxes % 1 != 0).any())
 
 
 def _checked_boxes(boxes: np.ndarray) -> np.ndarray:

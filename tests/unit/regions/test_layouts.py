@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import region_layouts as made
 from region_layouts import LABELS, NAMES, RELATIVE, SCORES
-from region_sources import convert, fails
+from region_sources import coco, convert, fails
 
 from harness import ROOT
 
@@ -139,7 +139,9 @@ def test_multi30k_pooled(tmp_path, folder):
 def test_vgamt_clip(tmp_path, folder):
     for number, name in enumerate(("a.jpg", "b.jpg")):
         np.save(folder / f"{name}.npy", made.features(512)[number])
-    store = convert(tmp_path / "s.h5", "--layout", "vgamt-clip", "--input", folder)
+    argv = ("--layout", "vgamt-clip", "--input", folder)
+    assert "512 wide" in fails("convert", *argv, "--layout-set", "feature_dim=768", "--out", tmp_path / "x.h5")
+    store = convert(tmp_path / "s.h5", *argv)
     assert store.ids() == ["a.jpg", "b.jpg"] and store[1].features[0, :2].tolist() == [2, 20]
 
 
@@ -187,11 +189,24 @@ WRONG = {
                                     "x1 <= x2"),
     "lxmert: labels from 1": ("lxmert", made.lxmert, {"labels": LABELS + 2}, [], "0..4"),
     "lxmert: other features": ("lxmert", made.lxmert, {"dim": 1024}, [], "1024 wide"),
+    "lxmert: too few counted": ("lxmert", made.lxmert, {"count": 1}, [], "4096 wide"),
+    "lxmert: none counted": ("lxmert", made.lxmert, {"count": 0}, [], "2 rows behind"),
+    "lxmert: below the first class": ("lxmert", made.lxmert, {"labels": LABELS - 2}, [], "first class"),
+    "bottom-up: y first": ("bottom-up", made.bottom_up, {"boxes": SWAPPED}, [], "outside"),
+    "bottom-up: relative boxes": ("bottom-up", made.bottom_up, {"boxes": RELATIVE}, [], "relative"),
+    "bottom-up: other features": ("bottom-up", made.bottom_up, {"dim": 1024}, [], "1024 wide"),
+    "bottom-up: too many counted": ("bottom-up", made.bottom_up, {"count": 3}, [], "3 regions"),
     "bottom-up: width and height turned": ("bottom-up", made.bottom_up, {"size": (100, 200)}, [], "outside"),
     "milvlg: offset not said": ("milvlg", made.milvlg, {}, [], "label_offset"),
     "milvlg: no background in it": ("milvlg", made.milvlg, {"labels": LABELS - 1}, ["label_offset=1"], "background"),
     "milvlg: background in it": ("milvlg", made.milvlg, {"labels": LABELS + 2}, ["label_offset=0"], "0..4"),
     "milvlg: fewer boxes than counted": ("milvlg", made.milvlg, {"count": 3}, ["label_offset=0"], "num_bbox"),
+    "milvlg: more than counted": ("milvlg", made.milvlg, {"count": 1}, ["label_offset=0"], "1 rows behind"),
+    "milvlg: y first": ("milvlg", made.milvlg, {"boxes": SWAPPED}, ["label_offset=0"], "outside"),
+    "milvlg: relative boxes": ("milvlg", made.milvlg, {"boxes": RELATIVE}, ["label_offset=0"], "relative"),
+    "milvlg: other features": ("milvlg", made.milvlg, {"dim": 1024}, ["label_offset=0"], "1024 wide"),
+    "uniter: other features": ("uniter", made.uniter, {"dim": 1024}, [], "1024 wide"),
+    "uniter: fewer features": ("uniter", made.uniter, {"rows": 1}, [], "[1, classes]"),
     "uniter: y first": ("uniter", made.uniter, {"order": YXYX}, [], "width, height"),
     "uniter: pixels": ("uniter", made.uniter, {"boxes": made.PIXELS}, [], "outside"),
     "uniter: no background column": ("uniter", made.uniter, {"soft_labels": made.soft("none")}, [], "4 classes"),
@@ -200,13 +215,26 @@ WRONG = {
     "vinvl: lineidx of another file": ("vinvl", made.vinvl, {"index": 5}, [], "lineidx"),
     "vinvl: no size": ("vinvl", made.vinvl, {"sized": False}, [], "--image-sizes"),
     "vinvl: y first": ("vinvl", made.vinvl, {"rect": SWAPPED}, [], "outside"),
+    "vinvl: relative boxes": ("vinvl", made.vinvl, {"rect": RELATIVE}, [], "relative"),
+    "vinvl: too few counted": ("vinvl", made.vinvl, {"count": 1}, [], "2 boxes for 1 features"),
+    "vinvl: another list of classes": ("vinvl", made.vinvl, {"names": ["x"] * 5}, [], "class 'x'"),
+    "vl-t5: labels from 1": ("vl-t5", made.vl_t5, {"labels": LABELS + 2}, [], "0..4"),
+    "vl-t5: other features": ("vl-t5", made.vl_t5, {"dim": 1024}, [], "1024 wide"),
+    "vl-t5: fewer features": ("vl-t5", made.vl_t5, {"rows": 1}, [], "2 boxes for 1 features"),
     "vl-t5: y first": ("vl-t5", made.vl_t5, {"boxes": SWAPPED}, [], "outside"),
     "vl-t5: relative boxes": ("vl-t5", made.vl_t5, {"boxes": RELATIVE}, [], "relative"),
     "mmf: offset not said": ("mmf", made.mmf, {}, [], "label_offset"),
     "mmf: other labels": ("mmf", made.mmf, {"labels": LABELS - 1, "pad": 0}, ["label_offset=0"], "cls_prob"),
     "mmf: background not said": ("mmf", made.mmf, {"background": True}, ["label_offset=0"], "6 classes"),
+    "mmf: y first": ("mmf", made.mmf, {"bbox": SWAPPED, "pad": 0}, ["label_offset=0"], "outside"),
+    "mmf: relative boxes": ("mmf", made.mmf, {"bbox": RELATIVE, "pad": 0}, ["label_offset=0"], "relative"),
+    "mmf: padding counted": ("mmf", made.mmf, {"num_boxes": 3}, ["label_offset=0"], "padding"),
+    "mmf: more than counted": ("mmf", made.mmf, {"num_boxes": 1}, ["label_offset=0"], "1 rows behind"),
+    "mmf-lmdb: more than counted": ("mmf-lmdb", made.mmf_lmdb, {"num_boxes": 1}, ["label_offset=0"], "1 rows behind"),
+    "mmf-lmdb: relative boxes": ("mmf-lmdb", made.mmf_lmdb, {"bbox": RELATIVE}, ["label_offset=0"], "relative"),
     "mmf-lmdb: background said": ("mmf-lmdb", made.mmf_lmdb, {}, ["label_offset=1"], "4 classes"),
     "vgamt-mdetr: corners": ("vgamt-mdetr", made.vgamt_mdetr, {"boxes": SMALL}, ["box_format=xyxy"], "x1 <= x2"),
+    "vgamt-mdetr: fewer features": ("vgamt-mdetr", made.vgamt_mdetr, {"rows": 1}, [], "2 boxes for 1 features"),
     "vgamt-mdetr: pixels": ("vgamt-mdetr", made.vgamt_mdetr, {"boxes": made.PIXELS}, [], "outside"),
 }  # fmt: skip
 
@@ -222,6 +250,28 @@ def test_what_is_wrong_is_noticed(tmp_path, folder, names, case):
     line = fails("convert", *argv)
     assert found in line, line
     assert not (tmp_path / "s.h5").exists()
+
+
+def test_what_is_behind_a_count_may_be_said_to_be_none(tmp_path, folder, names):
+    path = made.milvlg(folder, count=1)
+    argv = ["--layout-set", "label_offset=0", "--layout-set", "padding=any"]
+    store = convert(tmp_path / "s.h5", "--layout", "milvlg", "--input", path, "--class-names", names, *argv)
+    assert store[0].labels.tolist() == LABELS[:1].tolist()
+
+
+def test_relative_boxes_are_not_taken_for_pixels(tmp_path, folder):
+    """Of COCO files, whose boxes are x, y, width, height, and of arrays that are said to be in pixels."""
+    content = coco(tmp_path)
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [value / 200 for value in annotation["bbox"]]
+    coco(tmp_path, annotations=content["annotations"])
+    argv = ("--coco-json", tmp_path / "coco.json", "--features", tmp_path / "f", "--out", tmp_path / "s.h5")
+    assert "relative" in fails("convert", *argv)
+    np.savez(folder / "a", features=made.features(8), boxes=RELATIVE, labels=LABELS)
+    (tmp_path / "sizes").write_text("a\t200\t100\n")
+    argv = ("--npz", folder, "--num-classes", 5, "--out", tmp_path / "s.h5")
+    line = fails("convert", *argv, "--box-units", "pixels", "--image-sizes", tmp_path / "sizes")
+    assert "relative" in line and "--box-units" in line
 
 
 def test_every_layout_is_tested():

@@ -8,7 +8,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import read_lines
-from vtlm_fairseq.regions.checks import PIXEL_SLACK
+from vtlm_fairseq.regions.checks import PIXEL_SLACK, look_relative
 from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage
 from vtlm_fairseq.text.id_rules import explain_missing
 
@@ -159,6 +159,11 @@ def to_relative_boxes(image: InputImage, *, yxyx: bool, sizes: dict[str, tuple[f
         hint = explain_missing([image.image_id], sizes)
         raise VTLMError(f"--image-sizes has no line for image {image.image_id!r}{hint}")
     width, height = image.size or sizes[image.image_id]
+    if look_relative(boxes, (width, height)):
+        raise VTLMError(
+            f"{image.source}: image {image.image_id!r}: no box is larger than a pixel; are they relative? "
+            + ("leave out --box-units and --image-sizes" if image.size is None else "mend the file")
+        )
     edge = np.array([width, height, width, height])
     outside = (boxes < -PIXEL_SLACK) | (boxes > edge + PIXEL_SLACK)
     if outside.any():

@@ -8,11 +8,13 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.cells import grid_boxes
-from vtlm_fairseq.regions.checks import PIXEL_SLACK
+from vtlm_fairseq.regions.checks import PIXEL_SLACK, look_relative
 from vtlm_fairseq.regions.formats.fields import Fields
 from vtlm_fairseq.regions.formats.input_image import InputImage
 from vtlm_fairseq.regions.formats.layout import Layout
+from vtlm_fairseq.regions.padding import flat_boxes, zero_rows
 
+_INFINITY = 0x7C00  # bits of a half; those of numbers from 0 on are smaller, in the numbers' order
 _SIZE_TOLERANCE = 0.02  # of widths and heights given beside relative boxes, which may be of half precision
 
 
@@ -53,6 +55,8 @@ class Reader:
         if count is not None:
             if count > len(features):
                 raise VTLMError(f"{where}: {layout.counts} is {count:g}, but there are {len(features)} regions")
+            if layout.padding == "empty":
+                self._check_behind(features, boxes, int(count), where)
             parts = {name: None if part is None else part[: int(count)] for name, part in parts.items()}
         if layout.boxes and parts["boxes"] is not None:
             parts["boxes"] = self._checked(parts["boxes"], size, where)
@@ -160,7 +164,7 @@ class Reader:
             bad = boxes[(boxes[:, :2] > boxes[:, 2:]).any(axis=1)][0]
             raise VTLMError(f"{where}: box {_show(bad)} is not x1 <= x2, y1 <= y2; {hint}")
         if layout.box_units == "pixels":
-            if boxes.max() <= 1.5 and boxes.any() and (size is None or min(size) > 4):
+            if look_relative(boxes, size):
                 raise VTLMError(f"{where}: no box is larger than a pixel; are box_units relative?")
             edge = None if size is None else np.array([*size, *size])
             slack = PIXEL_SLACK if edge is None else np.maximum(PIXEL_SLACK, layout.box_slack * edge)
@@ -183,19 +187,17 @@ class Reader:
         soft = fields.array(layout.soft_labels)
         if soft is not None and (soft.ndim != 2 or (regions and not soft.shape[1]) or len(soft) != regions):
             raise VTLMError(f"{where}: {layout.soft_labels} has shape {list(soft.shape)}, must be [{regions}, classes]")
-        if soft is not None and soft.dtype == np.float16:
-            soft = soft.astype(np.float32)  # whose largest numpy finds ten times as fast
         scores = fields.array(layout.scores)
         labels, best = None, None
         if layout.labels:
             labels = self._numbered(fields)
-            if soft is not None and len(soft) == len(labels) and (soft.argmax(axis=1) != labels).any():
+            if soft is not None and len(soft) == len(labels) and (_largest(soft) != labels).any():
                 raise VTLMError(f"{where}: {layout.labels} are not the largest of {layout.soft_labels}")
             labels = None if labels is None else labels - (layout.label_offset or 0)
             best = soft[:, layout.label_offset or 0 :] if soft is not None else None
         elif soft is not None:
             best = soft[:, {"first": slice(1, None), "last": slice(None, -1)}.get(layout.background, slice(None))]
-            labels = best.argmax(axis=1) if best.size else np.zeros(len(best), dtype=np.int64)
+            labels = _largest(best) if best.size else np.zeros(len(best), dtype=np.int64)
         if best is not None and self._classes and len(best) and best.shape[1] != self._classes:
             raise VTLMError(
                 f"{where}: {layout.soft_labels} has {best.shape[1]} classes without background, but {self._classes} "
@@ -225,6 +227,18 @@ class Reader:
             raise VTLMError(f"{fields.where}: {name} holds {labels.dtype} numbers that are not whole")
         return whole
 
+    def _check_behind(self, features: np.ndarray, boxes: np.ndarray | None, count: int, where: str) -> None:
+        """Refuse a count behind which there are regions."""
+        held = ~zero_rows(features[count:])
+        if boxes is not None:
+            held &= ~flat_boxes(boxes[count:]) if self.layout.box_format in ("xyxy", "yxyx") else boxes[count:].any(1)
+        if held.any():
+            raise VTLMError(
+                f"{where}: {self.layout.counts} is {count}, but {held.sum()} rows behind it have features"
+                + " and a box" * (boxes is not None)
+                + "; mend it, or say --layout-set padding=any where they are no regions"
+            )
+
     def _without_background(self, parts: dict[str, Any], where: str) -> dict[str, Any]:
         kept = parts["labels"] >= 0
         if kept.all():
@@ -235,6 +249,16 @@ class Reader:
                 "the background; another label_offset, or leave them out with --layout-set drop_background=true"
             )
         return {name: None if part is None else part[kept] for name, part in parts.items()}
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """The place of the largest value of each row; numpy is slow to compare halves, so that their bits are."""
+    if values.dtype == np.float16:
+        bits = values.view(np.int16)
+        if bits.size and bits.min() >= 0 and bits.max() <= _INFINITY:
+            return bits.argmax(axis=1)
+        values = values.astype(np.float32)
+    return values.argmax(axis=1)
 
 
 def _show(box: np.ndarray) -> str:
