@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_KEPT_BYTES = 64 << 20
 _active = False
 
 
@@ -118,6 +119,17 @@ def end_with_parent(number: int = signal.SIGKILL) -> None:
     """In a child: ask Linux to send this signal when the parent ends, so that none works on unseen."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, number)  # 1: PR_SET_PDEATHSIG
+
+
+def keep_memory() -> None:
+    """In a process that makes and drops arrays of megabytes again and again: what is free stays its own (glibc).
+
+    Otherwise each array is given back and asked for anew, and the system clears each page of it each time.
+    """
+    with suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        library.mallopt(-1, _KEPT_BYTES)  # M_TRIM_THRESHOLD
+        library.mallopt(-3, _KEPT_BYTES // 2)  # M_MMAP_THRESHOLD
 
 
 def run_group(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> tuple[int, str]:

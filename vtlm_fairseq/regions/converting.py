@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.interrupts import start_worker
+from vtlm_fairseq.interrupts import keep_memory, start_worker
 from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 from vtlm_fairseq.regions.parts import Failure, Part, Parts
 from vtlm_fairseq.regions.store import RegionStoreWriter
@@ -198,6 +198,7 @@ def _in_processes(works: Sequence[Callable[[], Iterator[int]]]) -> Iterator[int]
 def _serve(work: Callable[[], Iterator[int]], sender: Connection) -> None:
     """In the child."""
     start_worker()
+    keep_memory()
     try:
         for done in work():
             sender.send(("done", done))

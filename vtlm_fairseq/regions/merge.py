@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import h5py
 import numpy as np
@@ -14,6 +15,7 @@ from vtlm_fairseq.regions.writer import add_dataset, discard, writing
 
 _SMALL_DATASETS = {"boxes": ((4,), "float32"), "labels": ((), "int16"), "scores": ((), "float32")}
 _BLOCK = 1 << 20
+_COPY_BYTES = 16 << 20  # of features, between two steps of progress
 _CHUNK_ROWS = 1 << 16  # as the writer makes them: HDF5 reads parts of a chunk, but 64 kB of contiguous data
 
 
@@ -73,6 +75,38 @@ def copy_regions(
         writer.add(image_id, **store[row]._asdict())
         if on_progress is not None:
             on_progress(row + 1)
+
+
+def copy_rows(
+    store: RegionStore,
+    rows: np.ndarray,
+    writer: RegionStoreWriter,
+    on_progress: Callable[[int], object] | None = None,
+) -> None:
+    """Add images to a new writer as they stand in their files: the system copies what follows each other.
+
+    Args:
+        store: with all regions of its images.
+        rows: of the images, in the order of the new store.
+        writer: of the same sizes and types.
+        on_progress: called with the number of images copied so far.
+    """
+    ids, counts = store.ids(), store.counts(rows)
+    most = max(1, _COPY_BYTES // (store.feature_dim * store.dtype.itemsize))
+    writer.reserve(int(counts.sum()))
+    start = 0
+    while start < len(rows):
+        end, regions = start + 1, int(counts[start])
+        while end < len(rows) and rows[end] == rows[end - 1] + 1 and regions + counts[end] <= most:
+            if not store.in_one_file(int(rows[start]), int(rows[end])):
+                break
+            regions += int(counts[end])
+            end += 1
+        write = partial(store.copy_block, int(rows[start]), int(rows[end - 1]) + 1)
+        writer.copy([ids[row] for row in rows[start:end]], counts[start:end].tolist(), write)
+        if on_progress is not None:
+            on_progress(end)
+        start = end
 
 
 def _check_shards(shards: Sequence[str], out: str) -> dict[str, object]:

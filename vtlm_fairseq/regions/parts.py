@@ -33,15 +33,13 @@ from vtlm_fairseq.files import (
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.guard import check_openable
-from vtlm_fairseq.regions.merge import writer_like
+from vtlm_fairseq.regions.merge import copy_rows, writer_like
 from vtlm_fairseq.regions.schema import decode, read_header
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.terminal import say
 
 SOME_FAILED = 3
 """Exit status of a command that made a store, and could not take some images."""
-
-_BLOCK_BYTES = 16 << 20
 
 
 class Failure(NamedTuple):
@@ -198,7 +196,7 @@ class Parts:
         """
         store = RegionStore(stores, max_regions=None, repeats=True)
         with writer_like(store, self.out, {self._kind: self._key}) as writer:
-            _copy(store, rows, writer, on_progress)
+            copy_rows(store, rows, writer, on_progress)
             self._write_errors(failures)
         store.close()
         remove_folder(self.folder)
@@ -243,27 +241,3 @@ def _read(store: Path, failures: Path) -> Part | None:
     except VTLMError:
         return None
     return Part(str(store), done, failed)
-
-
-def _copy(
-    store: RegionStore,
-    rows: np.ndarray,
-    writer: RegionStoreWriter,
-    on_progress: Callable[[int], object] | None,
-) -> None:
-    """Add images to a writer, those that follow each other in one read of some megabytes."""
-    ids, counts = store.ids(), store.counts(rows)
-    most = max(1, _BLOCK_BYTES // (store.feature_dim * store.dtype.itemsize))
-    start = 0
-    while start < len(rows):
-        end, regions = start + 1, int(counts[start])
-        while end < len(rows) and rows[end] == rows[end - 1] + 1 and regions + counts[end] <= most:
-            if not store.in_one_file(int(rows[start]), int(rows[end])):
-                break
-            regions += int(counts[end])
-            end += 1
-        block = store.block(int(rows[start]), int(rows[end - 1]) + 1)
-        writer.extend([ids[row] for row in rows[start:end]], counts[start:end].tolist(), block._asdict())
-        if on_progress is not None:
-            on_progress(end)
-        start = end

@@ -1,5 +1,6 @@
 """Rows of the datasets of a region store, read past HDF5 where they lie in the file as they do in memory."""
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import BinaryIO
@@ -9,6 +10,9 @@ import numpy as np
 
 from vtlm_fairseq.regions.file_identity import FileIdentity, check_unchanged, identify, is_changed, is_other
 from vtlm_fairseq.regions.schema import content_of, open_file, read_ids, unreadable
+
+_PIECE = 1 << 20
+_OTHER_FILE_SYSTEMS = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 class StoreFile:
@@ -104,6 +108,46 @@ class Rows:
             if os.preadv(self._file.fileno(), [part], self._starts[chunk] + inside * self._row_bytes) != part.nbytes:
                 raise OSError("the file is shorter than it says")
             start += len(part)
+
+    def copy_to(self, first: int, end: int, file: int, at: int) -> None:
+        """Copy rows ``first`` to ``end - 1`` to a place in another file: by the system where both allow it.
+
+        Raises:
+            EOFError: the file ends before.
+            OSError: the other one cannot be written.
+        """
+        if self._starts is None:
+            values = np.ascontiguousarray(self._dataset[first:end], self._dtype.newbyteorder("="))
+            _write(file, memoryview(values).cast("B") if values.size else b"", at)
+            return
+        while first < end:
+            chunk, inside = divmod(first, self._rows)
+            count = min(end - first, self._rows - inside)
+            size = count * self._row_bytes
+            _copy(self._file.fileno(), self._starts[chunk] + inside * self._row_bytes, file, at, size)
+            first, at = first + count, at + size
+
+
+def _copy(source: int, start: int, target: int, at: int, size: int) -> None:
+    """Copy bytes from file to file."""
+    while size:
+        try:
+            done = os.copy_file_range(source, target, size, start, at)
+        except OSError as error:
+            if error.errno not in _OTHER_FILE_SYSTEMS:
+                raise
+            data = os.pread(source, min(size, _PIECE), start)
+            done = len(data)
+            _write(target, data, at)
+        if not done:
+            raise EOFError("the file is shorter than it says")
+        start, at, size = start + done, at + done, size - done
+
+
+def _write(file: int, data: bytes | memoryview, at: int) -> None:
+    while len(data):
+        done = os.pwrite(file, data, at)
+        data, at = data[done:], at + done
 
 
 def _as_in_memory(dataset: h5py.Dataset) -> bool:

@@ -276,17 +276,28 @@ class RegionStore:
         """Whether images are in the same file."""
         return len({self._shard(row) for row in rows}) == 1
 
-    def block(self, first: int, end: int) -> Regions:
-        """The regions of images ``first`` to ``end - 1``, one after the other; these are in one file, with all regions.
+    def copy_block(self, first: int, end: int, name: str, file: int, start: int) -> None:
+        """Copy a dataset's rows of images ``first`` to ``end - 1``, which are in one file, with all regions.
+
+        Args:
+            first, end: rows of the images.
+            name: of the dataset.
+            file: an open file.
+            start: the byte in it where they are to begin.
 
         Raises:
-            VTLMError: the file cannot be read there.
+            VTLMError: the store's file cannot be read there.
+            OSError: the other one cannot be written.
         """
         shard = self._shard(first)
-        start, stop = int(self._offsets[first + shard]), int(self._offsets[end + shard])
-        with unreadable(f"{self.paths[shard]}: rows {first} to {end - 1}"):
-            handle = self._handle(shard)
-            return Regions(*(getattr(handle, name)[start:stop] for name in Regions._fields))
+        from_row, to_row = int(self._offsets[first + shard]), int(self._offsets[end + shard])
+        where = f"{self.paths[shard]}: rows {first} to {end - 1}"
+        with unreadable(where):
+            rows = getattr(self._handle(shard), name)
+        try:
+            rows.copy_to(from_row, to_row, file, start)
+        except EOFError as error:
+            raise VTLMError(f"{where}: {error}; write or copy it again") from None
 
     def read_rows(self, rows: np.ndarray, features: np.ndarray | None, boxes: np.ndarray) -> Iterator[np.ndarray]:
         """The regions of images without scores: each time features and boxes of one more are where they belong.

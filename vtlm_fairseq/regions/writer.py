@@ -1,8 +1,9 @@
 """Write a region store, image by image, in bounded memory; the file appears only when it is complete."""
 
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any
@@ -108,8 +109,11 @@ class RegionStoreWriter:
         self._chunk_rows = max(1, CHUNK_BYTES // (self.feature_dim * self.dtype.itemsize))
         self._ids: dict[str, None] = {}
         self._counts: list[int] = []
-        self._buffer: dict[str, list[np.ndarray]] = {"features": [], "boxes": [], "labels": [], "scores": []}
+        self._buffer: dict[str, list[np.ndarray]] = {"boxes": [], "labels": [], "scores": []}
+        self._features = np.empty((0, self.feature_dim), self.dtype)  # room of those that are buffered
         self._buffered = 0
+        self._places: dict[str, tuple[int, int]] = {}  # of each dataset its byte in the file, and bytes of a region
+        self._plain: int | None = None
         self._file: h5py.File | None = None
         self._whole = WholeFile(self.path, wait=0)
 
@@ -133,13 +137,18 @@ class RegionStoreWriter:
         with ExitStack() as stack:
             stack.enter_context(self._whole)
             with writing(self.path):
-                self._file = h5py.File(self._whole.temporary, "w", libver=("v110", "v110"), locking=False)
+                # without a cache, which would write a chunk anew with each piece of it
+                self._file = h5py.File(
+                    self._whole.temporary, "w", libver=("v110", "v110"), locking=False, rdcc_nbytes=0
+                )
             stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._plain is not None:
+            os.close(self._plain)
         if kind is not None:
             self._discard()
             self._whole.__exit__(kind, error, trace)
@@ -210,10 +219,53 @@ class RegionStoreWriter:
         for name, parts in self._buffer.items():
             parts.append(arrays[name])
         self._counts.extend(counts)
-        self._buffered += len(arrays["labels"])
+        start, self._buffered = self._buffered, self._buffered + len(arrays["labels"])
+        if self._buffered > len(self._features):
+            room = np.empty((max(self._buffered, 2 * len(self._features)), self.feature_dim), self.dtype)
+            room[:start] = self._features[:start]
+            self._features = room
+        self._features[start : self._buffered] = arrays["features"]
         if self._buffered >= self._chunk_rows:
             with self._discarded_on_error():
                 self._flush()
+
+    def reserve(self, regions: int) -> None:
+        """Make room for all regions, in one piece; they come by `copy`, and in no other way.
+
+        Args:
+            regions: how many there will be, of all images.
+        """
+        assert self._file is not None and not self._counts
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        with self._discarded_on_error():
+            for name, empty in self._empty().items() if regions else ():
+                space, kind = h5py.h5s.create_simple((regions, *empty.shape[1:])), h5py.h5t.py_create(empty.dtype)
+                dataset = h5py.h5d.create(self._file.id, name.encode(), kind, space, layout)
+                self._places[name] = dataset.get_offset(), empty.dtype.itemsize * math.prod(empty.shape[1:])
+            self._plain = os.open(self._whole.temporary, os.O_WRONLY)
+
+    def copy(self, image_ids: Sequence[str], counts: Sequence[int], write: Callable[[str, int, int], object]) -> None:
+        """Add images whose values stand in another store's file.
+
+        Args:
+            image_ids: unique in the store.
+            counts: regions of each image.
+            write: called with the name of each dataset, an open file and the byte in it from which on it writes the
+                values of all these regions.
+
+        Raises:
+            VTLMError: an id that is no line of text, or a duplicate one; no room.
+        """
+        done = sum(self._counts)
+        for image_id in image_ids:
+            self.check_id(image_id)
+            self._ids[image_id] = None
+        self._counts.extend(counts)
+        with self._discarded_on_error():
+            for name, (start, size) in self._places.items():
+                write(name, self._plain, start + done * size)
 
     def check_id(self, image_id: str) -> None:
         """Refuse an id that cannot be added.
@@ -231,8 +283,7 @@ class RegionStoreWriter:
     def _flush(self) -> None:
         """Append what is buffered to the growing datasets, which the first call makes."""
         assert self._file is not None
-        for name, parts in self._buffer.items():
-            values = np.concatenate(parts)
+        for name, values in self._values().items():
             if name not in self._file:
                 rows = self._chunk_rows if name == "features" else 1 << 16
                 shape = (0, *values.shape[1:])
@@ -244,8 +295,15 @@ class RegionStoreWriter:
             dataset.resize(start + len(values), axis=0)
             dataset[start:] = values
             dataset.flush()  # here it fails on a full disk; when the dataset is let go of, h5py drops the error
+        for parts in self._buffer.values():
             parts.clear()
         self._buffered = 0
+
+    def _values(self) -> dict[str, np.ndarray]:
+        """What is buffered."""
+        empty = self._empty()
+        small = {name: np.concatenate([empty[name], *parts]) for name, parts in self._buffer.items()}
+        return {"features": self._features[: self._buffered], **small}
 
     def _finish(self) -> None:
         assert self._file is not None
@@ -268,11 +326,14 @@ class RegionStoreWriter:
     def _write_small(self) -> None:
         """All regions fit in one buffer: datasets of just their size, without chunks."""
         assert self._file is not None
-        empty = {
+        for name, values in self._values().items():
+            add_dataset(self._file, name, data=values)
+
+    def _empty(self) -> dict[str, np.ndarray]:
+        """Of each dataset, the values of no region."""
+        return {
             "features": np.empty((0, self.feature_dim), self.dtype),
             "boxes": np.empty((0, 4), np.float32),
             "labels": np.empty(0, np.int16),
             "scores": np.empty(0, np.float32),
         }
-        for name, parts in self._buffer.items():
-            add_dataset(self._file, name, data=np.concatenate([empty[name], *parts]))

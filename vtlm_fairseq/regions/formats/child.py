@@ -1,7 +1,9 @@
 """Read foreign files in a child process: libraries in C can crash on them, never come back, or fill the memory."""
 
 import faulthandler
+import mmap
 import os
+import pickle
 import resource
 import signal
 import traceback
@@ -14,13 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.interrupts import keep_memory
 
 PATIENCE_SECONDS = 300.0  # for an answer
 _MEMORY = 8 << 30  # bytes that the child may take beyond what it has at its start
+_SHARED = 4 << 20  # bytes through which arrays come
+_SMALL = 4096  # bytes of an array that takes as long either way
+_ALIGNED = 64
 
 
 class Child:
     """A process that answers one request after the other; each process that asks has its own, made when it asks first.
+
+    Arrays of an answer come through memory that both processes see, as far as they fit, all else through a pipe.
 
     Args:
         make: called in the child; what it returns answers a request. Requests and answers must be picklable.
@@ -32,6 +40,7 @@ class Child:
         self._make, self._where, self._memory = make, where, memory
         self._owner = self._pid = 0
         self._connection: Connection | None = None
+        self._shared = mmap.mmap(-1, _SHARED)
 
     def ask(self, request: Any) -> Any:
         """The answer to a request.
@@ -49,7 +58,7 @@ class Child:
             if not self._connection.poll(PATIENCE_SECONDS):
                 how = f"does not come back within {PATIENCE_SECONDS:g} s"
                 raise EOFError
-            kind, content = self._connection.recv()
+            kind, content = _received(self._connection, self._shared)
         except (EOFError, ConnectionError):
             self.close()
             raise VTLMError(
@@ -86,12 +95,12 @@ class Child:
             pid = os.fork()
         if pid == 0:
             ours.close()
-            _serve(self._make, theirs, self._memory)
+            _serve(self._make, theirs, self._shared, self._memory)
         theirs.close()
         self._connection, self._owner, self._pid = ours, os.getpid(), pid
 
 
-def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection, memory: int) -> None:
+def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection, shared: mmap.mmap, memory: int) -> None:
     """In the child: answer until the other side has gone."""
     try:
         faulthandler.disable()
@@ -104,11 +113,40 @@ def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection, mem
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         limit = used + _MEMORY + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+        keep_memory()
         answer = make()
         while True:
-            connection.send(_answer(answer, connection.recv()))
+            _send(connection, shared, _answer(answer, connection.recv()))
     finally:
         os._exit(0)
+
+
+def _send(connection: Connection, shared: mmap.mmap, content: Any) -> None:
+    """Write the arrays of an answer into the shared memory and send where they are, then the rest."""
+    places: list[tuple[int, int]] = []
+    end = 0
+
+    def share(buffer: pickle.PickleBuffer) -> bool:
+        nonlocal end
+        raw = buffer.raw()
+        if raw.nbytes < _SMALL or end + raw.nbytes > len(shared):
+            return True  # it goes with the rest
+        shared[end : end + raw.nbytes] = raw
+        places.append((end, raw.nbytes))
+        end += -(-raw.nbytes // _ALIGNED) * _ALIGNED
+        return False
+
+    rest = pickle.dumps(content, protocol=5, buffer_callback=share)
+    connection.send((end, places))
+    connection.send_bytes(rest)
+
+
+def _received(connection: Connection, shared: mmap.mmap) -> Any:
+    """What `_send` sent; its arrays share one copy of what was in the shared memory."""
+    end, places = connection.recv()
+    with memoryview(shared) as view:
+        copy = memoryview(bytearray(view[:end]))
+    return pickle.loads(connection.recv_bytes(), buffers=[copy[start : start + size] for start, size in places])
 
 
 def _answer(answer: Callable[[Any], Any], request: Any) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ from vtlm_fairseq.regions.formats.mapping import Reader
 
 _END = 1 << 62
 _BLOCK = 256  # records that are counted or read at once
-_BLOCK_BYTES = 2 << 20  # of features: an answer costs the time of a small image
+_BLOCK_BYTES = 1 << 20  # of features: an answer costs the time of a small image
 _FIRST = 100  # images that are looked at for the width of the features
 
 
@@ -63,6 +63,13 @@ class MappedImages(ImageSource):
             yield from range(start, start + found)
             start += found
         child.close()
+
+    def count(self) -> int:
+        """How many images there are."""
+        start = 0
+        while (found := self._reader.ask(("count", start))) == _BLOCK:
+            start += found
+        return start + found
 
     def read(self, record: int) -> InputImage:
         """The image at a place.
