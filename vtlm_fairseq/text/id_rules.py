@@ -19,6 +19,9 @@ _SAMPLE, _MOST = 200, 1_000_000  # missing and known ids that are looked at
 BOTH_SIDES = "--id-rule {rule}, given where the store is made and where the captions are prepared, finds {found}"
 """What makes ids of a store and of captions the same."""
 
+BY_EITHER = "--id-rule {rule}, given here or where the store is made, finds {found}"
+"""What makes ids of images and of a store the same."""
+
 BY_HAND = "the two agree by {rule}; change one of them, which finds {found}"
 """Where no option does it."""
 

@@ -159,12 +159,14 @@ def test_half_precision_and_batches(transformers, here):
 
 
 @pytest.mark.slow
-def test_boxes_of_another_store(transformers, here):
+def test_boxes_of_another_store(transformers, here, capsys):
     """Every region keeps box, label and score; its feature is the mean of the patches that it covers."""
-    images = make_store("boxes.h5", ["img0002", "img0000", "img0007"], regions=(4, 3, 2), feature_dim=3)
+    images = make_store("boxes.h5", ["img0002", "img0000", "img0001.png"], regions=(4, 3, 2), feature_dim=3)
     make_model(here / "tiny", "siglip", layers=0, image=20, patch=6)
     argv = ("clip-regions", "--model", "tiny", "--boxes", "boxes.h5")
     assert extract(*argv, "--max-regions", 3) == 3  # the second photo is not there
+    told = capsys.readouterr().out
+    assert "1 images are not in it" in told and "'img0001' is there as 'img0001.png': --id-rule extension" in told
     store, given = RegionStore(["s.h5"]), RegionStore(["boxes.h5"])
     assert store.ids() == ["img0000", "img0002"] and store.class_names == given.class_names
     assert store.detector == "clip-regions tiny, boxes of random" and store.feature_dim == 16

@@ -14,6 +14,8 @@ from vtlm_fairseq.regions.cells import pool_boxes
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.store import RegionStore
+from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.id_rules import BY_EITHER, explain_missing
 
 
 @register_detector("clip-regions")
@@ -41,6 +43,9 @@ class ClipRegions(Detector):
         held = [file.image_id for file in files if file.image_id in known]
         if not held:
             self._store.rows([file.image_id for file in files])  # raises what explains it
+        if absent := [file.image_id for file in files if file.image_id not in known]:
+            hint = explain_missing(absent, known, BY_EITHER)
+            say(f"--boxes {self.options.boxes}: {len(absent):,} images are not in it, the first {absent[0]!r}{hint}")
         self._rows = dict(zip(held, self._store.rows(held).tolist(), strict=True))
         self.feature_dim = self._model.open()
         self.class_names = self._store.class_names
