@@ -91,7 +91,11 @@ if [ -n "$probes" ]; then
         vtlm-probe incongruent data-bin "${systems[@]}" "${regions[@]}" --repeats 1 --max-len-b 30
     step probes/attention.txt "cross-attention to regions" \
         vtlm-probe attention data-bin --system MMT="$mmt" --batch-size 128 "${cpu[@]}" "${regions[@]}"
-    shown probes/last-word.txt probes/contrastive.txt probes/incongruent.txt probes/attention.txt
+    step probes/pointing.txt "ambiguous nouns that attend most to the region that they name" \
+        vtlm-probe pointing data-bin --system MMT="$mmt" --batch-size 128 "${cpu[@]}" "${regions[@]}" \
+        --class-lexicon data/ambiguous.tsv
+    shown probes/last-word.txt probes/contrastive.txt probes/incongruent.txt probes/attention.txt \
+        probes/pointing.txt
 fi
 shown scores.txt
 [ -n "$show" ] || python "$here/score.py" --size "$size"

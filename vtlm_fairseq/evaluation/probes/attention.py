@@ -3,7 +3,6 @@
 import argparse
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention, region_mass
+from vtlm_fairseq.evaluation.layer_plot import check_plot, plot_layers
 from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
 from vtlm_fairseq.evaluation.systems import (
     LoadedModel,
@@ -24,9 +24,6 @@ from vtlm_fairseq.evaluation.systems import (
     system_regions,
 )
 from vtlm_fairseq.evaluation.tables import Cell, Table, publish
-from vtlm_fairseq.files import check_writable, whole_file
-
-PLOT_SUFFIXES = (".png", ".pdf")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,11 +32,26 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         VTLMError: a fault of input or options.
     """
+    systems = systems_with_regions(args)
+    if args.plot is not None:
+        check_plot(args.plot)
+    results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
+    try:
+        publish(table(results, args), args)
+    finally:
+        if args.plot is not None:
+            plot(results, args.plot)
+
+
+def systems_with_regions(args: argparse.Namespace) -> list[System]:
+    """The systems of a command; each must have regions to attend to.
+
+    Raises:
+        VTLMError: one has none, there is none, or no such store.
+    """
     systems = check_systems(args.systems)
     if not systems:
         raise VTLMError("no system: give --system NAME=CKPT,CKPT")
-    if args.plot is not None:
-        check_plot(args.plot)
     for system in systems:
         for path in system.paths:
             config, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
@@ -47,12 +59,7 @@ def run(args: argparse.Namespace) -> None:
                 raise VTLMError(f"{path}: a model with regions; name their store with --regions")
             if regions == "none":
                 raise VTLMError(f"{path}: has no regions to attend to; give a multimodal model, and --regions")
-    results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
-    try:
-        publish(table(results, args), args)
-    finally:
-        if args.plot is not None:
-            plot(results, args.plot)
+    return systems
 
 
 @dataclass
@@ -143,38 +150,11 @@ def table(results: dict[System, list[Masses]], args: Namespace) -> Table:
     return made
 
 
-def check_plot(path: Path) -> None:
-    """Check, before anything is computed, that a plot can be drawn.
-
-    Raises:
-        VTLMError: matplotlib is missing, the file is neither PNG nor PDF, or cannot be written.
-    """
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise VTLMError(f"--plot {path}: name a file that ends in {' or '.join(PLOT_SUFFIXES)}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise VTLMError("--plot needs matplotlib: pip install 'vtlm-fairseq[plots]'") from None
-    check_writable(path, label=f"--plot {path}", parents=True)
-
-
-def plot(results: dict[System, Sequence[Masses]], path: Path) -> None:
+def plot(results: dict[System, list[Masses]], path: Path) -> None:
     """Draw the mass of each system by layer, and dashed the uniform share."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = figure.subplots()
-    shares: dict[float, list[str]] = {}
-    for number, (system, seeds) in enumerate(results.items()):
-        layers = torch.stack([seed.mass.mean(-1) for seed in seeds]).mean(0).tolist()
-        axes.plot(range(1, len(layers) + 1), layers, marker="os^Dv*"[number % 6], label=system.name)
-        shares.setdefault(round(sum(seed.uniform for seed in seeds) / len(seeds), 4), []).append(system.name)
-    for share, names in shares.items():
-        owner = "" if len(shares) == 1 else f" ({', '.join(names)})"
-        axes.axhline(share, color="0.5", linestyle="--", linewidth=1, label=f"uniform{owner}")
-    axes.set(xlabel="decoder layer", ylabel="attention mass on regions", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, fontsize="small")
-    metadata = {"Software": None} if path.suffix.lower() == ".png" else {"CreationDate": None}  # same input, same file
-    with whole_file(path, "wb", label=f"--plot {path}", parents=True) as file:
-        figure.savefig(file, format=path.suffix[1:].lower(), dpi=200, metadata=metadata)
+    masses = {
+        system.name: torch.stack([seed.mass.mean(-1) for seed in seeds]).mean(0).tolist()
+        for system, seeds in results.items()
+    }
+    shares = {system.name: sum(seed.uniform for seed in seeds) / len(seeds) for system, seeds in results.items()}
+    plot_layers(path, masses, shares, ylabel="attention mass on regions", what="uniform")

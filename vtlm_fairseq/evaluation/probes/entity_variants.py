@@ -4,10 +4,11 @@ import html
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from fairseq.data import Dictionary
 from fairseq.data.indexed_dataset import make_builder
 
@@ -119,28 +120,31 @@ def find_spans(image: ImageEntities, caption: Caption, alignment: Alignment, cho
         choice: what is masked.
     """
     boxed = {chain for box in image.boxes for chain in box.chains}
-    words = caption.text.split()
-    spans = set()
+    spans: set[Span] = set()
     for phrase in caption.phrases:
-        if choice.boxed_only and phrase.chain not in boxed:
-            continue
-        places = phrase_words(caption, phrase)
-        named = [i for i in places if letters_and_digits(words[i])]
-        if choice.what == "colour":
-            groups = [[i] for i in places if _plain(words[i]) in COLOURS]
-        elif choice.whole_phrase:
-            groups = [list(places)] if named else []
-        else:
-            groups = [named[-1:]] if named else []
-        for group in groups:
-            tokens = [token for i in group for token in alignment.tokens[i]]
-            if tokens:
-                spans.add((min(tokens), max(tokens) + 1))
+        if phrase.chain in boxed or not choice.boxed_only:
+            spans.update(phrase_spans(caption, phrase, alignment, choice))
     kept: list[Span] = []
     for span in sorted(spans):
         if not kept or span[0] >= kept[-1][1]:
             kept.append(span)
     return kept[: choice.count]
+
+
+def phrase_spans(caption: Caption, phrase: Phrase, alignment: Alignment, choice: Choice) -> Iterator[Span]:
+    """What of a phrase is masked; arguments as those of `find_spans`."""
+    words, places = caption.text.split(), phrase_words(caption, phrase)
+    named = [i for i in places if letters_and_digits(words[i])]
+    if choice.what == "colour":
+        groups = [[i] for i in places if _plain(words[i]) in COLOURS]
+    elif choice.whole_phrase:
+        groups = [list(places)] if named else []
+    else:
+        groups = [named[-1:]] if named else []
+    for group in groups:
+        tokens = [token for i in group for token in alignment.tokens[i]]
+        if tokens:
+            yield min(tokens), max(tokens) + 1
 
 
 def mask_spans(words: Sequence[str], spans: Iterable[Span]) -> list[str]:
@@ -241,6 +245,21 @@ def make_variants(data: Path, split: str, *, entities: Path, choice: Choice) -> 
     Raises:
         VTLMError: a file is missing or does not fit, or a variant is not what it must be.
     """
+    pipeline, source, references, images = _read_prepared(data, split)
+    made = VariantSet(split, pipeline, {}, references, images, [], aligned=0)
+    for line, (image, sentence) in enumerate(zip(_entities_of(images, entities), source, strict=True), 1):
+        made.spans.append(_spans_of_line(made, line, image, sentence, choice))
+    words = [sentence.split() for sentence in source]
+    dictionary = Dictionary.load(os.fspath(data / f"dict.{pipeline.source_lang}.txt"))
+    for name, change in ((UNTOUCHED, lambda w, s: w), (MASKED, mask_spans), (REMOVED, remove_spans)):
+        lines = [" ".join(change(w, s)) for w, s in zip(words, made.spans, strict=True)]
+        made.variants[name] = _variant(lines, pipeline, dictionary)
+    check_variants(made, dictionary)
+    return made
+
+
+def _read_prepared(data: Path, split: str) -> tuple[TextPipeline, list[str], list[str], list[str]]:
+    """Text pipeline of a data folder, and source sentences, references and image ids of a test set."""
     check_name(split, "split", nested=True, hint="see --gen-subset")
     pipeline = TextPipeline.load(data)
     source, references = (
@@ -253,16 +272,39 @@ def make_variants(data: Path, split: str, *, entities: Path, choice: Choice) -> 
             f"{data}: {split} has {len(source)} source lines, {len(references)} references and {len(images)} images; "
             "prepare the data again"
         )
-    made = VariantSet(split, pipeline, {}, references, images, [], aligned=0)
-    ids = [Path(image).stem if image.endswith(".jpg") else image for image in images]
-    for line, (image, sentence) in enumerate(zip(read_entities(entities, ids), source, strict=True), 1):
-        made.spans.append(_spans_of_line(made, line, image, sentence, choice))
-    words = [sentence.split() for sentence in source]
-    dictionary = Dictionary.load(os.fspath(data / f"dict.{pipeline.source_lang}.txt"))
-    for name, change in ((UNTOUCHED, lambda w, s: w), (MASKED, mask_spans), (REMOVED, remove_spans)):
-        lines = [" ".join(change(w, s)) for w, s in zip(words, made.spans, strict=True)]
-        made.variants[name] = _variant(lines, pipeline, dictionary)
-    check_variants(made, dictionary)
+    return pipeline, source, references, images
+
+
+def _entities_of(images: Sequence[str], entities: Path) -> Iterator[ImageEntities]:
+    return read_entities(entities, [Path(image).stem if image.endswith(".jpg") else image for image in images])
+
+
+def boxed_heads(data: Path, split: str, *, entities: Path) -> list[dict[int, list[tuple[float, ...]]]]:
+    """Head nouns of the phrases that have boxes.
+
+    Args:
+        data, split, entities: as `make_variants`.
+
+    Returns:
+        of each line: boxes (x1, y1, x2, y2 within 0..1) by the place of the noun among the words of the source; nothing
+        where no caption is the line's.
+
+    Raises:
+        VTLMError: a file is missing or does not fit.
+    """
+    _, source, _, images = _read_prepared(data, split)
+    made = []
+    for image, sentence in zip(_entities_of(images, entities), source, strict=True):
+        heads: dict[int, list[tuple[float, ...]]] = {}
+        which = find_translated(image.captions, sentence)
+        caption = Caption("", ()) if which is None else image.captions[which]
+        alignment = align(caption.text.split(), sentence.split())
+        for phrase in caption.phrases if alignment else ():
+            boxes = [box.xyxy for box in image.boxes if phrase.chain in box.chains]
+            for _, behind in phrase_spans(caption, phrase, alignment, Choice()) if boxes else ():
+                sides = (image.width, image.height) * 2
+                heads.setdefault(behind - 1, []).extend(tuple(np.divide(box, sides)) for box in boxes)
+        made.append(heads)
     return made
 
 

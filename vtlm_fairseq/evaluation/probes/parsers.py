@@ -172,4 +172,25 @@ def masked_noun(commands) -> None:
     add_table_options(parser)
 
 
-PROBES = (last_word, masked_noun, mrc, entity, attention, contrastive, incongruent)
+def pointing(commands) -> None:
+    """Options of :mod:`vtlm_fairseq.evaluation.probes.pointing`."""
+    parser = commands.add_parser(
+        "pointing",
+        help="does a word attend most to the region that it names",
+        description="Print, for each decoder layer, the share of words of the references whose most attended region is "
+        "one that they name, teacher-forced. Which words name which regions: translations of source nouns that are the "
+        "class of a region, unless --class-lexicon or --entities says it.",
+    )
+    add_options(parser, "data", "--gen-subset")
+    add_model_options(parser, what="a multimodal system and the checkpoints of its seeds; repeat for more systems")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--class-lexicon", metavar="FILE", help="words of the target language that name a class: a "
+                       "word, a tab and the class a line")  # fmt: skip
+    words.add_argument("--entities", type=Path, metavar="PATH", help="Flickr30k Entities, folder or .tgz: translations "
+                       "of head nouns whose boxes regions overlap by half (IoU)")  # fmt: skip
+    parser.add_argument("--per-head", action="store_true", help="a row for each head")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers, .png or .pdf (extra [plots])")
+    add_table_options(parser)
+
+
+PROBES = (last_word, masked_noun, mrc, entity, attention, pointing, contrastive, incongruent)

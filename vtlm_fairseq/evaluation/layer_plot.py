@@ -1,0 +1,56 @@
+"""Plot of a figure by decoder layer, for the probes of attention."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files import check_writable, whole_file
+
+PLOT_SUFFIXES = (".png", ".pdf")
+
+
+def check_plot(path: Path) -> None:
+    """Check, before anything is computed, that a plot can be drawn.
+
+    Raises:
+        VTLMError: matplotlib is missing, the file is neither PNG nor PDF, or cannot be written.
+    """
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise VTLMError(f"--plot {path}: name a file that ends in {' or '.join(PLOT_SUFFIXES)}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise VTLMError("--plot needs matplotlib: pip install 'vtlm-fairseq[plots]'") from None
+    check_writable(path, label=f"--plot {path}", parents=True)
+
+
+def plot_layers(
+    path: Path, layers: Mapping[str, Sequence[float]], dashed: Mapping[str, float], *, ylabel: str, what: str
+) -> None:
+    """Draw a line for each system, and dashed what it is compared with.
+
+    Args:
+        path: as for `check_plot`.
+        layers: figure of each decoder layer, by system.
+        dashed: the figure that it is compared with, by system; equal ones are one line.
+        ylabel: what the figures are.
+        what: the dashed line is.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for number, (system, values) in enumerate(layers.items()):
+        axes.plot(range(1, len(values) + 1), values, marker="os^Dv*"[number % 6], label=system)
+    shares: dict[float, list[str]] = {}
+    for system, value in dashed.items():
+        shares.setdefault(round(value, 4), []).append(system)
+    for share, names in shares.items():
+        owner = "" if len(shares) == 1 else f" ({', '.join(names)})"
+        axes.axhline(share, color="0.5", linestyle="--", linewidth=1, label=f"{what}{owner}")
+    axes.set(xlabel="decoder layer", ylabel=ylabel, ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize="small")
+    metadata = {"Software": None} if path.suffix.lower() == ".png" else {"CreationDate": None}  # same input, same file
+    with whole_file(path, "wb", label=f"--plot {path}", parents=True) as file:
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=200, metadata=metadata)
