@@ -9,6 +9,7 @@ import torch
 from vtlm_fairseq.data.masking import cut
 from vtlm_fairseq.data.shared import empty_batch
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.store import Regions, RegionStore
 
 
@@ -133,6 +134,23 @@ class LineRegions:
             if scores:
                 batch.scores = np.concatenate(list(self.store.read_scores(rows)))
         return batch
+
+    def read_soft(self, lines: list[int]) -> SoftLabels:
+        """Class scores of the regions of some lines, one after the other.
+
+        Raises:
+            VTLMError: some cannot be right (names the first such image).
+        """
+        rows = self._line_rows[lines] if self.order != "none" else self._line_rows[:0]
+        found = self.store.read_soft(rows)
+        for what, bad in found.faults(self.store.num_classes).items():
+            if bad.any():
+                image = np.repeat(rows, self.store.counts(rows))[bad.argmax()]
+                raise VTLMError(
+                    f"{', '.join(self.store.paths)}: image {self.store.image_id(int(image))!r}: {what}; find all such "
+                    "images with: vtlm-regions validate"
+                )
+        return found
 
     def _check(self, row: int, regions: Regions) -> None:
         if not all(_finite_rows(values[None])(0) for values in (regions.features, regions.boxes) if values.size):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.soft_labels import SoftLabels
 
 SLACK, PIXEL_SLACK = 0.01, 2.0
 """How far boxes may end outside the image, as a share of it and in pixels: detectors round them, or count pixels from 1
@@ -22,13 +23,17 @@ class Rules(NamedTuple):
         feature_dim: D.
         num_classes: C.
         dtype: of the features as they are stored.
+        num_soft: class scores that are kept of a region, the best ones.
     """
 
     feature_dim: int
     num_classes: int
     dtype: np.dtype
+    num_soft: int = 0
 
-    def check(self, *, features: Any, boxes: Any, labels: Any, scores: Any = None) -> dict[str, np.ndarray]:
+    def check(
+        self, *, features: Any, boxes: Any, labels: Any, scores: Any = None, soft_labels: Any = None
+    ) -> dict[str, np.ndarray]:
         """The arrays of an image as a store keeps them, best score first (equal scores keep their order).
 
         Args:
@@ -36,6 +41,7 @@ class Rules(NamedTuple):
             boxes: [R, 4], x1, y1, x2, y2 divided by image width and height, within 0..1.
             labels: [R] whole numbers in 0..C-1.
             scores: [R] detector confidence; None is 1.0.
+            soft_labels: [R, C] class scores, where some are kept.
 
         Raises:
             VTLMError: a shape, or a value that is not finite or out of range; the image is not named.
@@ -75,7 +81,28 @@ class Rules(NamedTuple):
             "labels": labels.astype(np.int16),
             "scores": scores.astype(np.float32),
         }
+        if self.num_soft:
+            arrays |= self._soft(soft_labels, regions)
         return {name: values[order] for name, values in arrays.items()}  # copies: the caller's may change
+
+    def _soft(self, soft_labels: Any, regions: int) -> dict[str, np.ndarray]:
+        """``soft_labels``, and ``soft_classes`` where not all are kept."""
+        if soft_labels is None:
+            raise VTLMError("class scores (soft labels) are missing; leave --soft-labels out, or mend the input")
+        values = np.asarray(soft_labels)
+        if values.shape != (regions, self.num_classes) or values.dtype.kind not in "fiu":
+            raise VTLMError(
+                f"class scores are {values.dtype} {list(values.shape)}, must be numbers [{regions}, {self.num_classes}]"
+            )
+        made = SoftLabels.of(values, self.num_soft)
+        for what, bad in made.faults(self.num_classes).items():
+            if bad.any():
+                raise VTLMError(f"{what} in region {int(np.flatnonzero(bad)[0])}; are they probabilities (softmax)?")
+        return {
+            name: part
+            for name, part in (("soft_labels", made.probabilities), ("soft_classes", made.classes))
+            if part is not None
+        }
 
 
 def all_finite(values: np.ndarray) -> bool:

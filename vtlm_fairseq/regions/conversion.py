@@ -64,6 +64,8 @@ def run_convert(args: argparse.Namespace) -> int:
         if parts.made:
             return SOME_FAILED if parts.leave() else 0
         source = open_source(args)
+        if args.soft_labels is not None and not source.has_soft_labels:
+            raise VTLMError("--soft-labels keeps class scores, and this source has none; leave it out")
         clusters = None
         if args.pseudo_labels is not None:
             _check_unlabelled(args, source)
@@ -74,6 +76,7 @@ def run_convert(args: argparse.Namespace) -> int:
             total = source.count()
         first = 0 if total is None else total * shard // shards
         total = None if total is None else total * (shard + 1) // shards - first
+        class_names = _class_names(args, source) if clusters is None else clusters.class_names
         conversion = Conversion(
             source,
             label=_input(args),
@@ -82,9 +85,10 @@ def run_convert(args: argparse.Namespace) -> int:
             ),
             writer={
                 "feature_dim": source.feature_dim,
-                "class_names": _class_names(args, source) if clusters is None else clusters.class_names,
+                "class_names": class_names,
                 "detector": getattr(source, "detector", UNKNOWN) if args.detector == UNKNOWN else args.detector,
                 "dtype": args.dtype,
+                "num_soft": min(args.soft_labels or 0, len(class_names)),
             },
             first=first,
             size=args.part_size,
@@ -127,6 +131,8 @@ def _plan(args: argparse.Namespace) -> dict[str, Any]:
     """All that decides about the store, and what the files were."""
     plan = {name: value for name, value in vars(args).items() if name not in _NOT_OF_THE_PLAN}
     plan["shard"] = list(args.shard)
+    if args.soft_labels is None:
+        del plan["soft_labels"]  # stores of versions without it stay complete
     for value in list(plan.values()):
         if isinstance(value, str) and os.path.exists(value):
             plan[f"content of {value}"] = hashlib.sha256(_state(value).encode("utf-8", "replace")).hexdigest()[:12]
@@ -199,7 +205,8 @@ def open_source(args: argparse.Namespace) -> Any:
         if args.input is None:
             raise VTLMError("--layout needs --input, the file or folder")
         layout = read_layout(args.layout, [*args.layout_set, *([f"counts={args.counts}"] if args.counts else [])])
-        return MappedImages(layout, args.input, ids=args.ids, class_names=_given_names(args))
+        soft = args.soft_labels is not None
+        return MappedImages(layout, args.input, ids=args.ids, class_names=_given_names(args), soft_labels=soft)
     if args.npz is not None:
         return NpzImages(args.npz)
     if args.npy is not None:
@@ -243,6 +250,8 @@ def _prepare(
     if clusters is not None:
         labels = clusters.label(image.features)
     arrays = {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
+    if args.soft_labels is not None:
+        arrays["soft_labels"] = image.soft_labels
     where = f"{image.source}: image {image.image_id!r}"
     return image.image_id, check_padding(arrays, where, keep=args.keep_empty, drop=args.drop_empty)
 

@@ -3,8 +3,10 @@
 import argparse
 
 from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.regions.formats import presets
 
+MOST_CLASSES = 32767
 CONVERT = (
     "Make a store from numpy files (--npz, --npy), the pickles of the paper's authors, bottom-up-attention TSV files, "
     "COCO-format detections, or files of another project by a mapping of their fields (--layout). Regions are stored "
@@ -13,6 +15,10 @@ CONVERT = (
 
 UNKNOWN = "unknown"
 """Detector of regions of which none is named."""
+
+
+def _number_of_classes(text: str) -> int:
+    return MOST_CLASSES if text == "all" else int(reader(COUNT)(text))
 
 
 def add_convert_options(convert: argparse.ArgumentParser) -> None:
@@ -78,6 +84,13 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
         "file of another split in place of K takes its clusters",
     )
     add_options(clustered, "--seed")
+    convert.add_argument(
+        "--soft-labels",
+        type=_number_of_classes,
+        metavar="K",
+        help="keep class scores of each region, of its K best classes or of `all`, for --region-objectives mrc-kl: "
+        "array soft_labels [R, C] of --npz, probabilities, or the field of a --layout",
+    )
     padding = convert.add_mutually_exclusive_group()
     padding.add_argument(
         "--keep-empty",

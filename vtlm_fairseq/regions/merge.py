@@ -9,7 +9,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile, check_writable
-from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, add_ids, open_file, read_header
+from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, SOFT_VERSION, add_ids, open_file, read_header
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.regions.writer import add_dataset, discard, writing
 
@@ -63,6 +63,7 @@ def writer_like(store: RegionStore, out: str, attributes: Mapping[str, object]) 
         detector=store.detector,
         created_by=str(store.attributes["created_by"]),
         dtype=store.dtype.name,
+        num_soft=store.num_soft,
         attributes=attributes,
     )
 
@@ -72,7 +73,10 @@ def copy_regions(
 ) -> None:
     """Add all images of a store to a writer, in their order; `on_progress` gets the number done so far."""
     for row, image_id in enumerate(store.ids()):
-        writer.add(image_id, **store[row]._asdict())
+        soft = {}
+        if store.num_soft:
+            soft["soft_labels"] = store.read_soft(np.array([row])).dense(store.num_classes)
+        writer.add(image_id, **store[row]._asdict(), **soft)
         if on_progress is not None:
             on_progress(row + 1)
 
@@ -150,8 +154,12 @@ def _write_virtual(store: RegionStore, out: str, attributes: dict[str, object]) 
 
 
 def _fill_virtual(file: h5py.File, store: RegionStore, sources: list[str]) -> None:
-    """Features are virtual; what is small is copied, which keeps reads near the speed of a single file."""
-    layout = h5py.VirtualLayout((store.num_regions, store.feature_dim), store.dtype)
+    """What is wide is virtual; what is small is copied, which keeps reads near the speed of a single file."""
+    with open_file(store.paths[0]) as first:
+        wide = ["features", *(name for name in ("soft_labels", "soft_classes") if store.num_soft and name in first)]
+        layouts = {
+            name: h5py.VirtualLayout((store.num_regions, *first[name].shape[1:]), first[name].dtype) for name in wide
+        }
     small = {
         name: file.create_dataset(
             name, (store.num_regions, *row), dtype, chunks=(_CHUNK_ROWS, *row), maxshape=(None, *row)
@@ -163,8 +171,9 @@ def _fill_virtual(file: h5py.File, store: RegionStore, sources: list[str]) -> No
         with open_file(path) as shard:
             end = start + len(shard["features"])
             if end > start:
-                whole = h5py.VirtualSource(source, "features", shard["features"].shape, store.dtype)
-                layout[start:end] = whole[: end - start]  # a selection with bounds, which readers check
+                for name, layout in layouts.items():
+                    whole = h5py.VirtualSource(source, name, shard[name].shape, layout.dtype)
+                    layout[start:end] = whole[: end - start]  # a selection with bounds, which readers check
             for name, dataset in small.items():
                 for row in range(start, end, _BLOCK):
                     last = min(end, row + _BLOCK)
@@ -172,13 +181,14 @@ def _fill_virtual(file: h5py.File, store: RegionStore, sources: list[str]) -> No
         start = end
     for dataset in small.values():
         dataset.flush()
-    file.create_virtual_dataset("features", layout)
+    for name, layout in layouts.items():
+        file.create_virtual_dataset(name, layout)
     add_ids(file, store.ids())
     counts = store.counts(np.arange(len(store)))
     add_dataset(file, "offsets", data=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
     add_dataset(file, "class_names", data=store.class_names, dtype=h5py.string_dtype("utf-8"))
     file.attrs.update(
-        schema_version=SCHEMA_VERSION,
+        schema_version=SOFT_VERSION if store.num_soft else SCHEMA_VERSION,
         detector=store.detector,
         feature_dim=store.feature_dim,
         num_classes=store.num_classes,

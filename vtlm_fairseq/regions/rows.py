@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 import h5py
@@ -10,6 +10,7 @@ import numpy as np
 
 from vtlm_fairseq.regions.file_identity import FileIdentity, check_unchanged, identify, is_changed, is_other
 from vtlm_fairseq.regions.schema import content_of, open_file, read_ids, unreadable
+from vtlm_fairseq.regions.soft_labels import SoftLabels
 
 _PIECE = 1 << 20
 _OTHER_FILE_SYSTEMS = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
@@ -43,6 +44,7 @@ class StoreFile:
         self.features, self.boxes, self.labels, self.scores = (
             Rows(self.file[name], self._plain) for name in ("features", "boxes", "labels", "scores")
         )
+        self._soft: dict[str, Rows] = {}
 
     def check(self) -> None:
         """Look again whether the file was written to. One that was replaced is still open as it was, and good to read.
@@ -52,6 +54,23 @@ class StoreFile:
         """
         for path, known in self._known.items():
             check_unchanged(path, known, identify(self._plain.fileno() if path == self._path else path))
+
+    def rows(self, name: str) -> "Rows":
+        """Rows of a dataset, also of class scores."""
+        if name in ("features", "boxes", "labels", "scores"):
+            return getattr(self, name)
+        if name not in self._soft:
+            self._soft[name] = Rows(self.file[name], self._plain)
+        return self._soft[name]
+
+    def soft(self, names: Sequence[str], start: int, end: int) -> SoftLabels | None:
+        """Class scores of rows, from the datasets of such names; None for none.
+
+        Raises:
+            OSError: the file ends before.
+        """
+        found = [self.rows(name)[start:end] for name in names]
+        return SoftLabels(found[0], found[1] if len(found) > 1 else None) if found else None
 
     def _content(self) -> int:
         with unreadable(self._path):

@@ -70,6 +70,7 @@ def summarise(path: str) -> dict[str, str]:
         f"features all 0 in {zero:,} of {len(sample.labels):,} regions in a sample",
         "features": f"{store.feature_dim} x {store.dtype}" + (f", in {elsewhere} other files" if elsewhere else ""),
         "classes": f"{store.num_classes}, {int((per_class > 0).sum())} in use",
+        **({"class scores": f"the best {store.num_soft} of each region"} if store.num_soft else {}),
         "commonest": ", ".join(f"{store.class_names[c]} {per_class[c]:,}" for c in commonest) or "none",
         "detector": store.detector,
         "created by": str(store.attributes["created_by"]),

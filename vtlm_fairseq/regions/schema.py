@@ -3,6 +3,9 @@
 A store is one HDF5 file: `ids` [N] string, `offsets` [N+1] int64, `features` [T, D] float16 or float32,
 `boxes` [T, 4] float32 (x1, y1, x2, y2 as fractions of the image), `labels` [T] int16, `scores` [T] float32
 and `class_names` [C] string. Regions of image i are the rows offsets[i]:offsets[i+1], best score first.
+
+Version 2 may have class scores: `soft_labels` [T, K] float16, and `soft_classes` [T, K] int16, whose they are; without
+the latter K is C and they are in the order of the classes.
 """
 
 import math
@@ -20,7 +23,8 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.file_identity import FileIdentity, identify
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION, SOFT_VERSION = 1, 2
+"""What is written, and what a store with class scores is."""
 ROOT_ATTRIBUTES = ("schema_version", "detector", "feature_dim", "num_classes", "created_by")
 FEATURE_DTYPES = ("float16", "float32")
 _RANKS = {"ids": 1, "offsets": 1, "features": 2, "boxes": 2, "labels": 1, "scores": 1, "class_names": 1}
@@ -30,7 +34,10 @@ _DTYPES = {
     "boxes": ("float32",),
     "labels": ("int16",),
     "scores": ("float32",),
+    "soft_labels": ("float16",),
+    "soft_classes": ("int16",),
 }
+_SOFT = {"soft_labels": 2, "soft_classes": 2}  # ranks
 _BLOCK = 1 << 24
 _STRING_BLOCK = 1 << 10  # strings of variable length read at once: many may refer to the same long one
 _REWRITE = "write it again with vtlm-regions convert"
@@ -53,6 +60,8 @@ class StoreHeader:
         dtype: of the features.
         attributes: all root attributes.
         files: what the file, and those that it takes data from, were when this was read, by path.
+        num_soft: K, how many class scores a region has; 0: none.
+        soft_names: datasets of these.
     """
 
     path: str
@@ -62,6 +71,8 @@ class StoreHeader:
     dtype: np.dtype
     attributes: dict[str, Any]
     files: dict[str, FileIdentity]
+    num_soft: int = 0
+    soft_names: tuple[str, ...] = ()
 
     @property
     def content(self) -> int:
@@ -166,7 +177,8 @@ def read_header(path: str) -> StoreHeader:
     with unreadable(path), open_file(path) as file:
         files = {path: identify(file.id.get_vfd_handle())}
         attributes = _check_attributes(file, path)
-        data = {name: _get_dataset(file, path, name, files) for name in _RANKS}
+        names = [*_RANKS, *(name for name in _SOFT if attributes["schema_version"] == SOFT_VERSION and name in file)]
+        data = {name: _get_dataset(file, path, name, files) for name in names}
         return _read_header(path, data, attributes, files)
 
 
@@ -226,10 +238,10 @@ def _check_attributes(file: h5py.File, path: str) -> dict[str, Any]:
     for name in ("schema_version", "feature_dim", "num_classes"):
         if not isinstance(attributes[name], int):
             raise VTLMError(f"{path}: root attribute {name} is {attributes[name]!r}, not a whole number; {_REWRITE}")
-    if attributes["schema_version"] != SCHEMA_VERSION:
+    if attributes["schema_version"] not in (SCHEMA_VERSION, SOFT_VERSION):
         raise VTLMError(
             f"{path}: schema_version {attributes['schema_version']} is not known (this version reads "
-            f"{SCHEMA_VERSION}); install the vtlm-fairseq that wrote it or {_REWRITE}"
+            f"{SCHEMA_VERSION} and {SOFT_VERSION}); install the vtlm-fairseq that wrote it or {_REWRITE}"
         )
     return attributes
 
@@ -293,7 +305,7 @@ def _check_storage(
     if not dataset.is_virtual:
         return
     sources = dataset.virtual_sources()
-    if len(dataset.shape) == _RANKS.get(name):
+    if len(dataset.shape) == {**_RANKS, **_SOFT}.get(name):
         _check_cover(path, name, dataset.shape, sources)
     for target, source_name in sorted({(s.file_name, s.dset_name) for s in sources}):
         source_path = own if target == "." else _check_inside(path, name, folder, str(own.parent / target))
@@ -358,17 +370,40 @@ def _read_header(
     for name in ("boxes", "labels", "scores"):
         if len(data[name]) != total:
             raise VTLMError(f"{path}: {len(data[name])} {name} but {total} features; {_REWRITE}")
+    num_soft = _check_soft(path, data, total, num_classes)
     ids = read_ids(data["ids"])
     offsets = data["offsets"][:]
     _check_offsets(path, ids, offsets, total)
     _check_labels(path, ids, offsets, data["labels"], num_classes)
-    return StoreHeader(path, ids, offsets, names, data["features"].dtype, attributes, files)
+    soft_names = tuple(name for name in _SOFT if name in data)
+    return StoreHeader(path, ids, offsets, names, data["features"].dtype, attributes, files, num_soft, soft_names)
+
+
+def _check_soft(path: str, data: dict[str, h5py.Dataset], total: int, num_classes: int) -> int:
+    """How many class scores a region has."""
+    if "soft_labels" not in data:
+        if "soft_classes" in data:
+            raise VTLMError(f"{path}: has soft_classes but no soft_labels; {_REWRITE}")
+        return 0
+    rows, kept = data["soft_labels"].shape
+    least = 1 if "soft_classes" in data else num_classes
+    if rows != total or not least <= kept <= num_classes:
+        raise VTLMError(
+            f"{path}: soft_labels are [{rows}, {kept}], must be [{total}, {least}{'' if least == num_classes else '..'}"
+            f"{'' if least == num_classes else num_classes}]; {_REWRITE}"
+        )
+    if "soft_classes" in data and data["soft_classes"].shape != (rows, kept):
+        raise VTLMError(
+            f"{path}: soft_classes are {data['soft_classes'].shape}, soft_labels [{rows}, {kept}]; {_REWRITE}"
+        )
+    return kept
 
 
 def _check_types(path: str, data: dict[str, h5py.Dataset]) -> None:
     for name, dataset in data.items():
-        if len(dataset.shape or ()) != _RANKS[name]:
-            raise VTLMError(f"{path}: {name} has shape {dataset.shape}, must have {_RANKS[name]} axes; {_REWRITE}")
+        rank = {**_RANKS, **_SOFT}[name]
+        if len(dataset.shape or ()) != rank:
+            raise VTLMError(f"{path}: {name} has shape {dataset.shape}, must have {rank} axes; {_REWRITE}")
         if name in _DTYPES:
             if dataset.dtype not in [np.dtype(d) for d in _DTYPES[name]]:
                 want = " or ".join(_DTYPES[name])

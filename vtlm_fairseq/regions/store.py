@@ -19,6 +19,7 @@ from vtlm_fairseq.regions.detector import Detector, check_detector
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.rows import StoreFile
 from vtlm_fairseq.regions.schema import DAMAGE, StoreHeader, decode, encode_ids, read_header, read_ids, unreadable
+from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.validate import validate
 from vtlm_fairseq.regions.writer import RegionStoreWriter
 from vtlm_fairseq.text.id_rules import explain_missing
@@ -73,6 +74,7 @@ class RegionStore:
     Attributes:
         feature_dim: D.
         num_classes: C.
+        num_soft: K, how many class scores a region has; 0: none.
         class_names: C names.
         detector: what made the regions, of the first file.
         identity: its name and its classes.
@@ -115,6 +117,7 @@ class RegionStore:
         self.identity = identity(first)
         self.detector = self.identity.name
         self.dtype = first.dtype
+        self.num_soft, self._soft_names = first.num_soft, first.soft_names
         self.attributes: dict[str, Any] = first.attributes
         sizes = [len(header.ids) for header in headers]
         self._bounds = [0, *np.cumsum(sizes).tolist()]
@@ -293,11 +296,32 @@ class RegionStore:
         from_row, to_row = int(self._offsets[first + shard]), int(self._offsets[end + shard])
         where = f"{self.paths[shard]}: rows {first} to {end - 1}"
         with unreadable(where):
-            rows = getattr(self._handle(shard), name)
+            rows = self._handle(shard).rows(name)
         try:
             rows.copy_to(from_row, to_row, file, start)
         except EOFError as error:
             raise VTLMError(f"{where}: {error}; write or copy it again") from None
+
+    def read_soft(self, rows: np.ndarray) -> SoftLabels:
+        """Class scores of the regions of images, at most `max_regions` each, one after the other.
+
+        Args:
+            rows: [n] int64.
+
+        Raises:
+            IndexError, VTLMError: as ``store[row]``.
+        """
+        parts = []
+        for row in rows.tolist():
+            shard, start, end = self._span(row)
+            with unreadable(f"{self.paths[shard]}: row {row}"):
+                parts.append(self._handle(shard).soft(self._soft_names, start, end))
+        probabilities = np.concatenate([np.zeros((0, self.num_soft), np.float16), *(one[0] for one in parts)])
+        if len(self._soft_names) < 2:
+            return SoftLabels(probabilities, None)
+        return SoftLabels(
+            probabilities, np.concatenate([np.zeros((0, self.num_soft), np.int16), *(one[1] for one in parts)])
+        )
 
     def read_rows(self, rows: np.ndarray, features: np.ndarray | None, boxes: np.ndarray) -> Iterator[np.ndarray]:
         """The regions of images without scores: each time features and boxes of one more are where they belong.
@@ -414,3 +438,8 @@ def _check_agree(first: StoreHeader, other: StoreHeader) -> None:
         raise VTLMError(f"{pair}: features are {other.dtype} and {first.dtype}; remake one with the other --dtype")
     if other.class_names != first.class_names:
         raise VTLMError(f"{pair}: class_names differ; remake one with the --class-names of the other")
+    if (other.num_soft, other.soft_names) != (first.num_soft, first.soft_names):
+        raise VTLMError(
+            f"{pair}: {other.num_soft} and {first.num_soft} class scores a region; remake one with the other's "
+            "--soft-labels"
+        )

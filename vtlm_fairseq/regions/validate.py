@@ -210,6 +210,8 @@ def _check_regions(
             "score is higher than that of the region before it": rises,
             f"label is not within 0..{classes - 1} (no background class)": (labels < 0) | (labels >= classes),
         }
+        if header.soft_names:
+            kinds |= file.soft(header.soft_names, start, end).faults(classes)
         for kind, bad in kinds.items():
             for at in np.flatnonzero(bad):
                 image = int(images[at])

@@ -15,7 +15,14 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile
 from vtlm_fairseq.files.names import is_text
 from vtlm_fairseq.regions.checks import Rules
-from vtlm_fairseq.regions.schema import FEATURE_DTYPES, ROOT_ATTRIBUTES, SCHEMA_VERSION, add_ids, encode_id
+from vtlm_fairseq.regions.schema import (
+    FEATURE_DTYPES,
+    ROOT_ATTRIBUTES,
+    SCHEMA_VERSION,
+    SOFT_VERSION,
+    add_ids,
+    encode_id,
+)
 
 CHUNK_BYTES = 4 << 20
 
@@ -72,6 +79,7 @@ class RegionStoreWriter:
         detector: free text: what made the regions.
         created_by: free text: what wrote the file.
         dtype: "float16" or "float32", of the features.
+        num_soft: class scores that are kept of each region, the best; 0: none, C: all.
         attributes: further root attributes (numbers, strings).
 
     Attributes:
@@ -90,6 +98,7 @@ class RegionStoreWriter:
         detector: str,
         created_by: str = "vtlm-fairseq",
         dtype: str = "float16",
+        num_soft: int = 0,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = os.fspath(path)
@@ -99,17 +108,18 @@ class RegionStoreWriter:
         self.dtype = np.dtype(dtype)
         self._attributes = {
             **(attributes or {}),
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": SOFT_VERSION if num_soft else SCHEMA_VERSION,
             "detector": detector,
             "feature_dim": self.feature_dim,
             "num_classes": len(self.class_names),
             "created_by": created_by,
         }
-        self.rules = Rules(self.feature_dim, len(self.class_names), self.dtype)
+        self.rules = Rules(self.feature_dim, len(self.class_names), self.dtype, num_soft)
         self._chunk_rows = max(1, CHUNK_BYTES // (self.feature_dim * self.dtype.itemsize))
         self._ids: dict[str, None] = {}
         self._counts: list[int] = []
-        self._buffer: dict[str, list[np.ndarray]] = {"boxes": [], "labels": [], "scores": []}
+        soft = ("soft_labels", "soft_classes")[: 0 if not num_soft else 1 if num_soft == len(self.class_names) else 2]
+        self._buffer: dict[str, list[np.ndarray]] = {name: [] for name in ("boxes", "labels", "scores", *soft)}
         self._features = np.empty((0, self.feature_dim), self.dtype)  # room of those that are buffered
         self._buffered = 0
         self._places: dict[str, tuple[int, int]] = {}  # of each dataset its byte in the file, and bytes of a region
@@ -181,6 +191,7 @@ class RegionStoreWriter:
         boxes: np.ndarray,
         labels: np.ndarray,
         scores: np.ndarray | None = None,
+        soft_labels: np.ndarray | None = None,
     ) -> None:
         """Add one image.
 
@@ -190,12 +201,15 @@ class RegionStoreWriter:
             boxes: [R, 4], x1, y1, x2, y2 divided by image width and height, within 0..1.
             labels: [R] whole numbers in 0..C-1.
             scores: [R] detector confidence; None stores 1.0.
+            soft_labels: [R, C] class scores, probabilities, where `num_soft` are kept.
 
         Raises:
             VTLMError: a duplicate id, a shape, a value that is not finite or out of range, naming the image.
         """
         try:
-            arrays = self.rules.check(features=features, boxes=boxes, labels=labels, scores=scores)
+            arrays = self.rules.check(
+                features=features, boxes=boxes, labels=labels, scores=scores, soft_labels=soft_labels
+            )
         except VTLMError as error:
             raise VTLMError(f"{self.path}: image {image_id!r}: {error}") from None
         self.extend([image_id], [len(arrays["labels"])], arrays)
@@ -206,7 +220,7 @@ class RegionStoreWriter:
         Args:
             image_ids: unique in the store.
             counts: regions of each image.
-            arrays: features, boxes, labels and scores of all of them, one after the other.
+            arrays: features, boxes, labels, scores and class scores of all of them, one after the other.
 
         Raises:
             VTLMError: an id that is no line of text, or a duplicate one.
@@ -285,7 +299,8 @@ class RegionStoreWriter:
         assert self._file is not None
         for name, values in self._values().items():
             if name not in self._file:
-                rows = self._chunk_rows if name == "features" else 1 << 16
+                wide = name == "features" or name.startswith("soft_")
+                rows = max(1, CHUNK_BYTES // values[:1].nbytes) if wide else 1 << 16
                 shape = (0, *values.shape[1:])
                 self._file.create_dataset(
                     name, shape, values.dtype, maxshape=(None, *shape[1:]), chunks=(rows, *shape[1:])
@@ -331,9 +346,12 @@ class RegionStoreWriter:
 
     def _empty(self) -> dict[str, np.ndarray]:
         """Of each dataset, the values of no region."""
+        wide = (0, self.rules.num_soft)
+        soft = {"soft_labels": np.empty(wide, np.float16), "soft_classes": np.empty(wide, np.int16)}
         return {
             "features": np.empty((0, self.feature_dim), self.dtype),
             "boxes": np.empty((0, 4), np.float32),
             "labels": np.empty(0, np.int16),
             "scores": np.empty(0, np.float32),
+            **{name: values for name, values in soft.items() if name in self._buffer},
         }

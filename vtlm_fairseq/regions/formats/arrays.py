@@ -12,6 +12,8 @@ from vtlm_fairseq.regions.checks import PIXEL_SLACK, look_relative
 from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage
 from vtlm_fairseq.text.id_rules import explain_missing
 
+_ARRAYS = ("features", "boxes", "labels", "scores", "soft_labels")
+
 
 class NpzImages(ImageFiles):
     """Images from a folder of `ID.npz` files.
@@ -20,10 +22,10 @@ class NpzImages(ImageFiles):
         VTLMError: as `ImageFiles`: a file is no .npz or lacks an array.
     """
 
-    option, ending = "--npz", ".npz"
+    option, ending, has_soft_labels = "--npz", ".npz", True
 
     def read(self, path: Path) -> InputImage:
-        """Arrays ``features``, ``boxes``, ``labels``, and perhaps ``scores``."""
+        """Arrays ``features``, ``boxes``, ``labels``, and perhaps ``scores`` and ``soft_labels``."""
         arrays = _load(path)
         if isinstance(arrays, np.ndarray):
             raise VTLMError(f"{path}: not a .npz file; stacked arrays are read with --npy")
@@ -34,7 +36,7 @@ class NpzImages(ImageFiles):
                     f"{path}: array {missing[0]!r} is missing, the file holds {', '.join(arrays) or 'none'}"
                 )
             try:
-                found = {n: arrays[n] if n in arrays else None for n in ("features", "boxes", "labels", "scores")}
+                found = {n: arrays[n] if n in arrays else None for n in _ARRAYS}
             except Exception as error:  # numpy and zipfile raise a dozen types for damaged files
                 raise VTLMError(f"{path}: unreadable ({error}); save plain numbers with numpy.savez") from None
         if found["features"].ndim != 2:

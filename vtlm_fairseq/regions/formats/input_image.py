@@ -11,7 +11,7 @@ from vtlm_fairseq.errors import VTLMError
 
 
 class InputImage(NamedTuple):
-    """Features [R, D], boxes [R, 4], labels [R], scores [R] of an image; None where not given.
+    """Features [R, D], boxes [R, 4], labels [R], scores [R], class scores [R, C] of an image; None where not given.
 
     Attributes:
         image_id: its id in the store.
@@ -21,6 +21,7 @@ class InputImage(NamedTuple):
         labels: [R], 0-based.
         scores: [R].
         size: width and height in pixels, where the boxes are in pixels and the format gives it.
+        soft_labels: [R, C], without background, where they were asked for.
     """
 
     image_id: str
@@ -30,6 +31,7 @@ class InputImage(NamedTuple):
     labels: np.ndarray | None
     scores: np.ndarray | None
     size: tuple[float, float] | None = None
+    soft_labels: np.ndarray | None = None
 
 
 class ImageSource:
@@ -42,11 +44,13 @@ class ImageSource:
     Attributes:
         feature_dim: D.
         has_labels: whether its images have labels.
+        has_soft_labels: whether they have class scores.
         class_names: names of the classes, where the source knows them.
     """
 
     feature_dim: int
     has_labels: bool = True
+    has_soft_labels: bool = False
     class_names: list[str] | None = None
 
     def records(self) -> Iterator[Any]:

@@ -27,6 +27,7 @@ class MappedImages(ImageSource):
         path: the file or folder.
         ids: a file of image ids, one a line, where the files have none.
         class_names: where labels are given by name, or a layout's soft labels are to be checked.
+        soft_labels: keep class scores.
 
     Attributes:
         pixels: whether boxes are in pixels.
@@ -37,18 +38,29 @@ class MappedImages(ImageSource):
     """
 
     def __init__(
-        self, layout: Layout, path: str, *, ids: str | None = None, class_names: list[str] | None = None
+        self,
+        layout: Layout,
+        path: str,
+        *,
+        ids: str | None = None,
+        class_names: list[str] | None = None,
+        soft_labels: bool = False,
     ) -> None:
         if not os.path.exists(path):
             raise VTLMError(f"--input {path}: no such file or folder")
         self.has_labels = bool(layout.labels or layout.soft_labels)
+        self.has_soft_labels = bool(layout.soft_labels)
         self.pixels = bool(layout.boxes) and layout.box_units == "pixels"
         self.grid = layout.shape in ("tokens", "chw", "hwc")
         names = None if ids is None else read_lines(ids, label=f"--ids {ids}", filled=True)
         size = os.path.getsize(path) if os.path.isfile(path) else _lmdb_size(path)
 
         def child() -> Child:
-            return Child(lambda: _Server(layout, path, names, class_names), f"--input {path}", memory=2 * size)
+            return Child(
+                lambda: _Server(layout, path, names, class_names, soft_labels=soft_labels),
+                f"--input {path}",
+                memory=2 * size,
+            )
 
         self._path, self._child, self._reader = path, child, child()
         self._last: tuple[int, InputImage | str | None] | None = None
@@ -128,9 +140,17 @@ class MappedImages(ImageSource):
 class _Server:
     """In the child: counts and reads the images of a container, forwards; it begins again for one that lies behind."""
 
-    def __init__(self, layout: Layout, path: str, ids: list[str] | None, class_names: list[str] | None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        path: str,
+        ids: list[str] | None,
+        class_names: list[str] | None,
+        *,
+        soft_labels: bool = False,
+    ) -> None:
         self._layout, self._path, self._ids = layout, path, ids
-        self._reader = Reader(layout, class_names)
+        self._reader = Reader(layout, class_names, soft_labels=soft_labels)
         self._open()
 
     def _open(self) -> None:

@@ -24,10 +24,12 @@ class Reader:
     Args:
         layout: of the files.
         names: of the classes, where labels are given by name.
+        soft_labels: keep class scores.
     """
 
-    def __init__(self, layout: Layout, names: list[str] | None = None) -> None:
+    def __init__(self, layout: Layout, names: list[str] | None = None, *, soft_labels: bool = False) -> None:
         self.layout = layout
+        self._keeps_soft = soft_labels
         self._numbers = {name: number for number, name in enumerate(names or ())}
         self._classes = len(names or ())
 
@@ -47,8 +49,9 @@ class Reader:
         size = self._size(fields)
         if boxes is None:
             boxes = cells
-        labels, scores = self._labels(fields, len(features))
+        labels, scores, soft = self._labels(fields, len(features))
         parts = {"features": features, "boxes": boxes, "labels": labels, "scores": scores}
+        parts["soft_labels"] = soft if self._keeps_soft else None
         for name, part in parts.items():
             if part is not None and len(part) != len(features):
                 raise VTLMError(f"{where}: {len(part)} {name} for {len(features)} features")
@@ -181,8 +184,8 @@ class Reader:
             )
         return np.clip(boxes, 0, edge)
 
-    def _labels(self, fields: Fields, regions: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Labels from 0, those of the background below, and scores."""
+    def _labels(self, fields: Fields, regions: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Labels from 0, those of the background below, scores, and class scores without background."""
         layout, where = self.layout, fields.where
         soft = fields.array(layout.soft_labels)
         if soft is not None and (soft.ndim != 2 or (regions and not soft.shape[1]) or len(soft) != regions):
@@ -205,7 +208,7 @@ class Reader:
             )
         if scores is None and best is not None and best.shape[1]:
             scores = best.max(axis=1)
-        return labels, scores if scores is None else scores.reshape(-1)
+        return labels, scores if scores is None else scores.reshape(-1), best
 
     def _numbered(self, fields: Fields) -> np.ndarray:
         """Labels as numbers, also where the file names the classes."""
