@@ -53,3 +53,24 @@ def test_a_masking_strategy(run, corpus, written, tmp_path):
     assert (options["word_masking"], options["region_masking"]) == ("last-words", "largest")
     run.validate(corpus.data, path, *store, "--user-dir", folder)
     run.validate(corpus.data, path, *store, ok=False).fault("--word-masking last-words", "--user-dir")
+
+
+def test_an_objective(run, corpus, written, tmp_path):
+    """A part of the loss, logged apart; it is resumed and validated; probes need the folder, an MMT does not."""
+    folder, store = written("An objective"), ("--regions", corpus.regions)
+    objectives = ("--region-objectives", "mrc,contrast:0.5", "--region-mask-prob", "0.9", "--lr", "5e-3")
+    line = pretraining(corpus.data, tmp_path / "out", *objectives, regions=corpus.regions, user_dir=folder)
+    _, then = (run("fairseq_cli.train", *line, "--max-update", updates) for updates in ("20", "30"))
+    after = then.updates()[-1]
+    assert after["contrast_loss"] > 1 and "contrast_accuracy" not in after
+    total = after["mlm_loss"] + after["mrc_loss"] + 0.5 * after["contrast_loss"]
+    assert after["loss"] == pytest.approx(total, abs=5e-3) and after["num_updates"] == 30
+    path = tmp_path / "out" / "checkpoint_last.pt"
+    assert "objective_heads.contrast.weight" in torch.load(path, weights_only=True)["model"]
+    (validated,) = run.validate(corpus.data, path, *store, "--user-dir", folder).validations()
+    assert validated["contrast_loss"] == then.validations()[-1]["contrast_loss"]
+    probe = ("mrc", corpus.data, "--system", path, *store, "--subsets", "valid")
+    run.probe(*probe, ok=False).fault("--region-objectives contrast", "--user-dir")
+    run.probe(*probe, "--user-dir", folder)
+    mmt = run.train(corpus.data, tmp_path / "mmt", "--pretrained", path, regions=corpus.regions)
+    assert "objective_heads.contrast.weight" in mmt.output

@@ -26,6 +26,7 @@ from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.models.description import fill_defaults
 from vtlm_fairseq.models.multimodal_transformer import MultimodalTransformer, MultimodalTransformerTinyConfig
 from vtlm_fairseq.models.vtlm import VTLMModel, VTLMTinyConfig
+from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.store import Regions
 
 FIRST_WORD = 4  # ids 0..3 are fairseq's special symbols
@@ -75,6 +76,18 @@ class MemoryStore:
 
     def __getitem__(self, row: int) -> Regions:
         return self.images[row]
+
+    def add_soft(self, num_soft: int) -> None:
+        """Give each region class scores, random ones, whose best ``num_soft`` are kept."""
+        rng = np.random.default_rng(7)
+        self.num_soft = num_soft
+        self.soft = [rng.dirichlet(np.ones(self.num_classes), len(one.labels)) for one in self.images]
+        self.soft = [scores.astype(np.float16) for scores in self.soft]
+
+    def read_soft(self, rows: np.ndarray) -> SoftLabels:
+        """Class scores of the regions of images."""
+        scores = [np.zeros((0, self.num_classes), np.float16), *(self.soft[row] for row in rows)]
+        return SoftLabels.of(np.concatenate(scores), self.num_soft)
 
     def read_rows(self, rows: np.ndarray, features: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:
         """Labels of each; features and boxes go to the first rows of its place."""

@@ -32,6 +32,7 @@ OPTIONS = {
     "region_masking": ("siblings", "overlap", "warned warned warned nothing"),
     "region_mask_overlap": (0.2, 0.3, "warned warned warned nothing"),
     "region_mask_schedule": ("linear:0:1:3", "none", "warned warned warned nothing"),
+    "region_objectives": ("mrc:2,mrfr", "mrc", "refused refused refused nothing"),
     "region_mask_fill": ("zero", "mask", "refused refused refused nothing"),
 }
 MODEL = {"layernorm_eps": (1e-5, 1e-6), "region_activation": ("gelu", "none"), "region_no_bias": (True, False),

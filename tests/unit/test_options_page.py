@@ -62,7 +62,7 @@ def page() -> str:
         "`--task visual_translation_lm`": rows(lm, fields(lm, mt)),
         "`--task multimodal_translation`": rows(mt, fields(lm, mt)),
         "All archs": rows(encoder, fields(encoder) - fields(encoder, both) | fields(lm)),
-        "`--arch vtlm*`": rows(encoder, fields(encoder, both)),
+        "`--arch vtlm*`": rows(encoder, fields(encoder, both) | fields(lm)),
         "`--arch multimodal_transformer*`": rows(both, fields(encoder, both)),
         "`--criterion vtlm`": rows(criterion, frozenset()),
     }

@@ -11,7 +11,7 @@ ROOMS = (
     {"version", "errors"},
     {"stack", "interrupts", "terminal", "files", "ranges", "registry", "user_dir"},
     {"text", "regions", "options"},
-    {"checkpoint_guard", "checkpoints", "loading", "compatibility", "precision", "health", "data"},
+    {"checkpoint_guard", "checkpoints", "loading", "compatibility", "precision", "health", "data", "objectives"},
     {"models", "criterions", "optim"},
     {"tasks"},
     {"interop", "inference", "hub"},

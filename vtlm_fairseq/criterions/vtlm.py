@@ -1,4 +1,4 @@
-"""Criterion ``vtlm``: masked language modelling plus masked region classification (paper, section 2.2)."""
+"""Criterion ``vtlm``: masked language modelling plus objectives over regions (paper, section 2.2)."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,24 @@ from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_criterion_task
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
+from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.objectives import RegionObjective, read_objectives
+from vtlm_fairseq.objectives.base import full
 from vtlm_fairseq.options import setting
+
+MRC, ALWAYS, WEIGHTED = "mrc", ("mlm", "mrc"), "_weighted_sum"
 
 
 @dataclass
 class VTLMCriterionConfig(FairseqDataclass):
     """Options of the criterion."""
 
-    mrc_weight: float = setting(1.0, "weight of the region loss")
+    mrc_weight: float = setting(1.0, "weight of mrc in the loss, where --region-objectives says none")
 
 
 @register_criterion("vtlm", dataclass=VTLMCriterionConfig)
 class VTLMCriterion(FairseqCriterion):
-    """Mean cross-entropy over masked words + ``mrc_weight`` x mean cross-entropy over selected regions.
+    """Mean cross-entropy over masked words + the weighted means of the objectives over regions, the paper's by default.
 
     TLM is the same criterion on a batch without regions. ``sample_size`` is 1 for each micro-batch, so that an
     update is the mean over its micro-batches and ranks of the loss above.
@@ -34,49 +39,77 @@ class VTLMCriterion(FairseqCriterion):
         check_criterion_task(task, VTLMCriterion)
         super().__init__(task)
         self.mrc_weight = mrc_weight
+        self.objectives: list[RegionObjective] = getattr(task, "objectives", None) or read_objectives(MRC)
+        for one in self.objectives:
+            if one.name == MRC and one.weight is not None and mrc_weight not in (1, one.weight):
+                raise VTLMError(
+                    f"--mrc-weight {mrc_weight}: --region-objectives has mrc:{one.weight}; give one of them"
+                )
+
+    def weight(self, objective: RegionObjective) -> float:
+        """Of an objective in the loss."""
+        if objective.weight is not None:
+            return objective.weight
+        return self.mrc_weight if objective.name == MRC else 1.0
 
     def forward(self, model, sample, reduce=True):
         """Loss (scalar, float32), sample size (1), and sums and counts for logging."""
-        words = sample["target"]
-        regions = sample.get("region_target")
-        if (predicted := sample.get("predicted")) is not None:
-            word_logits, region_logits = model(**sample["net_input"], places=predicted["places"])
-            words, regions = predicted["words"], predicted.get("regions")
+        words, predicted = sample["target"], sample.get("predicted")
+        own = [one.name for one in self.objectives if one.own_head]
+        if predicted is not None:
+            more = {"objectives": True} if own else {}
+            outputs = model(**sample["net_input"], places=predicted["places"], **more)
+            words = predicted["words"]
         else:
-            masked_tokens = words.ne(self.padding_idx)
+            if own:
+                raise VTLMError(f"--region-objectives {own[0]}: batches of a dataset of your own lack 'predicted'")
+            masked_tokens, regions = words.ne(self.padding_idx), sample.get("region_target")
             selected = None if regions is None else regions.ne(IGNORE)
-            word_logits, region_logits = model(
-                **sample["net_input"], masked_tokens=masked_tokens, selected_regions=selected
-            )
-            words, regions = words[masked_tokens], None if regions is None else regions[selected]
+            outputs = model(**sample["net_input"], masked_tokens=masked_tokens, selected_regions=selected)
+            words, predicted = words[masked_tokens], {} if regions is None else {"regions": regions[selected]}
+        word_logits, region_logits, *rest = outputs
         logging_output = {
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
             "sample_size": 1,
         }
-        loss = self._add_part(logging_output, "mlm", word_logits, words, weight=1.0)
-        if region_logits is not None:
-            loss = loss + self._add_part(logging_output, "mrc", region_logits, regions, weight=self.mrc_weight)
-            logging_output["mrc_trivial"] = regions.numel() if region_logits.size(-1) == 1 else 0  # always right
+        total, correct = F.cross_entropy(full(word_logits), words, reduction="sum"), _equal(word_logits, words)
+        loss = self._add_part(logging_output, "mlm", total, words.numel(), correct, weight=1.0)
+        for one in self.objectives:
+            output = rest[0].get(one.name) if one.own_head else region_logits
+            if output is None:  # a batch without regions
+                continue
+            target = one.target(predicted, model)
+            part, correct = one.loss(output, target), one.correct(output, target) if one.has_accuracy else None
+            loss = loss + self._add_part(logging_output, one.key, part, len(target), correct, weight=self.weight(one))
+            if one.name == MRC:  # of a single class: always right
+                logging_output["mrc_trivial"] = len(target) if output.size(-1) == 1 else 0
         return loss, 1, logging_output
 
     @staticmethod
-    def _add_part(log: dict, name: str, logits: Tensor, target: Tensor, *, weight: float) -> Tensor:
-        """Weighted mean cross-entropy of n x K logits against n targets; 0, still attached, for n = 0."""
-        total = F.cross_entropy(logits.float(), target, reduction="sum")
-        count = target.numel()
-        log[f"{name}_loss_sum"] = total.detach()
-        log[f"{name}_weighted_sum"] = total.detach() if weight == 1 else weight * total.detach()
-        log[f"{name}_count"] = count
-        log[f"{name}_correct"] = (logits.argmax(-1) == target).sum()
+    def _add_part(log: dict, key: str, total: Tensor, count: int, correct: Tensor | None, *, weight: float) -> Tensor:
+        """Weighted mean of ``count`` losses that add up to ``total``; 0, still attached, for none."""
+        log[f"{key}_loss_sum"] = total.detach()
+        log[f"{key}_weighted_sum"] = total.detach() if weight == 1 else weight * total.detach()
+        log[f"{key}_count"] = count
+        if correct is not None:
+            log[f"{key}_correct"] = correct
         return total * (weight / max(count, 1))
+
+    def logged(self) -> set[str]:
+        """Names of what `reduce_metrics` logs in a training of these objectives."""
+        names = {"loss", "mlm_ppl", "accuracy", *(f"{key}_{what}" for key in ALWAYS for what in ("loss", "accuracy"))}
+        for one in self.objectives:
+            names |= {f"{one.key}_loss"} | ({f"{one.key}_accuracy"} if one.has_accuracy else set())
+        return names
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
-        """Log ``loss mlm_loss mlm_ppl mlm_accuracy mrc_loss mrc_accuracy accuracy``.
+        """Log ``loss mlm_loss mlm_ppl mlm_accuracy mrc_loss mrc_accuracy accuracy``, and losses of other objectives.
 
-        ``accuracy`` is of words and regions; regions of a store with one class, which are always right, are left out.
-        Losses are in base 2 as all of fairseq's, accuracies in per cent; with nothing predicted they are 0 (ppl 1).
+        ``accuracy`` is of words and labels of regions; regions of a store with one class, which are always right, are
+        left out. Losses are in base 2 as all of fairseq's (nats, or squared differences, divided by ln 2), so that
+        ``loss`` is their weighted sum; accuracies in per cent; with nothing predicted they are 0 (ppl 1).
         """
 
         def total(key: str) -> float:
@@ -85,22 +118,30 @@ class VTLMCriterion(FairseqCriterion):
         def ratio(numerator: float, denominator: float) -> float:
             return numerator / denominator if denominator else 0.0
 
-        counts = {name: total(f"{name}_count") for name in ("mlm", "mrc")}
-        for name, count in counts.items():
-            loss = ratio(total(f"{name}_loss_sum"), count) / math.log(2)
-            weighted = ratio(total(f"{name}_weighted_sum"), count) / math.log(2)
-            metrics.log_scalar(f"{name}_loss", loss, count, round=3)
-            metrics.log_scalar(f"_{name}_weighted", weighted, count)
-            accuracy = 100 * ratio(total(f"{name}_correct"), count)
-            metrics.log_scalar(f"{name}_accuracy", accuracy, count, round=2)
+        said = dict.fromkeys(name for log in logging_outputs for name in log)
+        keys = [name.removesuffix(WEIGHTED) for name in said if name.endswith(WEIGHTED)]
+        counts = {key: total(f"{key}_count") for key in dict.fromkeys([*ALWAYS, *keys])}
+        for key, count in counts.items():
+            loss = ratio(total(f"{key}_loss_sum"), count) / math.log(2)
+            weighted = ratio(total(f"{key}{WEIGHTED}"), count) / math.log(2)
+            metrics.log_scalar(f"{key}_loss", loss, count, round=3)
+            metrics.log_scalar(f"_{key}_weighted", weighted, count)
+            if key in ALWAYS or f"{key}_correct" in said:
+                accuracy = 100 * ratio(total(f"{key}_correct"), count)
+                metrics.log_scalar(f"{key}_accuracy", accuracy, count, round=2)
         trivial = total("mrc_trivial")
         correct = total("mlm_correct") + total("mrc_correct") - trivial
         both = counts["mlm"] + counts["mrc"] - trivial
         metrics.log_scalar("accuracy", 100 * ratio(correct, both), both, round=2)
         metrics.log_derived("mlm_ppl", lambda meters: float(utils.get_perplexity(meters["mlm_loss"].avg, round=3)))
-        metrics.log_derived("loss", lambda meters: meters["_mlm_weighted"].avg + meters["_mrc_weighted"].avg)
+        metrics.log_derived("loss", lambda meters: sum(meters[f"_{key}_weighted"].avg for key in counts))
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """Sums and counts only."""
         return True
+
+
+def _equal(logits: Tensor, target: Tensor) -> Tensor:
+    """How many of n x K logits are highest at their target."""
+    return (logits.argmax(-1) == target).sum()

@@ -43,6 +43,7 @@ class RegionPlaces:
         self.paths, self.counts, self.check_soon, self.image_id, self.read_scores, self.class_names = (
             store.paths, store.counts, store.check_soon, store.image_id, store.read_scores, store.class_names,
         )  # fmt: skip
+        self.num_soft, self.num_classes, self.read_soft = store.num_soft, store.num_classes, store.read_soft
         self.images = np.unique(rows)
         counts = store.counts(self.images)
         self._first = np.zeros(len(store), dtype=np.int64)
@@ -101,11 +102,18 @@ class RegionTables:
                 "of your own changes them; leave --regions-on-device out"
             )
         self.load(places.device)
-        features = F.embedding(places.squeeze(2), self._tables[sample[TABLE]])
-        if features.dtype == torch.float32:
-            features = features.to(boxes.dtype)  # as the trainer makes all of float32 with --fp16 and --bf16
-        rest = {name: value for name, value in sample.items() if name != TABLE}
-        return {**rest, "net_input": {**net_input, "features": features}}
+        table = self._tables[sample[TABLE]]
+
+        def look_up(places: Tensor) -> Tensor:
+            features = F.embedding(places.squeeze(-1), table)
+            # as the trainer makes all of float32 with --fp16 and --bf16
+            return features.to(boxes.dtype) if features.dtype == torch.float32 else features
+
+        whole = {name: value for name, value in sample.items() if name != TABLE}
+        whole["net_input"] = {**net_input, "features": look_up(places)}
+        if "features" in (predicted := sample.get("predicted", {})):
+            whole["predicted"] = {**predicted, "features": look_up(predicted["features"])}
+        return whole
 
 
 def _table(places: RegionPlaces, split: str, device: torch.device) -> Tensor:

@@ -8,20 +8,26 @@ _MULTIPLE = 8
 """Of the queries of a sentence: attention kernels like it, and fewer lengths occur."""
 
 
-def predicted_places(masked_tokens: Tensor, selected_regions: Tensor | None = None) -> dict[str, Tensor]:
+def predicted_places(
+    masked_tokens: Tensor, selected_regions: Tensor | None = None, first: np.ndarray | None = None
+) -> dict[str, Tensor]:
     """What the last layer has to compute.
 
     Args:
         masked_tokens: B x T, True where a word is predicted.
-        selected_regions: B x R, True where a region's label is predicted; None: no regions.
+        selected_regions: B x R, True where a region is predicted; None: no regions.
+        first: [k] sentences whose first position is predicted, too; None: nothing is predicted there.
 
     Returns:
         ``queries`` B x P (int64), positions within ``[text ; regions]``, those of a sentence that are predicted first,
         then position 0; ``words`` [n] and ``regions`` [m] (int64; without regions there is none), places within
-        P x B, row-major: in the order of the True elements of the two masks.
+        P x B, row-major: in the order of the True elements of the two masks; with ``first`` also ``first`` [k].
     """
     masks = [masked_tokens] if selected_regions is None else [masked_tokens, selected_regions]
-    chosen = torch.cat(masks, dim=1).cpu().numpy()
+    asked = chosen = torch.cat(masks, dim=1).cpu().numpy()
+    if first is not None:
+        chosen = asked.copy()
+        chosen[first, 0] = True
     sentences, positions = np.nonzero(chosen)
     counts = chosen.sum(axis=1)
     ranks = np.arange(len(sentences)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -30,7 +36,10 @@ def predicted_places(masked_tokens: Tensor, selected_regions: Tensor | None = No
     queries[sentences, ranks] = positions
     places = ranks * len(chosen) + sentences
     is_word = positions < masked_tokens.size(1)
-    lists = {"queries": queries, "words": places[is_word]}
+    is_masked = is_word if first is None else is_word & asked[sentences, positions]
+    lists = {"queries": queries, "words": places[is_masked]}
     if selected_regions is not None:
         lists["regions"] = places[~is_word]
+    if first is not None:
+        lists["first"] = first  # position 0 is the first one chosen in a sentence
     return {name: torch.from_numpy(values).to(masked_tokens.device) for name, values in lists.items()}

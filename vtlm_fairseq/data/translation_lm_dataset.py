@@ -11,16 +11,20 @@ from vtlm_fairseq.data.batching import FAULT, CaptionsDataset
 from vtlm_fairseq.data.examples import Examples
 from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.data.masking import MaskingRates, RegionDraw, Seeds, side_by_side
+from vtlm_fairseq.data.matching import draw_partners
 from vtlm_fairseq.data.noun_table import NounTable
 from vtlm_fairseq.data.predictions import predicted_places
 from vtlm_fairseq.data.region_masking import Images, RandomRegions, RegionMasking
 from vtlm_fairseq.data.share_schedule import ShareSchedule
-from vtlm_fairseq.data.shared import send_small_by_value
+from vtlm_fairseq.data.shared import empty_batch, send_small_by_value
 from vtlm_fairseq.data.word_masking import Pairs, RandomWords, Symbols, WordMasking
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.objectives import Needs
 from vtlm_fairseq.text.subwords import MASK
 
 IGNORE = -1  # region target of a region that is not predicted
+NO_NEEDS = Needs()
+SOFT = {"probabilities": "soft_labels", "classes": "soft_classes"}
 _NONE = np.zeros((0, 4), dtype=np.int64)
 
 
@@ -39,6 +43,7 @@ class TranslationLMDataset(CaptionsDataset):
         nouns: aligned nouns by line, where the strategy reads them.
         regions: regions by line, or None for TLM.
         zero_masked_regions: set masked features to 0 instead of replacing them by the ``<mask>`` embedding.
+        needs: what the objectives over regions need of a batch.
         seed: of the masks.
         train: masks change with the epoch and examples are shuffled; else masks are fixed and order is kept.
         pad_to_multiple: T of a batch is a multiple of it.
@@ -60,6 +65,7 @@ class TranslationLMDataset(CaptionsDataset):
         nouns: NounTable | None = None,
         regions: LineRegions | None = None,
         zero_masked_regions: bool = False,
+        needs: Needs = NO_NEEDS,
         seed: int = 1,
         train: bool = False,
         pad_to_multiple: int = 1,
@@ -75,6 +81,7 @@ class TranslationLMDataset(CaptionsDataset):
         self.nouns = nouns
         self.regions = regions
         self.zero_masked_regions = zero_masked_regions
+        self.needs = needs
         self.seed = seed
         self.train = train
         self.pad_to_multiple = pad_to_multiple
@@ -134,7 +141,7 @@ class TranslationLMDataset(CaptionsDataset):
         examples = Examples(indices, lengths.reshape(-1, 2).sum(axis=1), columns)
         counts, labels, nouns = np.zeros(len(indices), dtype=np.int64), _NONE[:, 0], [_NONE] * len(indices)
         visible = np.zeros(0, dtype=bool)
-        seeds = Seeds(self.seed, self.epoch if self.train else 0, indices)
+        seeds = self._seeds(indices)
         if self.regions is not None:
             try:
                 read = examples.regions = self.regions.read(indices, scores=self.region_masking.reads_scores)
@@ -154,6 +161,10 @@ class TranslationLMDataset(CaptionsDataset):
             columns["tokens"] = columns["target"] = tokens
         return examples
 
+    def _seeds(self, indices: Sequence[int]) -> Seeds:
+        """What the draws of examples depend on in this epoch."""
+        return Seeds(self.seed, self.epoch if self.train else 0, indices)
+
     def _noun_places(self, index: int, source: int, target: int) -> np.ndarray:
         """[P, 4] places of aligned nouns in the pair of two sentences, ``</s>`` before and behind each included."""
         spans = self.nouns[index]
@@ -167,7 +178,9 @@ class TranslationLMDataset(CaptionsDataset):
         ``boxes`` B x R x 4, ``region_padding_mask region_mask`` B x R; ``padded``, whether there is any padding.
         Beside it ``target`` B x T (padding where nothing is predicted), ``region_target`` B x R (-1 where nothing is
         predicted), the same as lists in ``predicted`` (``words`` [n], ``regions`` [m], and their ``places``, see
-        :func:`~vtlm_fairseq.data.predictions.predicted_places`), ``id``, ``ntokens``, ``nsentences``.
+        :func:`~vtlm_fairseq.data.predictions.predicted_places`), ``id``, ``ntokens``, ``nsentences``. What objectives
+        need is in ``predicted``, too: ``features`` m x D, ``boxes`` m x 4 and ``soft_labels`` m x K of the regions, and
+        where K is not C ``soft_classes`` m x K; ``matched`` [k], False where a pair with regions has another pair's.
         """
         if not samples:
             return {}
@@ -194,35 +207,72 @@ class TranslationLMDataset(CaptionsDataset):
                 "langs": pad("langs", self.languages[0]),
             },
         }
+        more: dict[str, np.ndarray] = {}
         if examples.fault is not None:
             batch[FAULT] = examples.fault
         elif examples.regions is not None:
-            self._add_regions(batch, examples.regions, examples.draw)
-        self._add_predicted(batch)
+            try:
+                more = self._add_regions(batch, examples)
+            except VTLMError as error:
+                batch[FAULT] = str(error)
+        self._add_predicted(batch, **more)
         self.say_padding(batch["net_input"])
         return send_small_by_value(batch)
 
-    def _add_predicted(self, batch: dict) -> None:
+    def _add_predicted(self, batch: dict, first: np.ndarray | None = None, **more: np.ndarray) -> None:
         target, region_target = batch["target"], batch.get("region_target")
         masked = target.ne(self.pad)
         selected = None if region_target is None else region_target.ne(IGNORE)
-        batch["predicted"] = {"places": predicted_places(masked, selected), "words": target[masked]}
+        batch["predicted"] = {"places": predicted_places(masked, selected, first), "words": target[masked]}
         if selected is not None:
             batch["predicted"]["regions"] = region_target[selected]
+        batch["predicted"].update({name: torch.from_numpy(values) for name, values in more.items()})
 
-    def _add_regions(self, batch: dict, regions: RegionsBatch, draw: RegionDraw) -> None:
+    def _add_regions(self, batch: dict, examples: Examples) -> dict[str, np.ndarray]:
+        """Masked regions and their labels; returns what is predicted beside these."""
+        regions, draw = examples.regions, examples.draw
         real = ~regions.padding
         target = np.full(real.shape, IGNORE)
         target[real] = np.where(draw.selected, regions.labels, IGNORE)
         mask = np.zeros(real.shape, dtype=bool)
         mask[real] = draw.masked
+        more: dict[str, np.ndarray] = {}
+        if self.needs.first:
+            more["first"] = np.flatnonzero(regions.counts)
+        partners = None
+        if self.needs.mismatches:
+            rows = self.regions.line_rows[examples.ids]
+            partners = draw_partners(rows, regions.counts, self._seeds(examples.ids))
+            matched = partners == np.arange(len(partners))
+            target[~matched] = IGNORE
+            batch["target"][torch.from_numpy(~matched)] = self.pad
+            more["matched"] = matched[regions.counts > 0]
+        more |= self._read_predicted(regions, target != IGNORE)
+        if "soft_labels" in self.needs.reads:
+            chosen = target[real] != IGNORE
+            for name, values in self.regions.read_soft(examples.ids)._asdict().items():
+                if values is not None:
+                    more[SOFT[name]] = values[chosen]
         replace_by_donors(regions.features, real, draw)
         if self.zero_masked_regions:
             regions.features[mask] = 0
             mask[:] = False
+        if partners is not None:
+            for values in (regions.features, regions.boxes, regions.padding, mask):
+                values[~matched] = values[partners[~matched]]
         self.add_regions(batch, regions)
         batch["net_input"]["region_mask"] = torch.from_numpy(mask)
         batch["region_target"] = torch.from_numpy(target)
+        return more
+
+    def _read_predicted(self, regions: RegionsBatch, selected: np.ndarray) -> dict[str, np.ndarray]:
+        """Of the selected regions, [B, R], what objectives read, as it is before anything is masked."""
+        found = {}
+        for name in sorted(self.needs.reads & {"boxes", "features"}):
+            values = getattr(regions, name)
+            found[name] = empty_batch((int(selected.sum()), values.shape[2]), values.dtype)
+            np.compress(selected.reshape(-1), values.reshape(-1, values.shape[2]), axis=0, out=found[name])
+        return found
 
     def num_tokens(self, index: int) -> int:
         """Cost of an example for ``--max-tokens``: words and regions."""

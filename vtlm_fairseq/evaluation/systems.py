@@ -109,6 +109,7 @@ def load_model(path: str, *, data: str, split: str, translates: bool = False, **
     if hasattr(loaded.task.cfg, "word_masking"):
         # what is masked is the caller's choice, and no table is needed for it
         loaded.task.cfg.word_masking = loaded.task.cfg.region_masking = "random"
+        loaded.task.cfg.region_objectives = "mrc"  # each pair keeps its image
     loaded.task.load_dataset(split)
     return LoadedModel(loaded.models[0], loaded.task, loaded.task.datasets[split], loaded.cuda)
 

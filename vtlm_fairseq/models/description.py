@@ -13,6 +13,7 @@ from typing import Any
 from vtlm_fairseq.checkpoints import model_config
 from vtlm_fairseq.data.masking import MASKS_VERSION
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.objectives import named
 from vtlm_fairseq.options import ORDERS
 from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
@@ -54,8 +55,20 @@ def _flag(value: Any) -> bool:
     return type(value) is bool
 
 
+def _heads(value: Any) -> Any:
+    """Names of objectives, in any order and with any weight."""
+    return sorted(named(value)) if isinstance(value, str) else value
+
+
 def _one_of(*names: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value in names
+
+
+def plain(value: Any) -> Any:
+    """A value of a configuration as a checkpoint holds it: choices as strings, an unresolved ``${...}`` as None."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    return None if isinstance(value, str) and value.startswith("${") else value
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Decision:
         valid: of an option that the description holds: whether a value read from a file can be one.
         regions: it matters only to models with regions.
         adopted: relations to a checkpoint in which a command that does not give the option takes it from there.
+        compared: what of a value two commands have to agree in.
     """
 
     kind: Kind
@@ -77,6 +91,11 @@ class Decision:
     valid: Callable[[Any], bool] | None = None
     regions: bool = False
     adopted: Collection[Relation] = frozenset({Relation.LOAD, Relation.RESUME, Relation.FINETUNE})
+    compared: Callable[[Any], Any] = plain
+
+    def differ(self, saved: Any, ours: Any) -> bool:
+        """Whether two values of the option are not the same."""
+        return self.compared(saved) != self.compared(ours)
 
 
 _ALWAYS = frozenset(Relation)
@@ -141,6 +160,8 @@ DECISIONS: dict[str, Decision] = {
     "region_mask_prob": _experiment(_SHARE_REASON, 0.15, _share, regions=True),
     "region_leave_unmasked_prob": _experiment(_SHARE_REASON, 0.1, _share, regions=True),
     "region_random_prob": _experiment(_SHARE_REASON, 0.1, _share, regions=True),
+    "region_objectives": _saved("heads of the model; weights may change, as mrc_weight", "mrc",
+                                lambda value: isinstance(value, str), regions=True, compared=_heads),
     "region_mask_fill": _saved("what a masked region becomes", "mask", _one_of("mask", "zero"), regions=True),
     # of multimodal_translation
     "eval_bleu": _BLEU, "eval_bleu_args": _BLEU, "eval_bleu_detok": _BLEU, "eval_bleu_detok_args": _BLEU,
@@ -169,15 +190,8 @@ MODEL_OPTIONS = ("source_lang", "target_lang", "langs", "region_dim", "region_cl
                  "encoder_ffn_embed_dim", "encoder_layers", "encoder_attention_heads", "decoder_ffn_embed_dim",
                  "decoder_layers", "decoder_attention_heads", "max_positions", "activation_fn", "layernorm_eps",
                  "region_activation", "region_no_bias", "region_layernorm", "region_standardise",
-                 "region_positions")  # fmt: skip
+                 "region_positions", "region_objectives")  # fmt: skip
 """Options that the configuration of a model holds and that are compared."""
-
-
-def plain(value: Any) -> Any:
-    """A value of a configuration as a checkpoint holds it: choices as strings, an unresolved ``${...}`` as None."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    return None if isinstance(value, str) and value.startswith("${") else value
 
 
 def given(cfg, name: str) -> Any:
@@ -325,7 +339,7 @@ def adopt_options(cfg, source: Description, relation: Relation, *, has_regions: 
                 logger.info("%s %s, as %s has it", option(name), theirs, source.owner)
         elif relation is Relation.PRETRAINED and relation not in decision.adopted:
             continue  # another kind of training
-        elif ours is not None and theirs is not None and ours != theirs and name != "region_order":
+        elif ours is not None and theirs is not None and decision.differ(theirs, ours) and name != "region_order":
             _contradict(name, theirs, ours, source, relation)
 
 
@@ -373,12 +387,13 @@ def check_same_model(source: Description, cfg, relation: Relation) -> None:
     """
     for name in MODEL_OPTIONS:
         theirs, ours = (model_value(config, name) for config in (source.model, cfg))
-        if name in MODEL_OPTIONS[:5] or (name in source.model and name in cfg):
+        known = name in source.model or name == "region_objectives"  # older ones have the default
+        if name in MODEL_OPTIONS[:5] or (known and name in cfg):
             if DECISIONS[name].regions and not cfg["region_dim"]:
                 continue
             if DECISIONS[name].kind is Kind.EXPERIMENT and relation is not Relation.RESUME:
                 continue  # warned of
-            if differ(theirs, ours):
+            if DECISIONS[name].differ(theirs, ours):
                 advice = _advice(option(name), Relation.RESUME)
                 raise VTLMError(f"{source.owner} has {option(name)} {theirs}, this command {ours}; {advice}")
 
@@ -394,10 +409,11 @@ def model_value(config: Mapping, name: str) -> Any:
 def first_other(one: Description, other: Description) -> str | None:
     """The first option, or the detector, in which two checkpoints are not of one model; None: nothing."""
     for name in MODEL_OPTIONS:
-        if model_value(one.model, name) != model_value(other.model, name):
+        if DECISIONS[name].differ(model_value(one.model, name), model_value(other.model, name)):
             return option(name)
     saved = [name for name in TASK_OPTIONS if DECISIONS[name].kind is Kind.SAVED]
     for name in saved:
-        if name in one.options and name in other.options and one.options[name] != other.options[name]:
+        both = name in one.options and name in other.options
+        if both and DECISIONS[name].differ(one.options[name], other.options[name]):
             return option(name)
     return "detector" if None not in (one.detector, other.detector) and one.detector != other.detector else None

@@ -138,8 +138,7 @@ class RegionEmbedding(nn.Module):
             VTLMError: more regions than rows of the position table.
         """
         dtype = self.feature_proj.weight.dtype
-        if self.standardises:
-            features = (features.float() - self.feature_mean.float()) / self.feature_deviation.float()
+        features = self.standardised(features)
         if not torch.is_autocast_enabled(features.device.type):
             features = features.to(dtype)
         x = self.activation(self.feature_proj(features))
@@ -152,6 +151,12 @@ class RegionEmbedding(nn.Module):
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return self.dropout(x)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features as they are projected, ... x D: in float32 if they are standardised, else as they are."""
+        if not self.standardises:
+            return features
+        return (features.float() - self.feature_mean.float()) / self.feature_deviation.float()
 
     @torch.no_grad()
     def standardise_by(self, mean: Tensor, deviation: Tensor) -> None:

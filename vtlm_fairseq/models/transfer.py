@@ -39,7 +39,8 @@ DECODER_GEOMETRY = {
 }
 REGION_OPTIONS = ("region_dim", "region_activation", "region_no_bias", "region_layernorm", "region_standardise",
                   "region_positions")  # fmt: skip
-REGION_PARAMETERS = ("encoder.embed_regions.", "region_head.")
+REGION_INPUT = "encoder.embed_regions."
+REGION_PARAMETERS = (REGION_INPUT, "region_head.", "objective_heads.")
 VERSION = "decoder.version"  # fairseq's marker of the decoder's format, not a parameter
 CROSS_ATTENTION = {"encoder_attn.": "self_attn.", "encoder_attn_layer_norm.": "self_attn_layer_norm."}
 
@@ -203,7 +204,7 @@ class PretrainedEncoder:
             tensor.copy_(self.state[source])
             (report.from_self_attention if crossed and source != name else report.copied).append(name)
         report.unused = [name for name in self.state if name not in used and name != VERSION]
-        if any(name.startswith(REGION_PARAMETERS) for name in report.random):
+        if any(name.startswith(REGION_INPUT) for name in report.random):
             why = "--fresh-regions" if self.config["region_dim"] else "the pre-trained model has no regions"
             report.notes.append(f"{why}; the new model's region parameters start fresh")
         return report

@@ -77,18 +77,25 @@ def run_convert(args: argparse.Namespace) -> int:
         first = 0 if total is None else total * shard // shards
         total = None if total is None else total * (shard + 1) // shards - first
         class_names = _class_names(args, source) if clusters is None else clusters.class_names
+        num_soft = 0 if clusters is not None else args.soft_labels or getattr(source, "num_soft", 0)
         conversion = Conversion(
             source,
             label=_input(args),
             prepare=partial(
-                _prepare, args=args, rule=rule, sizes=sizes, pixels=getattr(source, "pixels", False), clusters=clusters
+                _prepare,
+                args=args,
+                rule=rule,
+                sizes=sizes,
+                pixels=getattr(source, "pixels", False),
+                clusters=clusters,
+                soft_labels=num_soft > 0,
             ),
             writer={
                 "feature_dim": source.feature_dim,
                 "class_names": class_names,
                 "detector": getattr(source, "detector", UNKNOWN) if args.detector == UNKNOWN else args.detector,
                 "dtype": args.dtype,
-                "num_soft": min(args.soft_labels or 0, len(class_names)),
+                "num_soft": min(num_soft, len(class_names)),
             },
             first=first,
             size=args.part_size,
@@ -233,6 +240,7 @@ def _prepare(
     sizes: dict[str, tuple[float, float]] | None,
     pixels: bool,
     clusters: Clusters | None,
+    soft_labels: bool,
 ) -> tuple[str, dict[str, Any]]:
     """Id and arrays of an image as the options say."""
     image = image._replace(image_id=rule(image.image_id))
@@ -250,7 +258,7 @@ def _prepare(
     if clusters is not None:
         labels = clusters.label(image.features)
     arrays = {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
-    if args.soft_labels is not None:
+    if soft_labels:
         arrays["soft_labels"] = image.soft_labels
     where = f"{image.source}: image {image.image_id!r}"
     return image.image_id, check_padding(arrays, where, keep=args.keep_empty, drop=args.drop_empty)

@@ -37,6 +37,7 @@ def check_padding(arrays: dict[str, Any], where: str, *, keep: bool, drop: bool)
     """
     features, boxes = (np.asarray(arrays[name]) for name in ("features", "boxes"))
     fits = features.ndim == boxes.ndim == 2 and len(features) == len(boxes) and boxes.shape[1] == 4
+    fits = fits and all(value is None or np.shape(value)[:1] == (len(features),) for value in arrays.values())
     if keep or not fits or features.dtype.kind not in "fiu" or boxes.dtype.kind not in "fiu":
         return arrays  # what does not fit is refused by the store's rules
     zero, flat = zero_rows(features), flat_boxes(boxes)

@@ -40,7 +40,7 @@ def logged_metrics(task, criterion) -> set[str] | None:
     owner = _owner(criterion, "reduce_metrics")
     sentences = getattr(criterion, "sentence_avg", False)
     if owner is VTLMCriterion:
-        names = {"loss", "mlm_loss", "mlm_ppl", "mlm_accuracy", "mrc_loss", "mrc_accuracy", "accuracy"}
+        names = criterion.logged()
     elif owner is LabelSmoothedCrossEntropyCriterion:
         names = {"loss", "nll_loss", "ppl"}
         names |= {"accuracy", "total", "n_correct"} if criterion.report_accuracy else set()
@@ -88,8 +88,10 @@ class BestCheckpoints:
             options = {"bleu": (task.cfg, "eval_bleu"), "accuracy": (criterion, "report_accuracy")}
             of, name = options.get(self.metric, (None, ""))
             raise self._missing(names, f"--{name.replace('_', '-')}" if hasattr(of, name) else None)
-        if names is not None and self.metric.startswith("mrc_") and not task.has_regions:
-            raise VTLMError(f"--best-checkpoint-metric {self.metric} stays 0 without --regions; choose another")
+        if names is not None and self.metric.startswith("mrc_"):
+            lacks = "" if any(one.key == "mrc" for one in task.objectives) else "mrc in --region-objectives"
+            if lacks := lacks if task.has_regions else "--regions":
+                raise VTLMError(f"--best-checkpoint-metric {self.metric} stays 0 without {lacks}; choose another")
         self._direct()
         if self._whole.dataset.validate_interval_updates > 0 and not self._options.save_interval_updates > 0:
             logger.warning(

@@ -128,6 +128,10 @@ class DescribedTask:
         self.has_regions = self.cfg.regions != "none"
         if self.source is not None:
             description.adopt_options(self.cfg, self.source, self.relation, has_regions=self.has_regions)
+        if "region_objectives" in cfg:
+            if not self.has_regions and description.given(self.cfg, "region_objectives") is not None:
+                raise VTLMError("--region-objectives without --regions: there is nothing to learn; leave it out")
+            cfg.region_objectives = self.option("region_objectives")
         pair = (self.cfg.source_lang, self.cfg.target_lang)
         cfg.source_lang, cfg.target_lang = pair
         cfg.langs = self.cfg.langs or self.default_langs()

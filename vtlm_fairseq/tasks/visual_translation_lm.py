@@ -14,6 +14,7 @@ from vtlm_fairseq.data.share_schedule import ShareSchedule
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.models.vtlm import VTLMModel
+from vtlm_fairseq.objectives import RegionObjective, needs_of, read_objectives
 from vtlm_fairseq.options import setting
 from vtlm_fairseq.ranges import SHARE, Range, check_ranges, option
 from vtlm_fairseq.tasks.acceleration import length_multiple
@@ -80,6 +81,12 @@ class VisualTranslationLMConfig(CaptionsConfig):
     region_mask_fill: Optional[ChoiceEnum(["mask", "zero"])] = setting(
         None, "masked regions: the <mask> embedding in place of the projected features, or features 0"
     )
+    region_objectives: Optional[str] = setting(
+        None,
+        "what is learnt of regions, comma-separated, each with :WEIGHT in the loss (default: 1): mrc (their class, the "
+        "paper's), mrc-kl (scores of all classes), mrfr (their features), itm (whether the image is the captions'), or "
+        "what --user-dir registers",
+    )
 
 
 @register_task("visual_translation_lm", dataclass=VisualTranslationLMConfig)
@@ -98,6 +105,7 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
         _ = self.word_rates, self.region_rates, self.region_schedule  # refused where they do not fit together
         ranges = {"aligned_share": SHARE, "region_mask_overlap": Range(0, 1, above=True)}
         check_ranges({name: self.option(name) for name in ranges}, ranges)
+        read_objectives(self.option("region_objectives"))  # refuses unknown ones
 
     @property
     def word_rates(self) -> MaskingRates:
@@ -114,6 +122,11 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
         """How the share of predicted regions goes over the epochs."""
         return ShareSchedule.parse(self.option("region_mask_schedule"))
 
+    @property
+    def objectives(self) -> list[RegionObjective]:
+        """Parts of the loss that are about regions."""
+        return read_objectives(self.option("region_objectives"))
+
     def _rates(self, names: tuple[str, ...]) -> MaskingRates:
         return masking_rates({option(name): self.option(name) for name in names})
 
@@ -125,6 +138,18 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
             pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
             if pair.tgt is None:
                 raise VTLMError(f"split {split}: {self.cfg.target_lang} is missing; pre-training needs both sides")
+            needs = needs_of(self.objectives)
+            if train and needs.mismatches and regions is not None and regions.order != "given":
+                raise VTLMError(
+                    f"--region-objectives {self.option('region_objectives')} needs the pairs' own images, and "
+                    f"--region-order is {regions.order}; leave one of them out"
+                )
+            if "soft_labels" in needs.reads and regions is not None and not regions.store.num_soft:
+                raise VTLMError(
+                    f"--regions {self.cfg.regions} ({split}): has no class scores, and --region-objectives "
+                    f"{self.option('region_objectives')} learns these; make them with vtlm-regions convert "
+                    "--soft-labels"
+                )
             strategies = Strategies.load(self, split, self.split_folder(split, epoch), pair, regions)
             reads_nouns = strategies.words.reads("reads_nouns")
             nouns = self.load_nouns(split, pair, epoch=epoch, combine=combine) if reads_nouns else None
@@ -145,6 +170,7 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
                 nouns=nouns,
                 regions=regions,
                 zero_masked_regions=self.option("region_mask_fill") == "zero",
+                needs=needs,
                 seed=self.cfg.seed if train else self.validation_seed(),
                 train=train,
                 pad_to_multiple=length_multiple(self.cfg),

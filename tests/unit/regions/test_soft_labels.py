@@ -106,17 +106,23 @@ def test_converted_in_parts_by_workers(tmp_path):
     whole = convert(tmp_path / "all.h5", *argv, "--soft-labels", "all")
     assert whole.num_soft == 6 and np.allclose(dense(whole), np.concatenate(list(given.values())), atol=1e-3)
     assert convert(tmp_path / "plain.h5", *argv).num_soft == 0
+    again = ("--store", tmp_path / "all.h5", "--num-classes", "6", "--dtype", "float32")
+    assert dense(convert(tmp_path / "again.h5", *again)) == dense(whole)
+    assert convert(tmp_path / "fewer.h5", *again, "--soft-labels", "2").num_soft == 2
 
 
 @pytest.mark.parametrize(
     ("change", "part"),
-    [({"soft_labels": np.full((4, 5), 0.2)}, "[4, 6]"), ({"soft_labels": np.full((4, 6), 0.3)}, "more than 1"),
-     ({"soft_labels": np.full((4, 6), -1.0)}, "0..1"), ({"soft_labels": np.full((4, 6), np.nan)}, "0..1")],
+    [({"soft_labels": np.full((4, 5), 0.2)}, "[4, 6]"), ({"soft_labels": np.full((3, 6), 0.1)}, "[4, 6]"),
+     ({"soft_labels": np.full((3, 6), 0.1), "features": np.zeros((4, 2))}, ""),
+     ({"soft_labels": np.full((4, 6), 0.3)}, "more than 1"), ({"soft_labels": np.full((4, 6), -1.0)}, "0..1"),
+     ({"soft_labels": np.full((4, 6), np.nan)}, "0..1")],
 )  # fmt: skip
 def test_scores_that_cannot_be_right(tmp_path, change, part):
     folder = npz(tmp_path / "in", {"a": np.full((4, 6), 1 / 6)}, **change)
     argv = ("convert", "--npz", folder, "--num-classes", "6", "--out", tmp_path / "s.h5")
-    assert part in fails(*argv, "--soft-labels", "6")
+    for more in ((), ("--drop-empty",)):
+        assert part in fails(*argv, "--soft-labels", "6", *more)
 
 
 def test_sources_without(tmp_path):

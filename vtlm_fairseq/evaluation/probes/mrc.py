@@ -25,6 +25,8 @@ from vtlm_fairseq.evaluation.probes.last_word import Accuracy
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel, load_asked, named_checkpoints
 from vtlm_fairseq.evaluation.tables import Table, publish
+from vtlm_fairseq.models.description import model_value
+from vtlm_fairseq.objectives import read_objectives
 
 COMMONEST, NEAREST = "commonest class", "nearest prototype, own features"
 _NOTHING = MaskingRates(select=0.0, keep=0.0, random=0.0)
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_model(path: str) -> None:
-    """Refuse a checkpoint without a region head.
+    """Refuse a checkpoint without a head of region classes.
 
     Raises:
         VTLMError: it is one of TLM or of a translation model, or not one of this package.
@@ -74,6 +76,9 @@ def check_model(path: str) -> None:
     kind = "a translation model" if is_translation(config) else "a text-only model (TLM)"
     if is_translation(config) or not config["region_dim"]:
         raise VTLMError(f"{path}: {kind}, which predicts no labels of regions; give a VTLM checkpoint")
+    objectives = model_value(config, "region_objectives")
+    if all(one.own_head for one in read_objectives(objectives)):
+        raise VTLMError(f"{path}: --region-objectives {objectives}: no labels are predicted; give one trained with mrc")
 
 
 @dataclass(frozen=True)

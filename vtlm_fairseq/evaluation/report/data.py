@@ -182,10 +182,10 @@ def pretraining_sentence(loaded: LoadedModel, line: int, *, spelling: Spelling) 
     if selected is not None:
         draw = loaded.dataset[line]["draw"]
         names = loaded.dataset.regions.store.class_names
-        rankings = iter(top(region_logits, names))
+        rankings = iter(() if region_logits is None else top(region_logits, names))
         for k, region in enumerate(regions):
             region.masked = bool(draw.masked[k])
-            if selected[0, k]:
+            if selected[0, k] and region_logits is not None:
                 region.predictions = next(rankings)
     tokens = net_input["src_tokens"]
     length = int(tokens.ne(dictionary.pad()).sum())

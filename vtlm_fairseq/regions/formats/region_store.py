@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.store import RegionStore
@@ -12,6 +14,7 @@ class StoreImages(ImageSource):
 
     Attributes:
         detector: what made the regions.
+        num_soft: class scores of each region, which are kept unless another number is given.
 
     Raises:
         VTLMError: no such store, or one that cannot be read.
@@ -24,6 +27,8 @@ class StoreImages(ImageSource):
         self.feature_dim, self.detector = self._store.feature_dim, self._store.detector
         self.class_names = self._store.class_names
         self.has_labels = len(self.class_names) > 1
+        self.num_soft = self._store.num_soft
+        self.has_soft_labels = self.num_soft > 0
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -34,4 +39,7 @@ class StoreImages(ImageSource):
 
     def read(self, row: int) -> InputImage:
         """The image of a row."""
-        return InputImage(self._ids[row], self._path, *self._store[row])
+        image = InputImage(self._ids[row], self._path, *self._store[row])
+        if not self.num_soft:
+            return image
+        return image._replace(soft_labels=self._store.read_soft(np.array([row])).dense(len(self.class_names)))
