@@ -53,6 +53,7 @@ def test_a_masking_strategy(run, corpus, written, tmp_path):
     assert (options["word_masking"], options["region_masking"]) == ("last-words", "largest")
     run.validate(corpus.data, path, *store, "--user-dir", folder)
     run.validate(corpus.data, path, *store, ok=False).fault("--word-masking last-words", "--user-dir")
+    run.probe("mrc", corpus.data, "--system", path, *store, "--cpu", "--subsets", "valid")  # masks for itself
 
 
 def test_an_objective(run, corpus, written, tmp_path):

@@ -1,6 +1,7 @@
 """Masking: exact boundaries, shares over 10,000 examples, and what a mask may depend on."""
 
 import multiprocessing
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -287,6 +288,10 @@ def test_every_strategy_depends_on_seed_epoch_and_example_alone(data, words, reg
     whole = iterate(data, *argv, epoch=1)
     first, second = (masks(whole.next_epoch_itr()) for _ in range(2))
     assert changed(first, second) == 29
+    spawned = pickle.loads(pickle.dumps(whole.dataset))
+    for line in (0, 7, 28):
+        assert [part.tolist() for part in spawned[line]["draw"]] == [p.tolist() for p in whole.dataset[line]["draw"]]
+        assert spawned[line]["tokens"].tolist() == whole.dataset[line]["tokens"].tolist()
     forked = iterate(data, *argv, epoch=1, workers=2)
     assert masks(forked.next_epoch_itr()) == first
     batches = forked.next_epoch_itr()

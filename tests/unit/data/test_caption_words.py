@@ -203,7 +203,7 @@ def test_what_the_task_reads(data, caplog):
     assert read_lexicon(str(data / "lexicon"))[1] == ("w4", "class2")
     for argv in (("--word-masking", "named"), ("--region-masking", "named")):
         base = (data / "bin", "--regions", data, *argv)
-        task = pretraining_task(*base, "--class-lexicon", data / "lexicon")
+        task = pretraining_task(*base, "--class-lexicon", data / "lexicon", "--regions-on-device")
         task.load_dataset("train")
         task.load_dataset("valid")
         assert "2 of 3 words name a class" in caplog.text and "in a sample of 40 pairs" in caplog.text

@@ -86,6 +86,15 @@ def test_overlap_by_hand(overlap, hides):
     assert (selected == alone).all()
 
 
+def test_overlap_at_the_limit():
+    """IoU of exactly 0.5 with a limit of 0.5; a box without area overlaps nothing, itself included."""
+    lines = one_image(examples=50)
+    lines.store.images[0].boxes[:] = [[0, 0, 0.5, 0.5], [0, 0, 0.25, 0.5], [0.75, 0.75, 0.75, 0.75], [0.75, 0.75, 1, 1]]
+    selected, masked, _ = draws(dataset("overlap", examples=50, rates=ALL_MASKED, regions=lines))
+    assert (masked[:, :2] == selected[:, :2].any(axis=1, keepdims=True)).all() and len(np.unique(selected[:, :2])) == 2
+    assert (masked[:, 2:] == selected[:, 2:]).all()
+
+
 @pytest.mark.slow
 def test_shares_of_overlap():
     """Predicted p; masked 1 - (1 - p)^k (1 - 0.8 p) with k others over it; replaced 0.1 p (1 - p)^k."""
