@@ -87,6 +87,8 @@ def test_names_by_hand():
     assert lexicon.find(pair).tolist() == [[2, 4, 0], [5, 8, 1], [11, 12, 0]]
     assert names().find(pair).tolist() == [[2, 4, 0], [5, 8, 1]]
     assert lexicon.find(np.array([2, *ids("▁a ▁traffic"), 2, 2, *ids("▁light ▁Amp el"), 2])).tolist() == [[6, 8, 1]]
+    longer = ClassNames(TEXT, ["light", "traffic", "traffic light"])
+    assert longer.find(np.array(ids("▁traffic ▁traffic ▁light ▁light"))).tolist() == [[0, 1, 1], [1, 3, 2], [3, 4, 0]]
     assert not names().add("hund", "wolf") and names().find(np.array([2, 2])).shape == (0, 3)
 
 
@@ -155,18 +157,23 @@ def test_words_that_name_a_region(labels, named):
 
 
 def test_a_hidden_region_is_named_by_no_word():
-    """Its words are not preferred while it is masked, and are otherwise."""
+    """Its words are not preferred while it is masked or replaced, whether it is predicted or not; kept, they are."""
 
-    class HidesDogs(RegionMasking):
+    class FourFates(RegionMasking):
         def draw(self, image, rates, rng):
-            hide = (image.labels == 0) & (rng.random() < 0.5)
-            return hide, hide, np.zeros_like(hide), np.zeros(len(hide))
+            fate, dog = rng.integers(4), image.labels == 0
+            selected, masked, random = dog & (fate != 1), dog & (fate in (0, 1)), dog & (fate == 2)
+            return selected, masked, random, np.zeros(len(dog))
 
-    made = dataset(*PAIR, count=2000, strategy=NamedWords, regions=image([0, 1], 2000), region_masking=HidesDogs())
+    made = dataset(*PAIR, count=2000, strategy=NamedWords, regions=image([0, 1], 2000), region_masking=FourFates())
+    seen = set()
     for item in made.__getitems__(list(range(2000))):
         words = [k for k, word in enumerate(PLACES) if (item["target"][word] != PAD).all()]
         if len(words) == 1:
-            assert words[0] in ([3, 4] if item["draw"].masked.any() else [1, 3, 4, 6])
+            hidden = item["draw"].masked.any() or item["draw"].random.any()
+            assert words[0] in ([3, 4] if hidden else [1, 3, 4, 6])
+            seen.add((hidden, *words))
+    assert len(seen) == 6
 
 
 @pytest.mark.slow
