@@ -70,7 +70,7 @@ if [ -z "$show" ]; then
 fi
 
 # -- steps -------------------------------------------------------------------------------------------------------------
-number=0 steps=$((probes ? 16 : 11)) child=""
+number=0 steps=$((probes ? 17 : 11)) child=""
 
 # A training saves at SIGTERM and ends; other commands leave no part of a result.
 stop() {

@@ -18,6 +18,7 @@ import torch
 from harness import ROOT
 
 QUICKSTART = ROOT / "examples" / "quickstart"
+STEPS_OF_PROBES = 17  # of a run with --probes
 
 
 def quickstart(checkout: Path, out: Path, *options: str) -> subprocess.CompletedProcess:
@@ -48,9 +49,9 @@ def test_tiny_run_and_the_arithmetic_of_its_results(tiny):
     _, out, done = tiny
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    steps = [f"{number}/16" for number in range(1, 17)]
+    steps = [f"{number}/{STEPS_OF_PROBES}" for number in range(1, STEPS_OF_PROBES + 1)]
     assert re.findall(r"^\[(\d+/\d+)\] ", done.stdout, flags=re.M) == steps
-    assert len(re.findall(r"^\$ (?:python|fairseq-\w+|vtlm-\w+) ", done.stdout, flags=re.M)) == 16
+    assert len(re.findall(r"^\$ (?:python|fairseq-\w+|vtlm-\w+) ", done.stdout, flags=re.M)) == STEPS_OF_PROBES
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     records = [json.loads(line) for line in (out / "data" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     totals = {"ambiguous": 24, "other_content": sum(len(record["content"]) for record in records)}
@@ -82,7 +83,7 @@ def test_second_call_runs_nothing_and_a_failed_step_is_tried_again(tiny):
 
     before = state()
     again = quickstart(checkout, out, "--probes")
-    assert "\n$ " not in again.stdout and again.stdout.count(" is there\n") == 16
+    assert "\n$ " not in again.stdout and again.stdout.count(" is there\n") == STEPS_OF_PROBES
     assert again.stdout.split("share translated right")[1] == first.stdout.split("share translated right")[1]
     assert state() == before
 
@@ -173,4 +174,4 @@ def test_readme_runs_what_run_sh_runs():
     run = subprocess.run(argv, capture_output=True, text=True, check=True, env={**no_gpu, "PYTHONPATH": str(ROOT)})
     expected = [shlex.split(line.replace(str(ROOT / "vtlm_fairseq"), "DIR")) for line in run.stdout.splitlines()]
     assert [line for line in map(shlex.split, readme.splitlines()) if "--text-json" not in line] == expected
-    assert len(expected) == 16
+    assert len(expected) == STEPS_OF_PROBES
