@@ -40,13 +40,15 @@ def test_loss_falls(gpu_corpus, tmp_path, precision, optimizer):
     assert trained.validations()[-1]["loss"] < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("objectives", ["mrc", "mrc,mrfr,itm"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_regions_on_the_device(gpu_corpus, tmp_path, precision):
+def test_regions_on_the_device(gpu_corpus, tmp_path, precision, objectives):
     """Features that are gathered on the GPU are those that the loader sends: losses agree, a GPU adds in any order."""
     runs = []
     for name, more in (("sent", []), ("there", ["--regions-on-device", "--num-workers", "2"])):
         (tmp_path / name).mkdir()
         argv = ["--optimizer", "adam", "--dropout", "0", "--max-update", "12", *PRECISIONS[precision], *more]
+        argv += ["--region-objectives", objectives]
         runs.append(train(gpu_corpus, tmp_path / name, *argv))
         assert runs[-1].status == 0, runs[-1].output[-4000:]
     losses = [[update["loss"] for update in trained.updates()] for trained in runs]

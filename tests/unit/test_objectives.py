@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fairseq.logging import metrics
 from torch import nn
 
-from stores import fault
+from stores import ends_with, fault
 from tiny import as_task, dictionary, line_regions, lm_dataset, sentences, vtlm_model
 from vtlm_fairseq.criterions.vtlm import VTLMCriterion
 from vtlm_fairseq.data.masking import MaskingRates
@@ -294,6 +294,15 @@ def test_soft_labels_are_learnt():
             optimizer.step()
         assert found[-1]["mrc_kl_loss"] < 0.1 * found[0]["mrc_kl_loss"] and found[-1]["mrc_kl_accuracy"] > 90
         assert "mrc_count" not in log and list(model.objective_heads) == []
+
+
+@pytest.mark.parametrize("objectives", ["mrc-kl", "mrc,mrfr"])
+def test_batches_without_lists_of_what_is_predicted(objectives):
+    """Of a dataset of one's own; the paper's objective does without."""
+    batch = collate(dataset_of("mrc"))
+    del batch["predicted"]
+    assert objectives.split(",")[-1] in ends_with(criterion_of(objectives), model_of(objectives), batch)
+    assert criterion_of("mrc")(model_of("mrc"), batch)[2]["mrc_count"] > 0
 
 
 @pytest.mark.parametrize("name", ["itm", "mlm", "Mine", "a_b", "train", "a:b", ""])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtlm_fairseq.compatibility import check_criterion_task
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.objectives import RegionObjective, read_objectives
 from vtlm_fairseq.objectives.base import full
 from vtlm_fairseq.options import setting
@@ -61,8 +61,13 @@ class VTLMCriterion(FairseqCriterion):
             outputs = model(**sample["net_input"], places=predicted["places"], **more)
             words = predicted["words"]
         else:
-            if own:
-                raise VTLMError(f"--region-objectives {own[0]}: batches of a dataset of your own lack 'predicted'")
+            needed = own + [one.name for one in self.objectives if one.reads]
+            if needed:
+                with exit_on_error():
+                    raise VTLMError(
+                        f"--region-objectives {needed[0]}: batches of a dataset of your own lack 'predicted', which "
+                        "TranslationLMDataset.collater makes; leave it out, or derive the dataset from that one"
+                    )
             masked_tokens, regions = words.ne(self.padding_idx), sample.get("region_target")
             selected = None if regions is None else regions.ne(IGNORE)
             outputs = model(**sample["net_input"], masked_tokens=masked_tokens, selected_regions=selected)

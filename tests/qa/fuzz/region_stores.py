@@ -17,9 +17,9 @@ from vtlm_fairseq.cli.regions import main as regions_command
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions import validate as region_validate
 from vtlm_fairseq.regions.merge import merge_stores
-from vtlm_fairseq.regions.store import RegionStore, validate
+from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
 
-NAMES = ("ids", "offsets", "features", "boxes", "labels", "scores", "class_names")
+NAMES = ("ids", "offsets", "features", "boxes", "labels", "scores", "class_names", "soft_labels", "soft_classes")
 DTYPES = ("f2", "f4", "f8", ">f4", "i1", "i2", "u2", ">i2", "i4", "i8", "u8", "?", "S3", "c8", "V5")
 EDIT_FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 SECRET = 777.0  # the values of a file outside the store's folder, which must never be read
@@ -34,7 +34,11 @@ def setup(folder: Path) -> Case:
     make_store(inside / "odd.h5", ["\u00e4\u2028", "x" * 300, "a b"], regions=[1, 0, 1], feature_dim=2, dtype="float32")
     make_store(inside / "none.h5", 0, feature_dim=3)
     merge_stores([str(inside / "plain.h5"), str(inside / "none.h5")], str(inside / "virtual.h5"))
-    bases = [(inside / f"{name}.h5").read_bytes() for name in ("plain", "odd", "none", "virtual")]
+    for kept in (2, 5):
+        write_soft(inside / f"soft{kept}.h5", kept)
+    merge_stores([str(inside / "soft2.h5")], str(inside / "soft.h5"))
+    names = ("plain", "odd", "none", "virtual", "soft2", "soft5", "soft")
+    bases = [(inside / f"{name}.h5").read_bytes() for name in names]
     with h5py.File(folder / "secret.h5", "w") as file:
         file["features"] = np.full((6, 3), SECRET, "f2")
         file["boxes"] = np.full((6, 4), SECRET, "f4")
@@ -70,6 +74,17 @@ def setup(folder: Path) -> Case:
     return case
 
 
+def write_soft(path: Path, kept: int) -> None:
+    """A store with class scores."""
+    names = [f"class{k}" for k in range(5)]
+    with RegionStoreWriter(path, feature_dim=3, class_names=names, detector="random", num_soft=kept) as writer:
+        for name, count in (("a", 3), ("b", 0), ("c", 2)):
+            scores = np.random.default_rng(count).dirichlet(np.ones(5), count)
+            boxes = np.tile(np.array([0, 0, 1, 1]), (count, 1))
+            labels = np.zeros(count, np.int16)
+            writer.add(name, features=np.ones((count, 3)), boxes=boxes, labels=labels, soft_labels=scores)
+
+
 def check_store(store: RegionStore, *, sound: bool) -> None:
     """What a store that opened must hold to; values too if `validate` found no fault."""
     counts = store.counts(np.arange(len(store)))
@@ -94,6 +109,14 @@ def check_store(store: RegionStore, *, sound: bool) -> None:
             assert ((regions.boxes >= 0) & (regions.boxes <= 1)).all(), "a box outside the image"
             assert ((regions.labels >= 0) & (regions.labels < store.num_classes)).all(), "a label outside the classes"
             assert (np.diff(regions.scores) <= 0).all(), "scores rise"
+    if sound and store.num_soft:
+        soft = store.read_soft(np.arange(len(store)))
+        assert soft.probabilities.shape == (store.num_regions, store.num_soft)
+        assert not any(bad.any() for bad in soft.faults(store.num_classes).values()), (
+            "class scores that cannot be right"
+        )
+        dense = soft.dense(store.num_classes)
+        assert dense.shape == (store.num_regions, store.num_classes) and np.isfinite(dense).all()
     if sound:
         assert all(ids) and store.rows(ids).tolist() == list(range(len(store))), "an id that does not lead to its row"
         assert readable == len(store)
