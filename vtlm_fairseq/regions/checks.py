@@ -32,7 +32,14 @@ class Rules(NamedTuple):
     num_soft: int = 0
 
     def check(
-        self, *, features: Any, boxes: Any, labels: Any, scores: Any = None, soft_labels: Any = None
+        self,
+        *,
+        features: Any,
+        boxes: Any,
+        labels: Any,
+        scores: Any = None,
+        soft_labels: Any = None,
+        images: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """The arrays of an image as a store keeps them, best score first (equal scores keep their order).
 
@@ -42,6 +49,7 @@ class Rules(NamedTuple):
             labels: [R] whole numbers in 0..C-1.
             scores: [R] detector confidence; None is 1.0.
             soft_labels: [R, C] class scores, where some are kept.
+            images: [R] ascending numbers of the images of the regions, where there are several.
 
         Raises:
             VTLMError: a shape, or a value that is not finite or out of range; the image is not named.
@@ -75,6 +83,8 @@ class Rules(NamedTuple):
                 f"0..{self.num_classes - 1}; check --class-names or --num-classes (no background class)"
             )
         order = np.argsort(-scores.astype(np.float32), kind="stable")
+        if images is not None:
+            order = order[np.argsort(images[order], kind="stable")]
         arrays = {
             "features": stored,
             "boxes": _checked_boxes(boxes),

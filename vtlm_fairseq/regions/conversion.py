@@ -83,13 +83,14 @@ def run_convert(args: argparse.Namespace) -> int:
             label=_input(args),
             prepare=partial(
                 _prepare,
-                args=args,
+                yxyx=args.box_format == "yxyx",
                 rule=rule,
                 sizes=sizes,
                 pixels=getattr(source, "pixels", False),
                 clusters=clusters,
                 soft_labels=num_soft > 0,
             ),
+            padding=partial(check_padding, keep=args.keep_empty, drop=args.drop_empty),
             writer={
                 "feature_dim": source.feature_dim,
                 "class_names": class_names,
@@ -235,7 +236,7 @@ def open_source(args: argparse.Namespace) -> Any:
 def _prepare(
     image: InputImage,
     *,
-    args: argparse.Namespace,
+    yxyx: bool,
     rule: IdRule,
     sizes: dict[str, tuple[float, float]] | None,
     pixels: bool,
@@ -253,15 +254,14 @@ def _prepare(
     if boxes is None:
         boxes = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (len(image.features), 1))
     else:
-        boxes = to_relative_boxes(image, yxyx=args.box_format == "yxyx", sizes=sizes)
+        boxes = to_relative_boxes(image, yxyx=yxyx, sizes=sizes)
     labels = np.zeros(len(image.features), dtype=np.int16) if image.labels is None else image.labels
     if clusters is not None:
         labels = clusters.label(image.features)
     arrays = {"features": image.features, "boxes": boxes, "labels": labels, "scores": image.scores}
     if soft_labels:
         arrays["soft_labels"] = image.soft_labels
-    where = f"{image.source}: image {image.image_id!r}"
-    return image.image_id, check_padding(arrays, where, keep=args.keep_empty, drop=args.drop_empty)
+    return image.image_id, arrays
 
 
 def _given_names(args: argparse.Namespace) -> list[str] | None:

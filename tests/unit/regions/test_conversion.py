@@ -116,6 +116,28 @@ def test_shards_and_processes(tmp_path, workers):
         main(command(folder, tmp_path / "b.h5", "--shard", "3/3"))
 
 
+def test_images_that_are_checked_together(tmp_path):
+    """Each has its own regions in the order of its own scores, whatever the others have, and none at all is some."""
+    rng = np.random.default_rng(3)
+    counts = [3, 0, 1, 4, 2] * 12
+    folder, expected = tmp_path / "in", {}
+    folder.mkdir()
+    for i, count in enumerate(counts):
+        corners = np.sort(rng.random((count, 2, 2)), axis=1).reshape(count, 4)
+        scores = rng.choice([0.25, 0.5, 0.75], count)
+        image = {"features": rng.random((count, 3)), "boxes": corners, "labels": rng.integers(0, 3, count)}
+        np.savez(folder / f"i{i:03}.npz", **image, scores=scores)
+        order = sorted(range(count), key=lambda k: (-scores[k], k))
+        expected[f"i{i:03}"] = {name: values[order] for name, values in {**image, "scores": scores}.items()}
+    store = convert(tmp_path / "s.h5", *command(folder, "x", "--part-size", 40)[1:5], "--part-size", 40)
+    assert store.ids() == list(expected)
+    for row, image in enumerate(expected.values()):
+        found = store[row]
+        assert found.labels.tolist() == image["labels"].tolist() and found.scores.tolist() == image["scores"].tolist()
+        np.testing.assert_allclose(found.features, image["features"], atol=1e-3)
+        np.testing.assert_allclose(found.boxes, image["boxes"], atol=1e-6)
+
+
 class Lines(ImageSource):
     """Images without end numbers; those in `bad` end the iterator."""
 

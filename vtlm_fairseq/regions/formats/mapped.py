@@ -107,6 +107,10 @@ class MappedImages(ImageSource):
                 yield image
                 start += 1
 
+    def close(self) -> None:
+        """End the process that reads; it begins again where something is asked for."""
+        self._reader.close()
+
     def _block(self, start: int, stop: int) -> list[InputImage | VTLMError | None]:
         """Some images from a place on, in one answer; none where the child fails at one of them."""
         try:
