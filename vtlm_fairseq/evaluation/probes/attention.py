@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention, region_mass
-from vtlm_fairseq.evaluation.layer_plot import check_plot, plot_layers
+from vtlm_fairseq.evaluation.plots import check_plot, plot_layers
 from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
 from vtlm_fairseq.evaluation.systems import (
     LoadedModel,

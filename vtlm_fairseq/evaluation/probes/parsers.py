@@ -110,7 +110,7 @@ def attention(commands) -> None:
         help="target sentences: the references, or the best hypothesis of --beam (default: references)",
     )
     parser.add_argument("--per-head", action="store_true", help="a row for each head")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers, .png or .pdf (extra [plots])")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers: .png, .pdf or .svg (extra [plots])")
     add_table_options(parser)
 
 
@@ -189,7 +189,7 @@ def pointing(commands) -> None:
     words.add_argument("--entities", type=Path, metavar="PATH", help="Flickr30k Entities, folder or .tgz: translations "
                        "of head nouns whose boxes regions overlap by half (IoU)")  # fmt: skip
     parser.add_argument("--per-head", action="store_true", help="a row for each head")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers, .png or .pdf (extra [plots])")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers: .png, .pdf or .svg (extra [plots])")
     add_table_options(parser)
 
 

@@ -19,7 +19,7 @@ from vtlm_fairseq.data.caption_words import CaptionWords, ClassNames, read_lexic
 from vtlm_fairseq.data.region_masking import intersection_over_union
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention
-from vtlm_fairseq.evaluation.layer_plot import check_plot, plot_layers
+from vtlm_fairseq.evaluation.plots import check_plot, plot_layers
 from vtlm_fairseq.evaluation.probes.attention import systems_with_regions
 from vtlm_fairseq.evaluation.probes.entity_variants import boxed_heads
 from vtlm_fairseq.evaluation.scoring.scores import seed_statistics

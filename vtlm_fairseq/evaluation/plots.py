@@ -1,27 +1,46 @@
-"""Plot of a figure by decoder layer, for the probes of attention."""
+"""What commands that draw have in common: a check before the work, and files that are the same from the same input."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, whole_file
 
-PLOT_SUFFIXES = (".png", ".pdf")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # without a date
+PLOT_SUFFIXES = tuple(_METADATA)
 
 
-def check_plot(path: Path) -> None:
+def check_plot(path: Path, *, option: str = "--plot") -> None:
     """Check, before anything is computed, that a plot can be drawn.
 
     Raises:
-        VTLMError: matplotlib is missing, the file is neither PNG nor PDF, or cannot be written.
+        VTLMError: matplotlib is missing, the file is of another kind than `PLOT_SUFFIXES`, or cannot be written.
     """
     if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise VTLMError(f"--plot {path}: name a file that ends in {' or '.join(PLOT_SUFFIXES)}")
+        raise VTLMError(f"{option} {path}: name a file that ends in {' or '.join(PLOT_SUFFIXES)}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise VTLMError("--plot needs matplotlib: pip install 'vtlm-fairseq[plots]'") from None
-    check_writable(path, label=f"--plot {path}", parents=True)
+        raise VTLMError(f"{option} needs matplotlib: pip install 'vtlm-fairseq[plots]'") from None
+    check_writable(path, label=f"{option} {path}", parents=True)
+
+
+def save_plot(figure: Figure, path: Path, *, option: str = "--plot") -> None:
+    """Write a figure."""
+    from matplotlib import rc_context
+
+    suffix = path.suffix.lower()
+    with (
+        whole_file(path, "wb", label=f"{option} {path}", parents=True) as file,
+        rc_context({"svg.hashsalt": "vtlm-fairseq"}),
+    ):
+        figure.savefig(file, format=suffix[1:], dpi=200, metadata=_METADATA[suffix])
 
 
 def plot_layers(
@@ -51,6 +70,4 @@ def plot_layers(
     axes.set(xlabel="decoder layer", ylabel=ylabel, ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize="small")
-    metadata = {"Software": None} if path.suffix.lower() == ".png" else {"CreationDate": None}  # same input, same file
-    with whole_file(path, "wb", label=f"--plot {path}", parents=True) as file:
-        figure.savefig(file, format=path.suffix[1:].lower(), dpi=200, metadata=metadata)
+    save_plot(figure, path)
