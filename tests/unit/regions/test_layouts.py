@@ -252,6 +252,16 @@ def test_what_is_wrong_is_noticed(tmp_path, folder, names, case):
     assert not (tmp_path / "s.h5").exists()
 
 
+@pytest.mark.parametrize("shift", [0, -1, 1, 3000])
+def test_classes_by_half_precision_scores_of_any_sign(tmp_path, folder, names, shift):
+    """Logits below 0 as probabilities."""
+    needs("uniter")
+    path = made.uniter(folder, soft_labels=made.soft("first") * 8 + shift)
+    store = convert(tmp_path / "s.h5", "--layout", "uniter", "--input", path, "--class-names", names)
+    wanted = (np.float16(made.soft("first") * 8 + shift)[:, 1:]).astype(np.float32).argmax(axis=1)
+    assert store[0].labels.tolist() == wanted[[1, 0]].tolist()
+
+
 def test_what_is_behind_a_count_may_be_said_to_be_none(tmp_path, folder, names):
     path = made.milvlg(folder, count=1)
     argv = ["--layout-set", "label_offset=0", "--layout-set", "padding=any"]

@@ -76,3 +76,15 @@ def test_boxes_turned_inside_out_are_no_padding(tmp_path):
     boxes[0, 0] = [0.5, 0.2, 0.1, 0.6]
     np.save(tmp_path / "b.npy", boxes)
     assert "x1 <= x2" in fails("convert", *argv, "--drop-empty", "--out", tmp_path / "s.h5")
+
+
+def test_features_that_are_0_at_first_are_no_padding(tmp_path):
+    """Of wide features one value far behind is enough, in half precision too."""
+    features = np.zeros((1, 2, 300), np.float16)
+    features[0, 0, 299], features[0, 1, 0] = 6e-8, -1
+    np.save(tmp_path / "f.npy", features)
+    (tmp_path / "ids").write_text("a\n")
+    argv = ("--npy", tmp_path / "f.npy", "--ids", tmp_path / "ids")
+    assert convert(tmp_path / "s.h5", *argv)[0].features[0, 299] > 0
+    np.save(tmp_path / "f.npy", np.where(features > 0, np.float16(-0.0), features))
+    assert "region 0 of 2" in fails("convert", *argv, "--out", tmp_path / "t.h5")

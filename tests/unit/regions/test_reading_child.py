@@ -45,6 +45,18 @@ def test_a_child_that_ends_is_replaced():
         os.kill(last, 0)
 
 
+def test_arrays_of_any_size_and_order():
+    """Through the shared memory or beside it; they stay as they are when the next ones come."""
+    given = [np.arange(n, dtype=np.float32) for n in (0, 3, 2000, 700_000, 900_000, 2000)]
+    given += [np.arange(4000.0).reshape(40, 100)[:, ::2], np.arange(4000, dtype=np.int16).reshape(40, 100).T]
+    child = Child(lambda: lambda k: given[k:] + given[:k], "x")
+    first, second = child.ask(0), child.ask(3)
+    child.close()
+    for found, wanted in zip(first + second, given + given[3:] + given[:3], strict=True):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
 class Evil:
     """Makes a file where it is unpickled."""
 

@@ -238,6 +238,10 @@ INPUT_FAULTS = [
     ({"features": np.zeros((2, 3))}, "features have shape (2, 3)"),
     ({"features": np.zeros(2)}, "features have shape (2,)"),
     ({"features": np.array([[1, np.nan], [0, 0]])}, "features"),
+    *(
+        ({"features": np.array([[-65504, 65504], [0, bad]], np.float16)}, "features hold")
+        for bad in (np.inf, -np.inf, np.nan, np.copysign(np.nan, -1))
+    ),
     ({"features": np.array([[1, 1e5], [0, 0]])}, "--dtype float32"),
     ({"boxes": np.zeros((2, 5))}, "boxes have shape (2, 5)"),
     ({"boxes": np.array([[0, 0, 1, 1], [0, 0, 640, 1]])}, "boxes run from 0 to 640"),
@@ -257,6 +261,13 @@ def test_writer_refuses_bad_input_and_leaves_nothing(tmp_path, overrides, expect
     message = fault(write_pair, tmp_path / "s.h5", **overrides)
     assert expected in message and "s.h5" in message and "image 'a'" in message
     assert os.listdir(tmp_path) == []
+
+
+def test_the_largest_halves_are_numbers(tmp_path):
+    features = np.array([[-65504, 65504], [-0.0, 6e-8]], np.float16)
+    write_pair(tmp_path / "s.h5", features=features)
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert sorted(store[0].features.ravel().tolist()) == sorted(features.ravel().tolist())
 
 
 def test_writer_refuses_bad_options(tmp_path):

@@ -1,5 +1,6 @@
 """`vtlm-regions merge`: shards joined to one store, by reference or by copy."""
 
+import errno
 import os
 import shutil
 
@@ -10,7 +11,7 @@ from extraction import contents
 
 from stores import fault, make_store, write_pair
 from vtlm_fairseq.cli.regions import main
-from vtlm_fairseq.regions.merge import merge_stores
+from vtlm_fairseq.regions.merge import copy_rows, merge_stores, writer_like
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
 
 
@@ -147,3 +148,31 @@ def test_command(shards, tmp_path, capsys):
         with pytest.raises(SystemExit, match=reason):
             main(argv)
     check(out, stored)
+
+
+def test_rows_are_copied_as_they_are(tmp_path, monkeypatch):
+    """Chosen ones of two files, by the system and, where that cannot, by this process; a file that is cut is named."""
+    first = make_store(tmp_path / "a.h5", ["a0", "a1", "a2"], regions=[2, 0, 3], seed=1)
+    first |= make_store(tmp_path / "b.h5", ["b0", "b1"], regions=[1, 2], seed=2)
+    paths = [str(tmp_path / name) for name in ("a.h5", "b.h5")]
+
+    def copied(name):
+        store = RegionStore(paths, max_regions=None)
+        with writer_like(store, str(tmp_path / name), {}) as writer:
+            copy_rows(store, np.array([0, 1, 2, 4]), writer)
+        return RegionStore([str(tmp_path / name)], max_regions=None)
+
+    for name in ("s.h5", "t.h5"):
+        made = copied(name)
+        assert made.ids() == ["a0", "a1", "a2", "b1"] and validate(str(tmp_path / name)) == []
+        for row, image in enumerate(made.ids()):
+            for part in ("features", "boxes", "labels", "scores"):
+                np.testing.assert_array_equal(getattr(made[row], part), first[image][part])
+
+        def elsewhere(*args):
+            raise OSError(errno.EXDEV, "another disk")
+
+        monkeypatch.setattr("os.copy_file_range", elsewhere)
+    monkeypatch.setattr("os.copy_file_range", lambda *args: 0)
+    message = fault(copied, "u.h5")
+    assert "a.h5" in message and "shorter" in message and not (tmp_path / "u.h5").exists()
