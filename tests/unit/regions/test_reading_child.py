@@ -1,5 +1,6 @@
 """Files of others are read in a child process: what would end the command, or run, ends in one line."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -55,6 +56,31 @@ def test_arrays_of_any_size_and_order():
     for found, wanted in zip(first + second, given + given[3:] + given[:3], strict=True):
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_processes_do_not_share_what_they_are_answered(tmp_path):
+    """Two that were forked from one which has asked already, each with a child of its own."""
+
+    def make():
+        own = os.getpid()
+        return lambda request: np.full(200_000, own)
+
+    child = Child(make, "x")
+    child.ask(0)
+
+    def ask_often(sender):
+        answers = [child.ask(0) for _ in range(60)]
+        sender.send(len({int(value) for answer in answers for value in np.unique(answer)}))
+
+    fork = multiprocessing.get_context("fork")
+    pipes = [fork.Pipe(duplex=False) for _ in range(3)]
+    processes = [fork.Process(target=ask_often, args=(sender,)) for _, sender in pipes]
+    for process in processes:
+        process.start()
+    assert [receiver.recv() for receiver, _ in pipes] == [1, 1, 1]
+    for process in processes:
+        process.join()
+    child.close()
 
 
 class Evil:

@@ -40,7 +40,7 @@ class Child:
         self._make, self._where, self._memory = make, where, memory
         self._owner = self._pid = 0
         self._connection: Connection | None = None
-        self._shared = mmap.mmap(-1, _SHARED)
+        self._shared: mmap.mmap | None = None
 
     def ask(self, request: Any) -> Any:
         """The answer to a request.
@@ -51,7 +51,7 @@ class Child:
         """
         if self._connection is None or self._owner != os.getpid():
             self._start()
-        assert self._connection is not None
+        assert self._connection is not None and self._shared is not None
         how = "crashes"
         try:
             self._connection.send(request)
@@ -90,6 +90,9 @@ class Child:
     def _start(self) -> None:
         self.close()
         ours, theirs = Pipe()
+        self._shared = mmap.mmap(
+            -1, _SHARED
+        )  # one of each process that asks: what was made before a fork, both would use
         with warnings.catch_warnings():  # the child starts no threads before its libraries do
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
