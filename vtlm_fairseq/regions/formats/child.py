@@ -90,9 +90,7 @@ class Child:
     def _start(self) -> None:
         self.close()
         ours, theirs = Pipe()
-        self._shared = mmap.mmap(
-            -1, _SHARED
-        )  # one of each process that asks: what was made before a fork, both would use
+        self._shared = mmap.mmap(-1, _SHARED)  # not before a fork: each process that asks has its own
         with warnings.catch_warnings():  # the child starts no threads before its libraries do
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
