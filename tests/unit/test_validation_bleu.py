@@ -1,5 +1,6 @@
 """What --eval-bleu compares: literal texts against sacreBLEU's own figure."""
 
+import importlib.util
 import logging
 
 import pytest
@@ -22,21 +23,24 @@ WORDS = ("der hund , der laut &quot; bellt &quot; , rennt .", "der hunde , der l
 RUNNING = ('der hund, der laut "bellt," rennt.', 'der hunde, der laut "bellt," rennen.')
 
 
-def make_data(path, kind: str, *, text_json: bool = True):
+def make_data(path, kind: str, *, text_json: bool = True, texts=None, lang: str = "de", steps=STEPS[:4]):
     """A folder with one pair, whose target is the first text."""
     symbols = Dictionary()
-    for text in PIECES[kind]:
+    texts = texts or PIECES[kind]
+    for text in texts:
         for piece in text.split():
             symbols.add_symbol(piece)
     path.mkdir()
-    for lang in ("en", "de"):
-        symbols.save(str(path / f"dict.{lang}.txt"))
-    pair = [symbols.encode_line(PIECES[kind][0], add_if_not_exist=False)]
+    for side in ("en", lang):
+        symbols.save(str(path / f"dict.{side}.txt"))
+    pair = [symbols.encode_line(texts[0], add_if_not_exist=False)]
     for split in ("train", "valid"):
         tiny.Folder(path, symbols).write(split, pair, pair)
+    for file in path.glob("*.en-de.*"):
+        file.rename(str(file).replace("en-de.de", f"en-de.{lang}").replace("en-de", f"en-{lang}"))
     if text_json:
         (path / ("bpe.model" if kind == "sentencepiece" else "bpe.codes")).write_text("not read")
-        TextPipeline("en", "de", steps=STEPS[:4], bpe=kind).save(path)
+        TextPipeline("en", lang, steps=steps, bpe=kind).save(path)
     return symbols
 
 
@@ -85,6 +89,27 @@ def test_what_is_compared(tmp_path, caplog, kind):
         ]
         figures.append(found)
     assert figures[3] > figures[0] + 5  # sub-words are easier
+
+
+@pytest.mark.parametrize(
+    ("lang", "words", "steps"),
+    [("zh", "zh", ("characters",)), ("zh", "zh", ()), ("ja", "char", ("characters",)), ("th", "char", ("segmented",))],
+)
+def test_languages_without_spaces(tmp_path, lang, words, steps):
+    """sacreBLEU's words of the language (characters of Japanese where MeCab is not installed), not 13a's."""
+    if lang == "ja" and importlib.util.find_spec("MeCab"):
+        pytest.skip("MeCab is installed")
+    texts = {
+        "zh": ("▁两 ▁只 ▁狗 ▁在 ▁2012 ▁年 ▁看 ▁t ▁恤 ▁。", "▁两 ▁只 ▁猫 ▁在 ▁2012 ▁年 ▁看 ▁t ▁恤 ▁。"),
+        "ja": ("▁犬 ▁が ▁カ ▁メ ▁ラ ▁を ▁見 ▁る ▁。", "▁猫 ▁が ▁カ ▁メ ▁ラ ▁を ▁見 ▁る ▁。"),
+        "th": ("▁ผม ▁กิน ▁ข้าว ▁ที่ ▁บ้าน", "▁เขา ▁กิน ▁ข้าว ▁ที่ ▁บ้าน"),
+    }[lang]
+    symbols = make_data(tmp_path / "data", "sentencepiece", texts=texts, lang=lang, steps=(*STEPS[:4], *steps))
+    running = tuple(text.replace("▁", "").replace(" ", "") for text in texts)
+    found = validation_bleu(tmp_path / "data", symbols, texts[1], "--target-lang", lang)
+    assert found == pytest.approx(figure(running, words), abs=0.006) and 20 < found < 100
+    if steps:
+        assert figure(running) == 0
 
 
 def test_without_text_json(tmp_path, caplog):

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 
 from fairseq.checkpoint_utils import save_checkpoint
 from fairseq.data import Dictionary
+from sacrebleu.metrics import BLEU
 
 from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
 from vtlm_fairseq.text.subwords import subword_kind
+from vtlm_fairseq.text.unspaced import SACREBLEU_WORDS, is_unspaced_language, language_of
 
 logger = get_logger(__name__)
 
@@ -63,10 +65,23 @@ def choose_spelling(cfg, *, folder: str, dictionary: Dictionary, tokenizer=None)
     pipeline = replace(TextPipeline.load(folder), target_lang=lang)  # which may be of another pair
     running = not detokenised and not cfg.eval_tokenized_bleu and "tokenise" in pipeline.steps
     if running:
-        return Spelling("running text (as text.json says)", lambda pieces: pipeline.decode(pieces, lang, True))
+        return _running(pipeline, lang)
     if pipeline.bpe == "none":
         return Spelling(f"what the model writes{detokenised}", ours)
     return Spelling(f"words (as text.json says){detokenised}", lambda pieces: ours(pipeline.decode(pieces, lang)))
+
+
+def _running(pipeline: TextPipeline, lang: str) -> Spelling:
+    name = "running text (as text.json says)"
+    if not is_unspaced_language(lang):
+        return Spelling(name, lambda pieces: pipeline.decode(pieces, lang, True))
+    # fairseq has sacreBLEU cut it by 13a, which finds no words in a language without spaces, and leaves these alone
+    kind = SACREBLEU_WORDS[language_of(lang)]
+    try:
+        cut = BLEU(tokenize=kind, force=True).tokenizer
+    except RuntimeError:  # MeCab is not installed
+        kind, cut = "char", BLEU(tokenize="char", force=True).tokenizer
+    return Spelling(f"{name}, sacreBLEU's words ({kind})", lambda pieces: cut(pipeline.decode(pieces, lang, True)))
 
 
 def count_anew(spelling: Spelling, restored: Mapping) -> None:

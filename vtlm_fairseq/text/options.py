@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.names import check_distinct, check_languages
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
 from vtlm_fairseq.text.caption_tables import QUOTING
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 from vtlm_fairseq.text.tokenised import add_tokenised
+from vtlm_fairseq.text.unspaced import SEGMENTATIONS, choose_segmentation, needs_marks
 
 
 def add_caption_files(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +75,13 @@ def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None,
         action="store_true",
         help="leave quotes, & and brackets as they are, as the authors did (Multi30k's own files hold &apos;)",
     )
+    parser.add_argument(
+        "--segment",
+        choices=(*SEGMENTATIONS, "none"),
+        help="words of a language without spaces: characters (Chinese, Japanese), jieba (Chinese words; extra zh), "
+        "segmented: the text has blanks between them already, none: Moses' tokeniser alone (default: characters; with "
+        "--tokenised segmented)",
+    )
     add_tokenised(parser)
 
 
@@ -92,11 +101,17 @@ def make_pipeline(arguments: argparse.Namespace) -> TextPipeline:
     """Languages and steps.
 
     Raises:
-        VTLMError: both sides are the same language.
+        VTLMError: both sides are the same language, or one is written without spaces and its words
+            cannot be found, or accents are to be stripped from letters that need them.
     """
     check_languages((arguments.source_lang, arguments.target_lang), "--source-lang, --target-lang")
     check_distinct(arguments.source_lang, arguments.target_lang)
+    languages = (arguments.source_lang, arguments.target_lang)
+    segments = choose_segmentation(languages, arguments.segment, tokenised=bool(arguments.tokenised))
+    if arguments.strip_accents and (marked := [lang for lang in languages if needs_marks(lang)]):
+        raise VTLMError(f"--strip-accents would take marks that tell letters of {marked[0]} apart; leave it out")
     left_out = {
+        **{step: step not in segments for step in SEGMENTATIONS},
         "lowercase": arguments.keep_case,
         "escape": arguments.no_escape,
         "strip_accents": not arguments.strip_accents,

@@ -7,7 +7,8 @@ folder, so that a checkpoint can be given raw text. The steps, in order:
 2. `normalise`: Moses punctuation normalisation of the language;
 3. `tokenise`: Moses tokenisation of the language;
 4. `escape`: `&`, quotes, `<`, `>`, `[`, `]` and `|` as Moses writes them (`&apos;`), as in Multi30k's own files;
-5. `strip_accents`: decompose and drop combining marks (a with umlaut becomes a; sharp s stays).
+5. `strip_accents`: decompose and drop combining marks (a with umlaut becomes a; sharp s stays);
+6. `characters`, `jieba` or `segmented`: what `tokenise` does in a language without spaces (`unspaced.py`).
 
 The first four reproduce Multi30k's tokenised files (`*.lc.norm.tok.*`) without a difference. A literal `<mask>`
 is a symbol of its own: it passes through all steps and BPE unchanged.
@@ -32,10 +33,11 @@ from vtlm_fairseq.files import write_text
 from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_languages, check_name
 from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words, subword_kind
+from vtlm_fairseq.text.unspaced import SEGMENTATIONS, join, segment, segmentation
 
 SCHEMA_VERSION = 1
 FILE_NAME = "text.json"
-STEPS = ("lowercase", "normalise", "tokenise", "escape", "strip_accents")
+STEPS = ("lowercase", "normalise", "tokenise", "escape", "strip_accents", *SEGMENTATIONS)
 MOSES = STEPS[1:4]
 """Those that text which is tokenised already has."""
 BPE_FILES = {"sentencepiece": "bpe.model", "subword_nmt": "bpe.codes", "none": None}
@@ -181,7 +183,9 @@ class TextPipeline:
         """
         self._check_language(lang)
         words = join_words(pieces, self.bpe)
-        return _detokeniser(lang)(words) if detokenize else words
+        if not detokenize:
+            return words
+        return join(words, lang, _detokeniser(lang)) if segmentation(lang, self.steps) else _detokeniser(lang)(words)
 
     def _check_language(self, lang: str) -> None:
         if lang not in (self.source_lang, self.target_lang):
@@ -197,10 +201,17 @@ class TextPipeline:
         if "normalise" in self.steps:
             text = _normaliser(lang)(text)
         if "tokenise" in self.steps and text.strip():
-            text = _tokeniser(lang)(text, return_str=True, escape="escape" in self.steps)
+            moses, escape = _tokeniser(lang), "escape" in self.steps
+            text = self._cut(text, lang, lambda part: moses(part, return_str=True, escape=escape))
+        else:
+            text = self._cut(text, lang, str)
         if "strip_accents" in self.steps:
             text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
         return " ".join(text.split())
+
+    def _cut(self, text: str, lang: str, tokenise: Callable[[str], str]) -> str:
+        way = segmentation(lang, self.steps)
+        return tokenise(text) if way is None else segment(text, lang, way, tokenise)
 
     @cached_property
     def _segment(self) -> Callable[[str], str]:

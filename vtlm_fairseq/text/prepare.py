@@ -159,7 +159,7 @@ def check_reused_steps(pipeline: TextPipeline, bpe_model: Path) -> None:
         raise VTLMError(
             f"{bpe_model.parent / FILE_NAME}: that text was prepared by {', '.join(earlier.steps) or 'no steps'}, "
             f"this would be by {', '.join(pipeline.steps) or 'none'}; give the same --keep-case, --strip-accents, "
-            "--no-escape"
+            "--no-escape, --segment"
         )
 
 
@@ -209,7 +209,7 @@ def prepare_folder(
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         missing = pipeline
         if tokenised:
-            missing = replace(pipeline, steps=tuple(step for step in pipeline.steps if step not in MOSES))
+            missing = replace(pipeline, steps=tuple(step for step in pipeline.steps if step not in (*MOSES, "jieba")))
         words = {split: SplitFiles(Path(scratch), split, missing) for split in text}
         for split, pairs in text.items():
             words[split].write(with_hyphens(pairs) if tokenised else pairs, workers=workers)

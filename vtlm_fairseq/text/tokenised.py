@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.text.pairs import Pair
 from vtlm_fairseq.text.pipeline import TextPipeline
+from vtlm_fairseq.text.unspaced import is_apart, is_unspaced
 
 _LINES = 1000
 _NEARLY_ALL, _MOST = 0.9, 0.5
@@ -28,6 +29,8 @@ class _Counts:
     hyphens: int = 0
     apart: int = 0
     attached: int = 0
+    characters: int = 0
+    segmented: int = 0
 
     def look(self, line: str) -> None:
         self.lines += 1
@@ -38,6 +41,8 @@ class _Counts:
         attached = bool(_ATTACHED.search(line))
         self.attached += attached
         self.apart += not attached and bool(_APART.search(line))
+        self.characters += is_unspaced(line)
+        self.segmented += is_apart(line)
 
     def signs(self) -> str:
         """What shows that the text is tokenised or escaped; empty where nothing does."""
@@ -48,6 +53,8 @@ class _Counts:
             found.append(f"{self.hyphens:,} with @-@")
         if self.apart >= 10 and self.apart >= _NEARLY_ALL * (self.apart + self.attached):
             found.append(f"{self.apart:,} with a blank before '.', ',' or 's ({self.attached:,} without)")
+        if self.segmented >= 3 and self.segmented >= _NEARLY_ALL * self.characters:
+            found.append(f"{self.segmented:,} with blanks between Chinese or Japanese characters")
         return ", ".join(found)
 
     def contradiction(self, escape: bool) -> str:

@@ -13,8 +13,7 @@ from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_sen
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.text.pipeline import FILE_NAME, STEPS, TextPipeline
 from vtlm_fairseq.text.subwords import join_words, subword_kind
-
-_UNSPACED = ("\u0e00\u0eff", "\u1000\u109f", "\u1780\u17ff", "\u3040\u30ff", "\u3400\u9fff", "\U00020000\U0003ffff")
+from vtlm_fairseq.text.unspaced import is_unspaced
 
 
 @dataclass(frozen=True)
@@ -208,19 +207,9 @@ def read_output(
     ids, texts = [number for number, _ in chosen], [text for _, text in chosen]
     running = None if reference.raw is None else _running_text(path, texts, pipeline, lang)
     lang = lang or (pipeline.target_lang if pipeline else "")
-    if running is not None and not lang and _has_no_spaces(reference.raw):
+    if running is not None and not lang and is_unspaced("".join(reference.raw)):
         raise VTLMError("--raw-ref is of a language without spaces, whose words sacreBLEU has to find: give --lang")
     return Output(path, ids, texts, running, sorted(absent & wanted), pipeline, lang)
-
-
-def _has_no_spaces(lines: Sequence[str]) -> bool:
-    """Whether a third of the letters are Chinese, Japanese, Thai, Lao, Khmer or Burmese."""
-    letters = [letter for line in lines for letter in line if letter.isalpha()]
-    return 3 * sum(map(_unspaced, letters)) > len(letters)
-
-
-def _unspaced(letter: str) -> bool:
-    return any(first <= letter <= last for first, last in _UNSPACED)
 
 
 def _check_reference(path: str, reference: Reference, pipeline: TextPipeline | None) -> None:

@@ -16,9 +16,7 @@ from sacrebleu.significance import PairedTest
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
 from vtlm_fairseq.text.pipeline import TextPipeline
-
-_WORDS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", **dict.fromkeys(("th", "lo", "km", "my"), "char")}
-"""sacreBLEU's ``tokenize`` for languages that 13a has no words of."""
+from vtlm_fairseq.text.unspaced import SACREBLEU_WORDS, language_of
 
 _ACCENTS = TextPipeline(source_lang="", target_lang="", steps=("strip_accents",))
 
@@ -120,8 +118,8 @@ def detokenised_measures(*, lowercase: bool, lang: str = "") -> list[Measure]:
             which is sacreBLEU's default.
         lang: code of the language; what follows its first hyphen or underscore does not matter.
     """
-    language = lang.replace("_", "-").partition("-")[0].lower()
-    words = _WORDS.get(language, "13a")
+    language = language_of(lang)
+    words = SACREBLEU_WORDS.get(language, "13a")
     measures = [
         Measure(
             f"BLEU {words}",
