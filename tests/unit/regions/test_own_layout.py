@@ -156,6 +156,7 @@ def test_only_what_is_said_is_read(tmp_path):
         "features: [a]": "one value",
         "label_offset: x": "number",
         "a: &a [1]\nb: *a": "anchors",
+        "[" * 60_000: "brackets",
         "- 1": "KEY: VALUE",
         "{": "YAML",
         "ask: {counts: 'the number'}": "counts",
