@@ -9,6 +9,7 @@ import os
 import re
 import select
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,6 +60,7 @@ def command_line() -> Iterator[None]:
     (``>&-``) with one line. Signals end it as :func:`exit_on_signal` says. Of logs, warnings are shown.
     """
     logging.getLogger().setLevel(logging.WARNING)  # fairseq reports its configuration at INFO
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)  # fairseq sets it without a GPU, too
     saved = logging.raiseExceptions
     logging.raiseExceptions = False  # a handler that cannot write would print a stack for each record
     if sys.stderr is None:

@@ -103,6 +103,7 @@ def test_each_source_of_words(run, corpus, mmt, other, store, entities, tmp_path
              if int(word[4:]) < 7]  # fmt: skip
     done = run(*argv, data, "--system", f"M={mmt},{other}", *more, "--plot", tmp_path / "plot.png")
     check(done, (mmt, other), data, store, words)
+    assert "pin_memory" not in done.output
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
     lexicon = write_lines(tmp_path / "lexicon", [*(f"Wort{k}\tword{k % 3}" for k in range(4, 20)), "Wort21\tnothing"])
