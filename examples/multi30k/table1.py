@@ -58,6 +58,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     cc = parser.add_argument_group("Conceptual Captions (without them pre-training is on Multi30k)")
     cc.add_argument("--cc-data", type=Path, metavar="DIR", help="binarised, with the dictionary of Multi30k")
     cc.add_argument("--cc-regions", type=Path, metavar="PATH", help="region store of its images")
+    for side, short, default in (("source", "-s", "en"), ("target", "-t", "de")):
+        said = f"{side} language (default: of the prepared data, else {default})"
+        parser.add_argument(short, f"--{side}-lang", metavar="LANG", help=said)
     parser.add_argument(
         "--test-sets",
         type=lambda text: text.split(","),

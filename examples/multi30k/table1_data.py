@@ -12,11 +12,12 @@ from pathlib import Path
 
 from stages import Stage, write_atomically
 
-from vtlm_fairseq.data.split_files import language_pair
+from vtlm_fairseq.data.split_files import check_held, language_pair
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.text.binarise import PACKAGE
 from vtlm_fairseq.text.pipeline import BPE_FILES, TextPipeline
+from vtlm_fairseq.text.unspaced import SEGMENTATIONS
 
 ROOT = PACKAGE.parent
 REGION_SPLITS = ("train", "val", "test_2016_flickr")
@@ -124,7 +125,7 @@ def find_data(args: argparse.Namespace, *, vocab: int, checksums: Checksums) -> 
         links[_entities_link(args)] = args.entities
     for name, target in links.items():
         _link(args.out / name, target)
-    pair, bpe = _text(args.data or args.cc_data)
+    pair, bpe = _text(args)
     given = [name for name in ("data-bin", "regions") if args.data]
     given += [name for name in ("cc-bin", "cc-regions") if links[name]]
     sums = {name: checksums.digest(args.out / name) for name in given}
@@ -132,7 +133,7 @@ def find_data(args: argparse.Namespace, *, vocab: int, checksums: Checksums) -> 
     stages = ()
     if not args.data:
         controls = (_entities(args, FOLDERS[corpus][1], options) for corpus, options in CONTROLS.items())
-        stages = (_prepare(args, vocab), _entities(args, "regions"), *controls)
+        stages = (_prepare(args, pair, vocab), _entities(args, "regions"), *controls)
     if args.cc_data:
         facts = tuple(sums[name] for name in ("data-bin", "cc-bin") if name in sums)
         stages += (_joined(needs=() if args.data else ("prepare",), facts=facts),)
@@ -186,12 +187,15 @@ def _entities_link(args: argparse.Namespace) -> str:
     return "input/entities" if args.entities.is_dir() else f"input/entities{args.entities.suffix}"
 
 
-def _text(folder: Path | None) -> tuple[tuple[str, str], str]:
+def _text(args: argparse.Namespace) -> tuple[tuple[str, str], str]:
     """Languages and kind of BPE of a folder; of what `prepare_multi30k.py` makes, if there is none yet."""
+    folder, chosen = args.data or args.cc_data, (args.source_lang, args.target_lang)
     if folder is None:
-        return ("en", "de"), "sentencepiece"
+        return (chosen[0] or "en", chosen[1] or "de"), "sentencepiece"
+    pair = chosen if all(chosen) else language_pair(str(folder), *chosen)
+    check_held(str(folder), *pair, "; see -s and -t")
     has_pipeline = (folder / "text.json").is_file()
-    return language_pair(str(folder)), TextPipeline.load(folder).bpe if has_pipeline else "none"
+    return pair, TextPipeline.load(folder).bpe if has_pipeline else "none"
 
 
 def _has_regions(args: argparse.Namespace, test_set: str) -> bool:
@@ -203,7 +207,7 @@ def _has_regions(args: argparse.Namespace, test_set: str) -> bool:
         return False
 
 
-def _prepare(args: argparse.Namespace, vocab: int) -> Stage:
+def _prepare(args: argparse.Namespace, pair: tuple[str, str], vocab: int) -> Stage:
     """Multi30k's text; with Conceptual Captions it takes their vocabulary and their steps."""
     vocabulary = ["--vocab-size", str(vocab)]
     facts: tuple[str, ...] = ()
@@ -222,7 +226,10 @@ def _prepare(args: argparse.Namespace, vocab: int) -> Stage:
         vocabulary += [] if "escape" in pipeline.steps else ["--no-escape"]
         vocabulary += ["--strip-accents"] if "strip_accents" in pipeline.steps else []
         facts = tuple(sorted(pipeline.checksums.values()))
-    raw = [args.raw / f"{split}.{lang}" for split in REGION_SPLITS for lang in ("en", "de")]
+        if segments := [step for step in pipeline.steps if step in SEGMENTATIONS]:
+            vocabulary += ["--segment", segments[-1]]
+    raw = [args.raw / f"{split}.{lang}" for split in REGION_SPLITS for lang in pair]
+    languages = [] if pair == ("en", "de") else ["--source-lang", pair[0], "--target-lang", pair[1]]
     return Stage(
         name="prepare",
         title="prepare Multi30k",
@@ -230,6 +237,7 @@ def _prepare(args: argparse.Namespace, vocab: int) -> Stage:
             str(ROOT / "preprocess" / "prepare_multi30k.py"),
             *("--raw", "input/raw", "--image-splits", "input/image_splits", "--out", "data-bin"),
             *vocabulary,
+            *languages,
             *(["--any-counts"] if args.any_counts else []),
         ),
         outputs=("data-bin",),

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from harness import ROOT, USER_DIR
 from stores import fault
 from vtlm_fairseq.data.split_files import language_pair, language_pairs
 
@@ -43,6 +44,46 @@ def test_pairs_are_parted_where_the_languages_of_the_files_say(tmp_path):
         for lang in pair.split("-"):
             (tmp_path / f"train.{pair}.{lang}.idx").touch()
     assert "en-de and en-fr name the language pair" in fault(language_pair, str(tmp_path))
+
+
+def test_a_pair_that_the_folder_does_not_hold(run, corpus, vtlm, mmt, tmp_path):
+    """It is named with what is there; either direction of a pair is, on the command line and in a recipe."""
+    recipe = ("--config-dir", ROOT / "vtlm_fairseq/recipes", "--config-name", "nmt",
+              f"common.user_dir={USER_DIR}", "common.cpu=true",
+              "optimization.max_update=1", "dataset.disable_validation=true", "checkpoint.no_save=true")  # fmt: skip
+    sizes = ("model.encoder_embed_dim=16", "model.encoder_ffn_embed_dim=16", "model.encoder_attention_heads=2")
+    reverse = ("task.source_lang=de", "task.target_lang=en")
+    trained = run("fairseq_cli.hydra_train", *recipe, *sizes, *reverse, f"task.data={corpus.data}", cwd=tmp_path)
+    assert "train de-en 45 examples" in trained.output
+
+    french = tmp_path / "fr"
+    shutil.copytree(corpus.data, french)
+    for file in french.glob("*.en-de.*"):
+        file.rename(french / file.name.replace("en-de.de", "en-de.fr").replace("en-de", "en-fr"))
+    (french / "dict.de.txt").rename(french / "dict.fr.txt")
+    refused = run("fairseq_cli.hydra_train", *recipe, f"task.data={french}", ok=False, cwd=tmp_path)
+    refused.fault(str(french), "holds en-fr, not en-de", "task.target_lang")
+    pair = ("-s", "en", "-t", "xx")
+    for found in (
+        run.pretrain(corpus.data, tmp_path / "a", *pair, *QUICK, regions=corpus.regions, ok=False),
+        run.train(corpus.data, tmp_path / "b", *pair, *QUICK, "--pretrained", vtlm, regions=corpus.regions, ok=False),
+        run.generate(corpus.data, mmt, *pair, regions=corpus.regions, ok=False),
+        run.validate(corpus.data, vtlm, *pair, "--regions", corpus.regions, ok=False),
+    ):
+        found.fault(f"{corpus.data} holds en-de, not en-xx", "-s and -t")
+    shutil.copy(french / "dict.fr.txt", french / "dict.de.txt")  # of a pair whose text is not there
+    run.train(french, tmp_path / "c", "-s", "en", "-t", "de", *QUICK, ok=False).fault("holds en-fr, not en-de", "-t")
+
+    # models of en-de on en-fr
+    options = ("--regions", corpus.regions)
+    run.validate(french, vtlm, "-t", "fr", *options, ok=False).fault("de,en", "'fr'")
+    start = ("--pretrained", vtlm, "-t", "fr", *QUICK)
+    refused = run.train(french, tmp_path / "d", *start, regions=corpus.regions, ok=False)
+    refused.fault(str(vtlm), "en-fr", "--langs de,en,fr")
+    run.train(french, tmp_path / "d", *start, "--langs", "de,en,fr", regions=corpus.regions)
+    (french / "dict.de.txt").unlink()
+    refused = run.probe("attention", french, "--path", mmt, *options, ok=False)
+    refused.fault("holds en-fr, not en-de", "the checkpoint's")
 
 
 def test_a_second_validation_set(run, corpus, tmp_path):

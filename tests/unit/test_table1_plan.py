@@ -219,7 +219,8 @@ def given(**paths) -> argparse.Namespace:
     """Options of `table1.py` that name data."""
     names = ("data", "regions", "raw", "image_splits", "entities", "cc_data", "cc_regions")
     found = {name: Path(paths[name]) if name in paths else None for name in names}
-    return argparse.Namespace(**found, out=Path("out"), test_sets=["test"], any_counts=False)
+    pair = {"source_lang": paths.get("source_lang"), "target_lang": paths.get("target_lang")}
+    return argparse.Namespace(**found, **pair, out=Path("out"), test_sets=["test"], any_counts=False)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +233,29 @@ def test_data_options_that_do_not_go_together(tmp_path, monkeypatch, names, word
     folder(tmp_path / "bin", {"train": 2})
     paths = dict.fromkeys(names.replace("none", "data").split(), "bin") | ({"data": "none"} if "none" in names else {})
     assert words in fault(find_data, given(**paths), vocab=9, checksums=Checksums(tmp_path))
+
+
+def test_any_language_pair(tmp_path, monkeypatch):
+    """Of a prepared folder, in either direction; of raw text, which is then prepared with the languages."""
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "bin", {"train": 2})
+    find = {"vocab": 9, "checksums": Checksums(tmp_path)}
+    Path("out").mkdir()
+    prepared = {"data": "bin", "regions": "bin"}
+    assert find_data(given(**prepared), **find).pair == ("en", "de")
+    assert find_data(given(**prepared, source_lang="de", target_lang="en"), **find).pair == ("de", "en")
+    message = fault(find_data, given(**prepared, source_lang="en", target_lang="fr"), **find)
+    assert "bin holds en-de, not en-fr" in message and "-t" in message
+    (tmp_path / "other").mkdir()
+    find["checksums"] = Checksums(tmp_path / "other")
+    for target, options in (("de", []), ("fr", ["--source-lang", "en", "--target-lang", "fr"])):
+        (out := tmp_path / target).mkdir()
+        asked = given(**dict.fromkeys(("raw", "image_splits", "entities"), "bin"), target_lang=target)
+        asked.out = out
+        found = find_data(asked, **find)
+        assert found.pair == ("en", target)
+        command = next(stage.command for stage in found.stages if stage.name == "prepare")
+        assert list(command[command.index("9") + 1 :]) == options
 
 
 def test_data_that_cannot_be_taken(tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ from fairseq import utils
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.text.pipeline import TextPipeline
 
+PAIR_OPTIONS = "; see -s and -t (in a recipe task.source_lang and task.target_lang)"
+
 
 def language_pairs(folder: str) -> list[tuple[str, str]]:
     """Language pairs of binarised files, ``{split}.{source}-{target}.{language}.*``, in order.
@@ -53,6 +55,27 @@ def check_valid_subsets(cfg) -> None:
         f"{folder} holds {', '.join(sorted(found))}; add --combine-valid-subsets to validate on all as one, or "
         f"--ignore-unused-valid-subsets, with --valid-subset {names} to validate on each"
     )
+
+
+def held_pairs(folder: str) -> list[tuple[str, str]]:
+    """Language pairs of a data or checkpoint folder, from its file names, or ``text.json`` where these name none."""
+    pairs = language_pairs(folder)
+    if not pairs and os.path.exists(os.path.join(folder, "text.json")):
+        pipeline = TextPipeline.load(folder)
+        pairs = [(pipeline.source_lang, pipeline.target_lang)]
+    return pairs
+
+
+def check_held(folder: str, source: str, target: str, hint: str) -> None:
+    """Refuse a pair that a folder does not hold, in either direction; a folder that names none is left alone.
+
+    Raises:
+        VTLMError: names what it holds and gives the hint.
+    """
+    pairs = held_pairs(folder)
+    if pairs and not {(source, target), (target, source)} & set(pairs):
+        found = " and ".join(f"{one}-{other}" for one, other in pairs)
+        raise VTLMError(f"{folder} holds {found}, not {source}-{target}{hint}")
 
 
 def language_pair(folder: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from vtlm_fairseq.checkpoint_guard import check_part
 from vtlm_fairseq.checkpoints import check_model_name, check_room, complete_best, load_checkpoint
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
-from vtlm_fairseq.data.split_files import check_valid_subsets, language_pair
+from vtlm_fairseq.data.split_files import PAIR_OPTIONS, check_held, check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.files.names import check_distinct, check_languages
@@ -104,10 +104,12 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
             if cfg.source_lang is None or cfg.target_lang is None:
                 cfg.source_lang, cfg.target_lang = language_pair(paths[0], cfg.source_lang, cfg.target_lang)
             check_languages((cfg.source_lang, cfg.target_lang, *(cfg.langs.split(",") if cfg.langs else ())), paths[0])
-            source, target = (
-                cls.load_dictionary(os.path.join(paths[0], f"dict.{lang}.txt"))
-                for lang in (cfg.source_lang, cfg.target_lang)
-            )
+            files = [os.path.join(paths[0], f"dict.{lang}.txt") for lang in (cfg.source_lang, cfg.target_lang)]
+            if not all(map(os.path.isfile, files)):
+                theirs = "; the pair is the checkpoint's, or that of -s and -t"
+                hint = theirs if kwargs.get("from_checkpoint") else PAIR_OPTIONS
+                check_held(paths[0], cfg.source_lang, cfg.target_lang, hint)
+            source, target = map(cls.load_dictionary, files)
             difference = first_difference(source.symbols, target.symbols)
             if difference:
                 raise VTLMError(

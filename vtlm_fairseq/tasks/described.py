@@ -140,6 +140,12 @@ class DescribedTask:
             raise VTLMError(f"--langs {cfg.langs}: names must be distinct, and {IMAGE!r} is the name of the image row")
         for lang in pair:
             if lang not in languages:
+                if self.cfg.langs is None and self.source is not None:
+                    grown = f"give --langs {cfg.langs},{lang}"
+                    raise VTLMError(
+                        f"{self.source.owner} has the languages {cfg.langs}, the data is {'-'.join(pair)}; "
+                        f"{grown if self.relation is Relation.PRETRAINED else 'see -s and -t'}"
+                    )
                 raise VTLMError(f"--langs {cfg.langs} lacks {lang!r}, a language of the data; add it")
         self.langs = cfg.langs
         if self.has_regions:

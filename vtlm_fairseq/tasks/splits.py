@@ -17,6 +17,7 @@ from vtlm_fairseq import ranges
 from vtlm_fairseq.data.device_regions import RegionTables
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.noun_table import NounTable, read_tables, table_paths
+from vtlm_fairseq.data.split_files import PAIR_OPTIONS, check_held
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
@@ -185,6 +186,7 @@ class Splits:
             return any(os.path.exists(os.path.join(folder, f"{part}.{pair}.{src}.idx")) for pair in pairs)
 
         if not exists(split):
+            check_held(folder, src, tgt, PAIR_OPTIONS)
             raise VTLMError(f"{folder}: no split {split!r} for {src}-{tgt}; prepare it with fairseq-preprocess")
         more = itertools.takewhile(exists, (f"{split}{k}" for k in itertools.count(1)))
         return [split, *more] if combine else [split]

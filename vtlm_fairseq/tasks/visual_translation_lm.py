@@ -130,6 +130,13 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
     def _rates(self, names: tuple[str, ...]) -> MaskingRates:
         return masking_rates({option(name): self.option(name) for name in names})
 
+    def _adopt(self, cfg) -> None:
+        super()._adopt(cfg)
+        if missing := {self.cfg.source_lang, self.cfg.target_lang}.difference(cfg.langs.split(",")):
+            raise VTLMError(
+                f"the checkpoint has the languages {cfg.langs}, this command asks for {min(missing)!r}; see -s and -t"
+            )
+
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; ``train`` is shuffled and masked anew each epoch, any other has fixed masks."""
         train = split == self.cfg.train_subset
