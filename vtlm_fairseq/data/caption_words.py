@@ -85,7 +85,7 @@ def read_lexicon(path: str) -> list[tuple[str, str]]:
     """Lines of ``--class-lexicon``: word, tabulator, name of a class.
 
     Raises:
-        VTLMError: it cannot be read, or a line is not of that kind.
+        VTLMError: it cannot be read, is empty, or a line is not of that kind.
     """
     pairs = []
     for number, line in enumerate(read_lines(path, label=f"--class-lexicon {path}"), 1):
@@ -93,4 +93,6 @@ def read_lexicon(path: str) -> list[tuple[str, str]]:
         if len(parts) != 2 or not all(parts):
             raise VTLMError(f"--class-lexicon {path}: line {number} is {line[:99]!r}, not a word, a tab and a class")
         pairs.append((parts[0], parts[1]))
+    if not pairs:
+        raise VTLMError(f"--class-lexicon {path}: an empty file; a line is a word, a tab and a class")
     return pairs

@@ -16,6 +16,7 @@ from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.data.word_masking import RandomWords, Symbols, WordMasking
 from vtlm_fairseq.data.word_mixture import WordChoice
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.models.description import DECISIONS, given
 from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.pipeline import bpe_kind
 
@@ -68,7 +69,22 @@ class Strategies:
             made = replace(made, names=class_names(task.cfg.class_lexicon, made.text, regions))
             if split == task.cfg.train_subset:
                 check_named(made.names, pair, f"{named} ({split})", regions)
+        if split == task.cfg.train_subset:
+            made.warn_of_idle(regions is not None)
         return made
+
+    def warn_of_idle(self, has_regions: bool) -> None:
+        """Name options of this command that change nothing."""
+        if not has_regions:
+            for name in ("region_masking", "region_mask_overlap", "region_mask_schedule"):
+                if (value := given(self.task.cfg, name)) not in (None, DECISIONS[name].default):
+                    flag = "--" + name.replace("_", "-")
+                    logger.warning("%s %s changes nothing without --regions: no regions are masked", flag, value)
+        if (lexicon := self.task.cfg.class_lexicon) and self.names is None:
+            logger.warning(
+                "--class-lexicon %s changes nothing: neither --word-masking %s nor --region-masking %s reads names of "
+                "classes; named does", lexicon, self.task.option("word_masking"), self.task.option("region_masking")
+            )  # fmt: skip
 
     def make_words(self, symbols: Symbols, rates: MaskingRates) -> WordMasking:
         """The strategy of words."""

@@ -200,6 +200,7 @@ def data(tmp_path_factory):
     (path / "lexicon").write_text("W3\tclass1\nw4 \t class2\nw5\tnothing\n")
     (path / "other").write_text("w3\tdog\n")
     (path / "broken").write_text("w3\tclass1\nw3 class1\n")
+    (path / "empty").write_text("")
     return path
 
 
@@ -216,12 +217,29 @@ def test_what_the_task_reads(data, caplog):
         assert "2 of 3 words name a class" in caplog.text and "in a sample of 40 pairs" in caplog.text
         for more, parts in (((), "class0, class1.*--class-lexicon"), (("--class-lexicon", data / "other"), "'dog'"),
                             (("--class-lexicon", data / "broken"), "broken: line 2"),
+                            (("--class-lexicon", data / "empty"), "--class-lexicon .*empty"),
                             (("--class-lexicon", data / "nowhere"), "nowhere")):  # fmt: skip
             with pytest.raises(SystemExit, match=parts):
                 pretraining_task(*base, *more).load_dataset("train")
     with pytest.raises(SystemExit, match="--regions"):
         pretraining_task(data / "bin", "--word-masking", "named").load_dataset("train")
     pretraining_task(data / "bin", "--word-masking", "whole-word").load_dataset("train")
+
+
+@pytest.mark.slow
+def test_options_that_change_nothing(data, caplog):
+    """A lexicon that no strategy reads, and strategies of regions in a TLM, are warned of; what works is not."""
+    lexicon = ("--class-lexicon", data / "lexicon")
+    pretraining_task(data / "bin", "--regions", data, *lexicon, "--word-masking", "named").load_dataset("train")
+    pretraining_task(data / "bin", "--region-masking", "random", "--region-mask-prob", "0.3").load_dataset("train")
+    assert "changes nothing" not in caplog.text
+    schedule = ("--region-mask-schedule", "linear:0.1:0.2:3")
+    pretraining_task(data / "bin", "--region-masking", "overlap", *schedule).load_dataset("train")
+    for name in ("--region-masking overlap", "--region-mask-schedule linear:0.1:0.2:3"):
+        assert f"{name} changes nothing without --regions" in caplog.text
+    assert "--class-lexicon" not in caplog.text
+    pretraining_task(data / "bin", "--regions", data, *lexicon, "--region-masking", "overlap").load_dataset("train")
+    assert "lexicon changes nothing" in caplog.text
 
 
 def test_mixtures_that_are_none(data):
