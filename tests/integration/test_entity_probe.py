@@ -65,4 +65,4 @@ def test_faults(run, corpus, entities, mmt, tmp_path):
     run.probe(*options(entities, *system, *system), ok=False).fault("--system MMT is given twice")
     run.probe(*options(entities, "--write", tmp_path), ok=False).fault("exists already")
     argv = ("entity", corpus.data, "--entities", entities / "entities", "--write", tmp_path / "x")
-    run.probe(*argv, ok=False).fault("text.json")
+    assert "--preprocessed" not in run.probe(*argv, ok=False).fault("text.json", "preparation script")

@@ -18,7 +18,10 @@ UNKNOWN = "unknown"
 
 
 def _number_of_classes(text: str) -> int:
-    return MOST_CLASSES if text == "all" else int(reader(COUNT)(text))
+    try:
+        return MOST_CLASSES if text == "all" else int(reader(COUNT)(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: not a number of classes, nor all") from None
 
 
 def add_convert_options(convert: argparse.ArgumentParser) -> None:

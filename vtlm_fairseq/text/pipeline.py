@@ -45,6 +45,7 @@ BPE_FILES = {"sentencepiece": "bpe.model", "subword_nmt": "bpe.codes", "none": N
 
 _SPACE_LIKE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")
 _REMEDY = "prepare the data again or copy the folder whole"
+_WITHOUT = "give a folder made by a preparation script, or text that is prepared already with --preprocessed"
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,12 @@ class TextPipeline:
             raise VTLMError(f"BPE kind {self.bpe!r} is not one of {', '.join(BPE_KINDS)}")
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> TextPipeline:
+    def load(cls, folder: str | os.PathLike[str], *, hint: str = _WITHOUT) -> TextPipeline:
         """Read `text.json` of a data or checkpoint folder and check the files that it names.
+
+        Args:
+            folder: that has it.
+            hint: what to do where it has none.
 
         Raises:
             VTLMError: `text.json` is missing or not of this schema, or a file is missing or not the one that
@@ -88,10 +93,7 @@ class TextPipeline:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise VTLMError(
-                f"{path}: no such file; give a folder made by a preparation script, or text that is prepared already "
-                "with --preprocessed"
-            ) from None
+            raise VTLMError(f"{path}: no such file; {hint}") from None
         except (OSError, ValueError, RecursionError) as error:
             raise VTLMError(f"{path}: unreadable ({reason(error)}); {_REMEDY}") from None
         pipeline = cls._from_json(content, path)

@@ -167,6 +167,7 @@ def test_boxes_of_another_store(transformers, here, capsys):
     assert extract(*argv, "--max-regions", 3) == 3  # the second photo is not there
     told = capsys.readouterr().out
     assert "1 images are not in it" in told and "'img0001' is there as 'img0001.png': --id-rule extension" in told
+    assert "1 of 7 regions (14 %) lie beyond --max-regions 3" in told
     store, given = RegionStore(["s.h5"]), RegionStore(["boxes.h5"])
     assert store.ids() == ["img0000", "img0002"] and store.class_names == given.class_names
     assert store.detector == "clip-regions tiny, boxes of random" and store.feature_dim == 16

@@ -125,11 +125,14 @@ def test_scores_that_cannot_be_right(tmp_path, change, part):
         assert part in fails(*argv, "--soft-labels", "6", *more)
 
 
-def test_sources_without(tmp_path):
+def test_sources_without(tmp_path, capsys):
     np.save(tmp_path / "f.npy", np.ones((1, 2, 3)))
     (tmp_path / "ids").write_text("a\n")
     argv = ("convert", "--npy", tmp_path / "f.npy", "--ids", tmp_path / "ids", "--out", tmp_path / "s.h5")
     assert "--soft-labels" in fails(*argv, "--soft-labels", "all")
+    with pytest.raises(SystemExit):
+        main([str(part) for part in (*argv, "--soft-labels", "every")])
+    assert "--soft-labels: every: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["mmf", "uniter"])

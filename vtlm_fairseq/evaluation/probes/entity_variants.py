@@ -261,7 +261,7 @@ def make_variants(data: Path, split: str, *, entities: Path, choice: Choice) -> 
 def _read_prepared(data: Path, split: str) -> tuple[TextPipeline, list[str], list[str], list[str]]:
     """Text pipeline of a data folder, and source sentences, references and image ids of a test set."""
     check_name(split, "split", nested=True, hint="see --gen-subset")
-    pipeline = TextPipeline.load(data)
+    pipeline = TextPipeline.load(data, hint=_WHERE_FROM)
     source, references = (
         read_lines(data / "references" / f"{split}.{lang}", hint=_WHERE_FROM)
         for lang in (pipeline.source_lang, pipeline.target_lang)

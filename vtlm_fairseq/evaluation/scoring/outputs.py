@@ -139,7 +139,7 @@ def find_pipeline(path: str, *, text_json: str | None, steps: str | None, lang: 
         folder = Path(text_json) if os.path.isdir(text_json) else Path(text_json).parent
         if folder != Path(text_json) and Path(text_json).name != FILE_NAME:
             raise VTLMError(f"{text_json}: not a folder and not named {FILE_NAME} (--text-json)")
-        return TextPipeline.load(folder)
+        return TextPipeline.load(folder, hint="--text-json names one or its folder; or say the steps with --steps")
     beside = Path(path).parent
     return TextPipeline.load(beside) if (beside / FILE_NAME).is_file() else None
 

@@ -13,7 +13,7 @@ from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.cells import pool_boxes
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 from vtlm_fairseq.regions.resolve import store_files
-from vtlm_fairseq.regions.store import RegionStore
+from vtlm_fairseq.regions.store import RegionStore, say_beyond
 from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.id_rules import BY_EITHER, explain_missing
 
@@ -46,7 +46,11 @@ class ClipRegions(Detector):
         if absent := [file.image_id for file in files if file.image_id not in known]:
             hint = explain_missing(absent, known, BY_EITHER)
             say(f"--boxes {self.options.boxes}: {len(absent):,} images are not in it, the first {absent[0]!r}{hint}")
-        self._rows = dict(zip(held, self._store.rows(held).tolist(), strict=True))
+        rows = self._store.rows(held)
+        self._rows = dict(zip(held, rows.tolist(), strict=True))
+        beyond = self._store.beyond(rows)
+        if beyond[0]:
+            say(f"warning: --boxes {self.options.boxes}: {say_beyond(beyond, self.options.max_regions)}, left out")
         self.feature_dim = self._model.open()
         self.class_names = self._store.class_names
         self.description = f"clip-regions {self._model.name}, boxes of {self._store.detector}"
