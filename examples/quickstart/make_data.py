@@ -441,7 +441,8 @@ def _write_test_extras(folder: Path, lines: list[Line]) -> None:
     """Write ``test_swapped``, where each line has the scene of its partner, and what the probes of the test split read.
 
     That is a contrastive set, where the wrong translation of a line is that of its partner, which has the other sense;
-    the numbers of the lines that end in an ambiguous noun; and the German nouns with the class of their sense.
+    the numbers of the lines that end in an ambiguous noun; the ambiguous nouns; and the German ones with the class of
+    their sense.
     """
     for language in ("en", "de"):
         shutil.copyfile(folder / f"test.{language}", folder / f"test_swapped.{language}")
@@ -461,6 +462,7 @@ def _write_test_extras(folder: Path, lines: list[Line]) -> None:
     _write_text(folder / "test_last.lines", last)
     senses = [(form, name) for noun in AMBIGUOUS for german, name in zip(noun.german, noun.classes, strict=True)
               for form in german.forms]  # fmt: skip
+    _write_text(folder / "ambiguous.en", [noun.english for noun in AMBIGUOUS])
     _write_text(folder / "ambiguous.tsv", [f"{form}\t{name}" for form, name in senses])
 
 

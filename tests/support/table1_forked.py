@@ -1,6 +1,6 @@
-"""A runner of examples/multi30k, its commands in forked children of this process, which has fairseq imported.
+"""A runner of the examples, its commands in forked children of this process, which has fairseq imported.
 
-EXAMPLE names it: ``results2``; by default it is ``table1``.
+EXAMPLE names it: ``results2`` or ``study``; by default it is ``table1``.
 """
 
 import importlib
@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 from forks import fork, run
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "multi30k"))
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+sys.path[:0] = [str(EXAMPLES / "multi30k"), str(EXAMPLES / "masking_study")]
 
 import stages  # noqa: E402
 
