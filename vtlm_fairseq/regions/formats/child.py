@@ -115,7 +115,13 @@ def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection, sha
         limit = used + _MEMORY + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
         keep_memory()
-        answer = make()
+        made: list[Callable[[Any], Any]] = []
+
+        def answer(request: Any) -> Any:
+            if not made:
+                made.append(make())  # what is wrong with the files already here is the answer
+            return made[0](request)
+
         while True:
             _send(connection, shared, _answer(answer, connection.recv()))
     finally:
