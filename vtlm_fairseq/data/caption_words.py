@@ -55,14 +55,12 @@ class ClassNames:
     def __init__(self, words: CaptionWords, names: Sequence[str]) -> None:
         self._words = words
         self._nouns = Nouns(names)
-        self._beginnings = self._nouns.beginnings()
 
     def add(self, word: str, name: str) -> bool:
         """A word, or several, of either language that names the class of a name; whether there is one."""
         if (number := self._nouns.find(name)) is None:
             return False
         self._nouns.add(word, number)
-        self._beginnings = self._nouns.beginnings()
         return True
 
     def find(self, tokens: np.ndarray) -> np.ndarray:
@@ -72,7 +70,7 @@ class ClassNames:
         spelled = [self._words.spell(tokens[a:b]) for a, b in zip(starts.tolist(), ends, strict=True)]
         found, place = [], 0
         while place < len(spelled):
-            for length in range(min(self._beginnings.get(spelled[place], 1), len(spelled) - place), 0, -1):
+            for length in range(min(self._nouns.beginnings.get(spelled[place], 1), len(spelled) - place), 0, -1):
                 number = self._nouns.find(" ".join(spelled[place : place + length]))
                 if number is not None:
                     found.append((starts[place], ends[place + length - 1], number))

@@ -16,10 +16,15 @@ _SINGULAR = {
 
 
 class Nouns:
-    """Words that are masked, by name: exactly, or their English singular. ``a,b`` is one noun of two names."""
+    """Words that are masked, by name: exactly, or their English singular. ``a,b`` is one noun of two names.
+
+    Attributes:
+        beginnings: the first word of each name of several, and of how many words the longest such name is.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._ids: dict[str, int] = {}
+        self.beginnings: dict[str, int] = {}
         for number, name in enumerate(names):
             for alias in name.split(","):
                 self.add(alias, number)
@@ -28,14 +33,9 @@ class Nouns:
         """One more name of a noun; of two nouns of one name the first keeps it."""
         if name.strip():
             self._ids.setdefault(name.strip().lower(), number)
-
-    def beginnings(self) -> dict[str, int]:
-        """The first word of each name of several, and of how many words the longest such name is."""
-        found: dict[str, int] = {}
-        for words in map(str.split, self._ids):
+            words = name.lower().split()
             if len(words) > 1:
-                found[words[0]] = max(len(words), found.get(words[0], 0))
-        return found
+                self.beginnings[words[0]] = max(len(words), self.beginnings.get(words[0], 0))
 
     def find(self, word: str) -> int | None:
         """Number of a word's name."""
