@@ -10,6 +10,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from stores import fault
+from vtlm_fairseq.evaluation.plots import check_plot
 from vtlm_fairseq.evaluation.probes import attention, incongruent
 from vtlm_fairseq.evaluation.probes.incongruent import Outputs, compare
 
@@ -57,4 +58,4 @@ def test_a_split_without_references(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "load_asked", lambda *a, **k: loaded)
         assert "test has no references" in fault(call, "x.pt", args)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "vtlm-fairseq[plots]" in fault(attention.check_plot, Path("x.png"))
+    assert "vtlm-fairseq[plots]" in fault(check_plot, Path("x.png"))

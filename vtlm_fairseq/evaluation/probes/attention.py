@@ -13,17 +13,11 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention, region_mass
-from vtlm_fairseq.evaluation.plots import check_plot, plot_layers
+from vtlm_fairseq.evaluation.plots import plot_layers
+from vtlm_fairseq.evaluation.probes.layers import run_by_layer
 from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
-from vtlm_fairseq.evaluation.systems import (
-    LoadedModel,
-    System,
-    check_systems,
-    describe_regions,
-    load_asked,
-    system_regions,
-)
-from vtlm_fairseq.evaluation.tables import Cell, Table, publish
+from vtlm_fairseq.evaluation.systems import LoadedModel, System, describe_regions, load_asked
+from vtlm_fairseq.evaluation.tables import Cell, Table
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,34 +26,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         VTLMError: a fault of input or options.
     """
-    systems = systems_with_regions(args)
-    if args.plot is not None:
-        check_plot(args.plot)
-    results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
-    try:
-        publish(table(results, args), args)
-    finally:
-        if args.plot is not None:
-            plot(results, args.plot)
-
-
-def systems_with_regions(args: argparse.Namespace) -> list[System]:
-    """The systems of a command; each must have regions to attend to.
-
-    Raises:
-        VTLMError: one has none, there is none, or no such store.
-    """
-    systems = check_systems(args.systems)
-    if not systems:
-        raise VTLMError("no system: give --system NAME=CKPT,CKPT")
-    for system in systems:
-        for path in system.paths:
-            config, regions = system_regions(path, regions=args.regions, split=args.gen_subset)
-            if regions == "none" and config["region_dim"]:
-                raise VTLMError(f"{path}: a model with regions; name their store with --regions")
-            if regions == "none":
-                raise VTLMError(f"{path}: has no regions to attend to; give a multimodal model, and --regions")
-    return systems
+    run_by_layer(args, measure=measure, table=table, plot=plot)
 
 
 @dataclass

@@ -19,13 +19,13 @@ from vtlm_fairseq.data.caption_words import CaptionWords, ClassNames, read_lexic
 from vtlm_fairseq.data.region_masking import intersection_over_union
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention
-from vtlm_fairseq.evaluation.plots import check_plot, plot_layers
-from vtlm_fairseq.evaluation.probes.attention import systems_with_regions
+from vtlm_fairseq.evaluation.plots import plot_layers
 from vtlm_fairseq.evaluation.probes.entity_variants import boxed_heads
+from vtlm_fairseq.evaluation.probes.layers import run_by_layer
 from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
 from vtlm_fairseq.evaluation.splits import load_alignment
 from vtlm_fairseq.evaluation.systems import LoadedModel, System, describe_regions, load_asked
-from vtlm_fairseq.evaluation.tables import Cell, Table, publish
+from vtlm_fairseq.evaluation.tables import Cell, Table
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.text.nouns import Nouns
 from vtlm_fairseq.text.pipeline import bpe_kind
@@ -75,15 +75,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         VTLMError: a fault of input or options.
     """
-    systems = systems_with_regions(args)
-    if args.plot is not None:
-        check_plot(args.plot)
-    results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
-    try:
-        publish(table(results, args), args)
-    finally:
-        if args.plot is not None:
-            plot(results, args.plot)
+    run_by_layer(args, measure=measure, table=table, plot=plot)
 
 
 def measure(path: str, args: argparse.Namespace, *, label: str) -> Pointing:
