@@ -1,7 +1,9 @@
 """Translate new sentences, with the regions of their images, from Python or ``vtlm-translate``."""
 
+import math
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +18,21 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.loading import load_for_inference
 from vtlm_fairseq.user_dir import import_user_dir
+
+LOG_2 = math.log(2)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A translation and its score.
+
+    Attributes:
+        text: the translation.
+        score: sum of the log-probabilities of its tokens, to base 2, / tokens ** lenpen, as fairseq-generate prints it.
+    """
+
+    text: str
+    score: float
 
 
 class TextModel:
@@ -61,9 +78,10 @@ class TextModel:
         """
         return self._line_regions(list(images)) if self.needs_images else None
 
-    def _line_regions(self, images: list[str]) -> LineRegions:
-        seed = self.task.validation_seed()
-        rows = self.store.rows(images, again=True) if self.needs_images else np.zeros(len(images), dtype=np.int64)
+    def _line_regions(self, images: list[str], lines: Sequence[int] = ()) -> LineRegions:
+        seed, rows = self.task.validation_seed(), np.zeros(len(images), dtype=np.int64)
+        if self.needs_images:
+            rows = self.store.rows(images, again=True, lines=lines)
         regions = LineRegions(self.store, rows, order=self.region_order, seed=seed, split="translate")
         self.task.check_positions(regions, f"--regions {self.regions}")
         return regions
@@ -77,6 +95,11 @@ class Translator(TextModel):
     def encode(self, sentence: str) -> torch.Tensor:
         """Ids of a sentence, ending in ``</s>``, [n] int64; cut where training cut sources."""
         return self.task.cut(self.ids(sentence, self.source_lang))
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether translations are running text where nobody says otherwise, as ``text.json`` has it."""
+        return self.pipeline is not None and self.pipeline.gives_text
 
     def decode(self, tokens: torch.Tensor, *, detokenize: bool) -> str:
         """Text of a hypothesis."""
@@ -110,6 +133,33 @@ class Translator(TextModel):
             VTLMError: images are missing or unknown, hold values that are not finite, or a sentence is too long
                 (names the line).
         """
+        search = Namespace(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
+        found = self.hypotheses(
+            sentences, images, search=search, batch_size=batch_size, detokenize=detokenize, first_line=first_line
+        )
+        return [best.text for best, *_ in found]
+
+    def hypotheses(
+        self,
+        sentences: Sequence[str],
+        images: Sequence[str] | None = None,
+        *,
+        search: Namespace,
+        nbest: int = 1,
+        batch_size: int = 32,
+        detokenize: bool = False,
+        first_line: int = 1,
+    ) -> list[list[Hypothesis]]:
+        """The best hypotheses of each sentence, best first; of an empty one a single empty one with score 0.
+
+        Args:
+            search: ``beam`` and other options of fairseq-generate.
+            nbest: at most so many a sentence, and at most ``beam``.
+            sentences, images, batch_size, detokenize, first_line: as of :meth:`translate`.
+
+        Raises:
+            VTLMError: as :meth:`translate`.
+        """
         if self.needs_images and (images is None or len(images) != len(sentences)):
             raise VTLMError("this model translates with regions: give one image id for each sentence")
         tokens = [self.encode(sentence) for sentence in sentences]
@@ -118,19 +168,22 @@ class Translator(TextModel):
             if len(ids) > limit:
                 raise VTLMError(f"line {line} has {len(ids)} tokens, the model takes {limit}; split the sentence")
         kept = [i for i, ids in enumerate(tokens) if len(ids) > 1]
-        translations = [""] * len(sentences)
+        translations = [[Hypothesis("", 0.0)] for _ in sentences]
         if not kept:
             return translations
-        regions = self._line_regions([images[i] for i in kept]) if self.store is not None and images else None
+        regions = None
+        if self.store is not None and images:
+            regions = self._line_regions([images[i] for i in kept], [first_line + i for i in kept])
         dataset = self.task.inference_dataset(
             [tokens[i] for i in kept], [len(tokens[i]) for i in kept], regions=regions
         )
-        generator = self.task.build_generator(
-            self.models, Namespace(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
-        )
+        generator = self.task.build_generator(self.models, search)
         samples = batches(dataset, batch_size, cuda=self.cuda)
-        for i, found in best_hypotheses(self.task, self.models, generator, samples):
-            translations[kept[i]] = self.decode(found, detokenize=detokenize)
+        for i, found in all_hypotheses(self.task, self.models, generator, samples):
+            translations[kept[i]] = [
+                Hypothesis(self.decode(made["tokens"].int().cpu(), detokenize=detokenize), float(made["score"]) / LOG_2)
+                for made in found[:nbest]
+            ]
         return translations
 
 
@@ -138,10 +191,16 @@ def best_hypotheses(
     task: FairseqTask, models: list[torch.nn.Module], generator: SequenceGenerator, samples: Iterable[dict]
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Number of each example of batches, and the tokens of its best hypothesis, [n] int32."""
+    for number, (best, *_) in all_hypotheses(task, models, generator, samples):
+        yield number, best["tokens"].int().cpu()
+
+
+def all_hypotheses(
+    task: FairseqTask, models: list[torch.nn.Module], generator: SequenceGenerator, samples: Iterable[dict]
+) -> Iterator[tuple[int, list[dict]]]:
+    """Number of each example of batches, and its hypotheses as fairseq makes them, best first."""
     for sample in samples:
-        found = task.inference_step(generator, models, sample)
-        for number, (best, *_) in zip(sample["id"].tolist(), found, strict=True):
-            yield number, best["tokens"].int().cpu()
+        yield from zip(sample["id"].tolist(), task.inference_step(generator, models, sample), strict=True)
 
 
 def batches(dataset: FairseqDataset, batch_size: int, *, cuda: bool) -> Iterator[dict]:

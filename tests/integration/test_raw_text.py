@@ -1,6 +1,9 @@
 """From raw text to translations: preparation, pre-training, other data with the same vocabulary, vtlm-translate."""
 
+import json
 import random
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,7 @@ class Captions:
         return "".join(f"{line}\t{image}\n" for line, image in zip(self.lines(split, "en"), images, strict=True))
 
 
+TAB = "\t"
 TEST = "test_2016_flickr"
 SEARCH = ("--beam", "4", "--max-len-b", "25")
 
@@ -71,16 +75,23 @@ def captions(run, tmp_path_factory):
 
 
 def test_translate_equals_generate(run, captions):
-    """vtlm-translate of raw sentences equals fairseq-generate on the same lines, word for word."""
+    """vtlm-translate of raw sentences equals fairseq-generate on the same lines, words and scores."""
     second, path = captions
     generated = run.generate(second.data, path, *SEARCH, "--gen-subset", TEST, "--remove-bpe", "sentencepiece",
-                             regions=second.regions)  # fmt: skip
-    expected = [" ".join(line.split()) for line in generated.hypotheses()]  # a lone ▁ leaves two spaces there
-    assert len(expected) == 13 and len(set(expected)) > 2
+                             "--nbest", "3", regions=second.regions)  # fmt: skip
+    expected = [(int(line), float(score), " ".join(text.split()))  # a lone ▁ leaves two spaces there
+                for line, score, text in re.findall(r"^H-(\d+)\t(\S+)\t(.*)$", generated.output, re.M)]  # fmt: skip
+    expected.sort(key=lambda row: (row[0], -row[1]))
+    assert len(expected) == 39 and len({text for _, _, text in expected}) > 6
+    argv = (*SEARCH, "--regions", second.regions / f"{TEST}.h5", "--no-detokenize")
+    best = [text for _, _, text in expected[::3]]
     for batch in (1, 32):
-        translated = run.translate(path, *SEARCH, "--regions", second.regions / f"{TEST}.h5", "--batch-size", batch,
-                                   stdin=second.input(TEST))  # fmt: skip
-        assert translated.output.splitlines()[-13:] == expected
+        translated = run.translate(path.parent, *argv, "--batch-size", batch, stdin=second.input(TEST))
+        assert translated.output.splitlines()[-13:] == best
+    scored = run.translate(path, *argv, "--scores", "--nbest", "3", stdin=second.input(TEST)).output
+    rows = [line.split("\t") for line in scored.splitlines()[-39:]]
+    assert [(int(number) - 1, text) for number, _, text in rows] == [(line, text) for line, _, text in expected]
+    assert [float(score) for _, score, _ in rows] == [pytest.approx(score, abs=2e-3) for _, score, _ in expected]
 
 
 def test_moved_checkpoint_folder(run, captions, tmp_path):
@@ -95,14 +106,21 @@ def test_moved_checkpoint_folder(run, captions, tmp_path):
     assert before.splitlines()[-13:] == after.splitlines()[-13:]
 
 
-def test_preprocessed_detokenised_and_empty_lines(run, captions):
-    """``--preprocessed`` takes sub-words; ``--detokenize`` writes running text; an empty line stays one."""
+def test_running_text_and_empty_lines(run, captions, tmp_path):
+    """Running text unless tokens are asked for, or text.json is of a folder that always gave tokens."""
     second, path = captions
     argv = (*SEARCH, "--region-order", "none")
-    plain = run.translate(path, *argv, stdin='A man, "the red ball".\n\n').output.splitlines()[-2:]
-    assert plain[0] and not plain[1]
-    (running,) = run.translate(path, *argv, "--detokenize", stdin='A man, "the red ball".\n').output.splitlines()[-1:]
-    assert "&quot;" not in running and " ," not in running
+    line = 'A man, "the red ball".\n\n'
+    plain = run.translate(path, *argv, "--no-detokenize", stdin=line).output.splitlines()[-2:]
+    assert "&quot;" in plain[0] and " , " in plain[0] and not plain[1]
+    running = run.translate(path, *argv, stdin=line).output.splitlines()[-2:]
+    assert '"' in running[0] and "&quot;" not in running[0] and " ," not in running[0] and not running[1]
+    older = shutil.copytree(path.parent, tmp_path / "older")
+    described = json.loads((older / "text.json").read_text(encoding="utf-8"))
+    assert described.pop("running_text") is True
+    (older / "text.json").write_text(json.dumps(described), encoding="utf-8")
+    assert run.translate(older, *argv, stdin=line).output.splitlines()[-2:] == plain
+    assert run.translate(older, *argv, "--detokenize", stdin=line).output.splitlines()[-2:] == running
     pieces = run.translate(path, *argv, "--preprocessed", stdin="▁a ▁man\n").output.splitlines()[-1]
     assert "▁" in pieces
 
@@ -112,8 +130,13 @@ def test_faults_of_translate(run, captions, tmp_path):
     second, path = captions
     store = ("--regions", second.regions / f"{TEST}.h5")
     run.translate(path, *store, stdin="A man.\n", ok=False).fault("line 1", "sentence<TAB>image id")
-    run.translate(path, *store, stdin="A man.\tnobody\n", ok=False).fault("nobody")
-    run.translate(path, stdin="A man.\n", ok=False).fault("--region-order none")
+    known = second.input(TEST).splitlines()[0]
+    unknown = f"{known}\n\t{known.split(TAB)[1]}\nA man.\tnobody\n"
+    fault = run.translate(path, *store, stdin=unknown, ok=False).fault("line 3", "nobody", "--regions")
+    assert ".images" not in fault
+    fault = run.translate(path, stdin="A man.\n", ok=False).fault("--region-order none")
+    assert "vtlm-translate" not in fault
+    run.translate(path, *store, "--nbest", "9", "--beam", "4", stdin="", ok=False)
     run.translate(tmp_path / "x.pt", stdin="A man.\n", ok=False).fault("x.pt", "no such file")
     run.translate(path, *store, "--regions", tmp_path / "x.h5", stdin="A man.\tx\n", ok=False).fault("x.h5")
     long = "ball " * 600 + f"\t{second.input(TEST).split()[-1]}\n"

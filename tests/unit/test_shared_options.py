@@ -16,6 +16,7 @@ OTHERS = {
     "--model": "file of a detector, folder of a translation model",
     "--detector": "what ran, or what is to run",
     "--out": "whatever is made",
+    "--scores": "a file of them, or whether they are written",
     "--format": "how results are printed, or what caption files are",
     "--max-tokens": "a batch, or a sentence",
 }

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import pytest
@@ -120,8 +121,27 @@ def test_learning_is_deterministic_and_joint():
     model = learn_sentencepiece(LINES * 3, vocab_size=90)
     assert model == learn_sentencepiece(LINES * 3, vocab_size=90)
     assert model == learn_sentencepiece([line + " <mask>" for line in LINES * 3], vocab_size=90)
-    assert "--vocab-size" in fault(learn_sentencepiece, LINES, vocab_size=100_000)
+    assert "--vocab-size" in fault(learn_sentencepiece, LINES, vocab_size=9)
     assert "--vocab-size" in fault(learn_sentencepiece, [""], vocab_size=90)
+
+
+def test_a_vocabulary_that_the_text_does_not_hold_is_lowered(tmp_path, caplog):
+    """To one of whole words; the warning names what was asked for and what there is."""
+    (tmp_path / "bpe.model").write_bytes(learn_sentencepiece(LINES, vocab_size=100_000))
+    segment = load_bpe(tmp_path / "bpe.model")[1]
+    for line in LINES:
+        assert segment(line) == " ".join(f"\u2581{word}" for word in line.split())
+    (record,) = caplog.records
+    assert re.search(r"--vocab-size 100000.* (\d+) pieces", record.getMessage())[1] == str(size_of(tmp_path))
+    learn_sentencepiece(LINES, vocab_size=size_of(tmp_path))
+    assert len(caplog.records) == 1
+
+
+def size_of(folder) -> int:
+    """Pieces of a folder's model."""
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_file=str(folder / "bpe.model")).get_piece_size()
 
 
 # ---- text.json

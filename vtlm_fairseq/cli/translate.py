@@ -10,7 +10,7 @@ from tqdm import tqdm
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import standard_input_lines, stream_lines
 from vtlm_fairseq.options import add_options, loading_options
-from vtlm_fairseq.ranges import COUNT, reader
+from vtlm_fairseq.ranges import COUNT, GENERATION, reader
 from vtlm_fairseq.terminal import command_line, write_out
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
@@ -22,28 +22,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with one line, for a fault of input or options.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if (args.nbest or 1) > args.beam:
+        parser.error(f"--nbest {args.nbest} is more than --beam {args.beam} finds")
     import_user_dir(args.user_dir)
     from vtlm_fairseq.hub import find_checkpoint
     from vtlm_fairseq.inference import Translator
 
     translator = Translator([find_checkpoint(path) for path in args.path.split(":")], **loading_options(args))
+    detokenize = args.detokenize or (translator.gives_text and not args.no_detokenize)
     lines = enumerate(standard_input_lines() if args.input == "-" else stream_lines(args.input), 1)
     progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
     while buffer := list(itertools.islice(lines, args.buffer_size)):
         pairs = [split_line(line, number, translator.needs_images) for number, line in buffer]
-        for translation in translator.translate(
+        found = translator.hypotheses(
             [sentence for sentence, _ in pairs],
             [image for _, image in pairs] if translator.needs_images else None,
-            beam=args.beam,
-            lenpen=args.lenpen,
-            max_len_a=args.max_len_a,
-            max_len_b=args.max_len_b,
+            search=args,
+            nbest=args.nbest or 1,
             batch_size=args.batch_size,
-            detokenize=args.detokenize,
+            detokenize=detokenize,
             first_line=buffer[0][0],
-        ):
-            write_out(translation)
+        )
+        for (number, _), hypotheses in zip(buffer, found, strict=True):
+            for made in hypotheses:
+                columns = [number] * (args.nbest is not None) + [f"{made.score:.4f}"] * args.scores
+                write_out("\t".join(map(str, [*columns, made.text])))
         sys.stdout.flush()
         progress.update(len(buffer))
     progress.close()
@@ -59,10 +64,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("input", nargs="?", default="-", help="file of lines, UTF-8 (default: standard input)")
     parser.add_argument(
-        "--path", required=True, metavar="CKPT", help="checkpoint or folder, or a.pt:b.pt for an ensemble"
+        "--path",
+        required=True,
+        metavar="CKPT",
+        help="checkpoint; folder: its checkpoint_best.pt, else checkpoint_last.pt; or a.pt:b.pt for an ensemble",
     )
     add_options(parser, "--regions", "--region-order", "--any-detector", "--max-regions", "--data", "--preprocessed")
-    parser.add_argument("--detokenize", action="store_true", help="write running text instead of tokens")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument(
+        "--detokenize",
+        action="store_true",
+        help="write running text instead of tokens (default: where text.json says running_text)",
+    )
+    text.add_argument("--no-detokenize", action="store_true", help="write tokens, separated by spaces")
+    parser.add_argument(
+        "--nbest",
+        type=reader(GENERATION["nbest"]),
+        metavar="N",
+        help="write the N best translations of each sentence, best first, each behind the number of its line and a tab",
+    )
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="write the score and a tab before each translation: log2-probability / tokens**lenpen",
+    )
     add_options(parser, "--beam", "--lenpen", "--max-len-a", "--max-len-b", "--batch-size", "--cpu")
     parser.add_argument("--buffer-size", type=reader(COUNT), default=1024, help="lines read ahead (default: 1024)")
     add_user_dir_option(parser)

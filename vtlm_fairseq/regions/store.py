@@ -168,19 +168,20 @@ class RegionStore:
             raise VTLMError(f"{image} is there twice; ids must be unique, write the store again")
         return joined, order
 
-    def rows(self, ids: Sequence[str], *, again: bool = False) -> np.ndarray:
+    def rows(self, ids: Sequence[str], *, again: bool = False, lines: Sequence[int] = ()) -> np.ndarray:
         """Rows of images by id, for `store[row]` and `counts`. Meant for the parent process, at start-up.
 
         Args:
             ids: image ids, any order, repeats allowed.
             again: more will be asked for, so that the sorted ids stay in memory.
+            lines: number of the line of each id, where a message is to name it.
 
         Returns:
             [len(ids)] int64.
 
         Raises:
-            VTLMError: ids that are not in the store: how many, and the first five; or, with `repeats`, one whose
-                regions differ from file to file.
+            VTLMError: ids that are not in the store: how many, and the first five, or the line of the first; or, with
+                `repeats`, one whose regions differ from file to file.
         """
         known, order = self._index or self._sort_ids([self._read_ids(s) for s in range(len(self.paths))])
         self._index = (known, order) if again else None
@@ -193,10 +194,14 @@ class RegionStore:
         found[inside] = known[at[inside]] == wanted[inside]
         if not found.all():
             absent = list(dict.fromkeys(decode(i) for i in wanted[~found]))
+            hint = explain_missing(absent, map(decode, known))
+            if len(lines):
+                line = lines[int(np.flatnonzero(~found)[0])]
+                raise VTLMError(f"line {line}: image {absent[0][:99]!r} is not in {self._name()}; see --regions{hint}")
             first = ", ".join(repr(image_id[:99]) for image_id in absent[:5]) + (", ..." if len(absent) > 5 else "")
             raise VTLMError(
                 f"{self._name()}: {len(absent)} image ids are missing from the store: {first}; check "
-                f"--regions, or the split's .images file{explain_missing(absent, map(decode, known))}"
+                f"--regions, or the split's .images file{hint}"
             )
         if self.repeats:
             again = np.append(known[1:] == known[:-1], False)

@@ -199,8 +199,8 @@ class DescribedTask:
         order = self.option("region_order")
         if self.has_regions and self.cfg.regions == "none" and order != "none":
             raise VTLMError(
-                "the checkpoint has regions, --regions is none: name a region store (for new sentences use "
-                "vtlm-translate), or hide the regions on purpose with --region-order none"
+                "the checkpoint has regions, --regions is none: name a region store, or hide the regions on purpose "
+                "with --region-order none"
             )
         last = self.models_loaded >= len(utils.split_paths(self.cfg.path or ""))  # of an ensemble
         if not self.has_regions and self.cfg.regions != "none" and last:

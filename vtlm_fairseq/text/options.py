@@ -9,6 +9,7 @@ from typing import Any
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.names import check_distinct, check_languages
 from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
 from vtlm_fairseq.text.caption_tables import QUOTING
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
@@ -62,9 +63,10 @@ def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None,
     vocabulary = parser.add_mutually_exclusive_group(required=vocab_size is None)
     vocabulary.add_argument(
         "--vocab-size",
-        type=int,
+        type=reader(COUNT),
         default=vocab_size,
-        help="learn a joint sentencepiece BPE of so many pieces" + (" (default: %(default)s)" if vocab_size else ""),
+        help="learn a joint sentencepiece BPE of so many pieces, or as many as the text holds"
+        + (" (default: %(default)s)" if vocab_size else ""),
     )
     vocabulary.add_argument("--bpe-model", type=Path, help="existing sentencepiece model, or codes of subword-nmt")
     parser.add_argument("--dict", type=Path, help="existing dictionary that belongs to --bpe-model")

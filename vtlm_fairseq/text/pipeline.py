@@ -32,8 +32,11 @@ from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files import write_text
 from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_languages, check_name
+from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words, subword_kind
 from vtlm_fairseq.text.unspaced import SEGMENTATIONS, join, segment, segmentation
+
+logger = get_logger(__name__)
 
 SCHEMA_VERSION = 1
 FILE_NAME = "text.json"
@@ -42,6 +45,7 @@ MOSES = STEPS[1:4]
 """Those that text which is tokenised already has."""
 BPE_FILES = {"sentencepiece": "bpe.model", "subword_nmt": "bpe.codes", "none": None}
 """Name of the BPE model in a prepared folder."""
+FEW_PIECES = 8_000  # of both languages of a corpus like Multi30k
 
 _SPACE_LIKE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")
 _REMEDY = "prepare the data again or copy the folder whole"
@@ -58,6 +62,8 @@ class TextPipeline:
         steps: those of `STEPS` that are applied, in that order.
         bpe: one of `BPE_KINDS`.
         folder: where BPE model and dictionaries lie.
+        running_text: translations are running text where nobody says otherwise (see `gives_text`); False in a
+            `text.json` that does not say so.
         checksums: sha256 of each file, by name; filled by `save` and `load`.
     """
 
@@ -66,6 +72,7 @@ class TextPipeline:
     steps: tuple[str, ...] = STEPS[:4]
     bpe: str = "none"
     folder: Path = Path()
+    running_text: bool = True
     checksums: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +118,8 @@ class TextPipeline:
         wanted["sha256"] = dict
         if not isinstance(content, dict):
             raise VTLMError(f"{path}: not a JSON object; {_REMEDY}")
+        content.setdefault("running_text", False)
+        wanted["running_text"] = bool
         for key, kind in wanted.items():
             if not isinstance(content.get(key), kind):
                 raise VTLMError(f"{path}: {key!r} is missing or not of type {kind.__name__}; {_REMEDY}")
@@ -132,6 +141,7 @@ class TextPipeline:
                 steps=tuple(content["steps"]),
                 bpe=kind,
                 folder=path.parent,
+                running_text=content["running_text"],
                 checksums={name: str(value) for name, value in content["sha256"].items()},
             )
         except VTLMError as error:
@@ -150,6 +160,7 @@ class TextPipeline:
             "target_lang": self.target_lang,
             "steps": list(self.steps),
             "bpe": {"kind": self.bpe, "file": BPE_FILES[self.bpe]},
+            "running_text": self.running_text,
             "sha256": {name: _sha256(folder / name) for name in self.files() if name != FILE_NAME},
         }
         write_text(folder / FILE_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -158,6 +169,13 @@ class TextPipeline:
         """Names of the files that make a folder complete: `text.json`, dictionaries, BPE model."""
         names = [FILE_NAME, *(f"dict.{lang}.txt" for lang in dict.fromkeys((self.source_lang, self.target_lang)))]
         return names if self.bpe == "none" else [*names, BPE_FILES[self.bpe]]
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether translations are running text unless asked for as tokens: it was prepared so, from raw text."""
+        return self.running_text and (
+            "tokenise" in self.steps or segmentation(self.target_lang, self.steps) is not None
+        )
 
     def preprocess(self, raw: str, lang: str) -> str:
         """Words of a raw sentence, separated by single spaces: all steps but BPE.
@@ -294,19 +312,20 @@ def learn_sentencepiece(lines: Iterable[str], *, vocab_size: int) -> bytes:
 
     Args:
         lines: preprocessed sentences of both sides.
-        vocab_size: pieces of the model, three of them special.
+        vocab_size: pieces of the model, three of them special. Where the text holds fewer, all of them, with a warning.
 
     Returns:
         The model file's content.
 
     Raises:
-        VTLMError: the text does not hold that many pieces.
+        VTLMError: there is no text, or it has more characters than that.
     """
     import sentencepiece
 
-    parts = (part.strip() for line in lines for part in line.split(MASK))
-    model = io.BytesIO()
-    try:
+    parts = [part.strip() for line in lines for part in line.split(MASK)]
+
+    def learn(**limit: bool) -> bytes:
+        model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter([part for part in parts if part]),
             model_writer=model,
@@ -319,11 +338,28 @@ def learn_sentencepiece(lines: Iterable[str], *, vocab_size: int) -> bytes:
             max_sentence_length=1 << 20,
             num_threads=1,
             minloglevel=2,
+            **limit,
         )
+        return model.getvalue()
+
+    try:
+        try:
+            return learn()
+        except RuntimeError as error:
+            if "too high" not in str(error):
+                raise
+        model = learn(hard_vocab_limit=False)
     except (RuntimeError, OSError) as error:
         detail = str(error).split("]")[-1].strip() or "no text"
         raise VTLMError(f"sentencepiece cannot learn {vocab_size} pieces ({detail}); change --vocab-size") from None
-    return model.getvalue()
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
+    logger.warning(
+        "--vocab-size %d: the text holds %d pieces, which are learnt, so that each of its words is a piece; a small "
+        "corpus is served better by fewer, such as --vocab-size %d",
+        vocab_size, processor.get_piece_size(), min(FEW_PIECES, processor.get_piece_size() // 2),
+    )  # fmt: skip
+    return model
 
 
 def _join_at_mask(parts: Sequence[str]) -> str:

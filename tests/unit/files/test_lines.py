@@ -91,13 +91,14 @@ def translated(write: Write, *, stdin: bool) -> list[str]:
     """vtlm-translate; its model gives back what it got."""
     path, said = write("x", f"{ODD}\timg0", "b\timg1"), []
 
-    def model(sentences: list[str], ids: list[str], **_: object) -> list[str]:
+    def model(sentences: list[str], ids: list[str], **_: object) -> list[list]:
         said.extend(map("\t".join, zip(sentences, ids, strict=True)))
-        return []
+        return [[] for _ in sentences]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub, "find_checkpoint", str)
-        patch.setattr(inference, "Translator", lambda *_, **__: SimpleNamespace(needs_images=True, translate=model))
+        made = SimpleNamespace(needs_images=True, gives_text=True, hypotheses=model)
+        patch.setattr(inference, "Translator", lambda *_, **__: made)
         if stdin:
             patch.setattr(sys, "stdin", io.TextIOWrapper(open(path, "rb")))
         translate.main(["--path", "x.pt", *([] if stdin else [str(path)])])
