@@ -17,6 +17,7 @@ from vtlm_fairseq.tasks.best_checkpoint import BestCheckpoints
 from vtlm_fairseq.tasks.folder_lock import lock_folder, open_folder
 from vtlm_fairseq.tasks.preemption import StopOnSignal
 from vtlm_fairseq.tasks.resume import Resumption
+from vtlm_fairseq.tasks.time_left import TimeLeft
 
 LOGGERS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # that --log-file adds handlers to
 
@@ -52,6 +53,7 @@ class TrainingRun:
         self._whole = whole
         self.best = BestCheckpoints(whole)
         self.stop = StopOnSignal(whole)
+        self.time_left = TimeLeft(whole)
         self._resumption: Resumption | None = None
         read_on_all_ranks(whole)
 
@@ -94,6 +96,7 @@ class TrainingRun:
             VTLMError: these batches have no such place.
         """
         self.stop.follow(batches)
+        self.time_left.follow(batches)
         resumption, self._resumption = self._resumption, None
         if resumption is not None:
             resumption.check_position(batches, examples)

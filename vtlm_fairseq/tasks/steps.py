@@ -67,6 +67,7 @@ class WatchedSteps:
             self.loss_watch.add(sample, read, sample_size)
         if self.training is not None:
             self.training.stop.tell(logging_output, update_num)
+            self.training.time_left.trained(update_num)
         return loss, sample_size, logging_output
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
@@ -95,6 +96,8 @@ class WatchedSteps:
     def valid_step(self, sample, model, criterion):
         """As the parent task's, under autocast."""
         self.batch_arrived()
+        if self.training is not None:
+            self.training.time_left.validated()
         sample = self.complete_batch(sample)
         if self.cfg.compile:
             mark_lengths(sample)
