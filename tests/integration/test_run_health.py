@@ -86,3 +86,19 @@ def test_wandb_is_given_the_parts_of_the_loss_apart(run, corpus, tmp_path):
     for split, logged in (("valid", result.validations()[-1]), ("train_inner", result.updates()[-1])):
         for part in PARTS:
             assert shown[3, f"{split}/{part}"] == pytest.approx(logged[part], abs=0.006), (split, part)
+
+
+def test_a_training_says_how_far_it_is(run, corpus, tmp_path):
+    """At each update and batch of a validation here, where a minute is no time."""
+    impatient = tmp_path / "impatient"
+    impatient.mkdir()
+    (impatient / "__init__.py").write_text(
+        "import vtlm_fairseq\nfrom vtlm_fairseq.tasks import time_left\n\ntime_left.EVERY = 0.0\n", encoding="utf-8"
+    )
+    argv = ("--max-epoch", "2", "--max-update", "999", "--update-freq", "2", "--no-save")  # 45 pairs in batches of 8
+    line = pretraining(corpus.data, tmp_path / "run", *argv, regions=corpus.regions, user_dir=impatient)
+    found = [
+        line.split("| ")[-1] for line in lines_with(run("fairseq_cli.train", *line), "vtlm_fairseq.tasks.time_left")
+    ]
+    assert [text.split(",")[0] for text in found if " s each" in text] == [f"update {k} of 6" for k in (2, 3, 4, 5, 6)]
+    assert found[-1] == "validating after update 6" and "left" in found[0]

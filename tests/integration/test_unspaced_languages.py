@@ -55,14 +55,20 @@ def test_from_raw_captions_to_scores(run, chinese):
 
     argv = ("--regions", folder / "regions/test.h5", *TEST)
     stdin = "".join(f"{english}\t{image}\n" for image, english, _ in files["test"])
-    running = run.translate(folder / "mmt/checkpoint_last.pt", *argv, "--detokenize", stdin=stdin)
+    running = run.translate(folder / "mmt", *argv, stdin=stdin)
     hypotheses = running.output.splitlines()[-9:]
     assert all(" " not in line.replace("iphone 12", "") and "在20" in line for line in hypotheses)
     raw = (folder / "test.zh").read_text(encoding="utf-8").splitlines()
     own = sacrebleu.corpus_bleu(hypotheses, [raw], tokenize="zh", lowercase=True).score
     assert own > 40
 
-    tokens = run.translate(folder / "mmt/checkpoint_last.pt", *argv, stdin=stdin).output.splitlines()[-9:]
+    score = ("vtlm_fairseq.cli.score", folder / "mmt/test.txt", "--raw-ref", folder / "test.zh", "--lang", "zh")
+    write_lines(folder / "mmt/test.txt", hypotheses)
+    run(*score, ok=False).fault("running text", "--no-detokenize", "--steps none")
+    scored = run(*score, "--steps", "none", "--format", "json")
+    assert json.loads(scored.output)["rows"][0]["score"] > 30
+
+    tokens = run.translate(folder / "mmt", *argv, "--no-detokenize", stdin=stdin).output.splitlines()[-9:]
     assert all("在 20" in line for line in tokens)
     write_lines(folder / "mmt/test.txt", tokens)
     scored = run("vtlm_fairseq.cli.score", folder / "mmt/test.txt", "--raw-ref", folder / "test.zh", "--ref",

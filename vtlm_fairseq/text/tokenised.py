@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.text.pairs import Pair
 from vtlm_fairseq.text.pipeline import TextPipeline
-from vtlm_fairseq.text.unspaced import is_apart, is_unspaced
+from vtlm_fairseq.text.unspaced import is_apart, is_unspaced, segmentation
 
 _LINES = 1000
 _NEARLY_ALL, _MOST = 0.9, 0.5
@@ -66,6 +66,17 @@ class _Counts:
         if not escape and self.escaped >= 3 and self.escaped >= _MOST * (self.plain + self.escaped):
             return f"{self.escaped:,} have &apos; or other escapes: leave out --no-escape"
         return ""
+
+
+def looks_running(lines: Iterable[str], pipeline: TextPipeline, lang: str) -> bool:
+    """Whether text that a pipeline's steps should have cut into words is running text, by half of its lines at least."""
+    counts = _Counts()
+    for line in lines:
+        counts.look(line)
+    if segmentation(lang, pipeline.steps) is not None:
+        return counts.characters >= 3 and counts.segmented <= (1 - _MOST) * counts.characters
+    cut = "tokenise" in pipeline.steps
+    return cut and counts.attached >= 3 and counts.attached >= _MOST * (counts.attached + counts.apart)
 
 
 def watched(

@@ -13,6 +13,7 @@ from vtlm_fairseq.evaluation.scoring.hypotheses import read_hypotheses, read_sen
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.text.pipeline import FILE_NAME, STEPS, TextPipeline
 from vtlm_fairseq.text.subwords import join_words, subword_kind
+from vtlm_fairseq.text.tokenised import looks_running
 from vtlm_fairseq.text.unspaced import is_unspaced
 
 
@@ -192,12 +193,17 @@ def read_output(
         allow_missing: leave out lines without a translation.
 
     Raises:
-        VTLMError: not one translation a line, sub-words, or text that cannot be detokenised.
+        VTLMError: not one translation a line, sub-words, text that cannot be detokenised, or that is already.
     """
     hypotheses = read_hypotheses(path, allow_missing=allow_missing)
     absent = set(hypotheses.require(reference.count, allow_missing=allow_missing))
     kind = pipeline.bpe if pipeline else None
     words = join_subwords(hypotheses.texts, path=path, kind=kind, post_process=post_process)
+    if pipeline is not None and looks_running(words, pipeline, lang or pipeline.target_lang):
+        raise VTLMError(
+            f"{path}: running text, where text.json or --steps says that words are cut by {', '.join(pipeline.steps)}; "
+            "have vtlm-translate write tokens with --no-detokenize, or score it as it is: --steps none with --raw-ref"
+        )
     wanted = set(reference.lines)
     chosen = [(number, text) for number, text in zip(hypotheses.ids, words, strict=True) if number in wanted]
     if not chosen:
