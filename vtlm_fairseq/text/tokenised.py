@@ -69,7 +69,7 @@ class _Counts:
 
 
 def looks_running(lines: Iterable[str], pipeline: TextPipeline, lang: str) -> bool:
-    """Whether text that a pipeline's steps should have cut into words is running text, by half of its lines at least."""
+    """Whether text that a pipeline's steps should have cut into words is running text: half of its lines."""
     counts = _Counts()
     for line in lines:
         counts.look(line)
