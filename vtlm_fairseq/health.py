@@ -31,6 +31,7 @@ class _Step(NamedTuple):
     ids: Tensor
     loss: SupportsFloat
     sample_size: Tensor | float
+    corpus: str | None
 
 
 class LossWatch:
@@ -48,14 +49,14 @@ class LossWatch:
 
     def add(self, sample: dict, loss: SupportsFloat, sample_size: Tensor | float) -> None:
         """Note a batch that was trained on; its loss is read by `check`."""
-        self._steps.append(_Step(sample["id"], loss, sample_size))
+        self._steps.append(_Step(sample["id"], loss, sample_size, sample.get("corpus")))
 
     def report_nan(self, sample: dict, update_num: int) -> None:
         """Name the examples of a batch of an update whose gradients are not finite, with the loss that it had."""
         losses = [step.loss for step in reversed(self._steps) if torch.equal(step.ids, sample["id"])]
         logger.error(
             "update %d: gradients are not finite; a batch of this update had the loss %.4g in sum; %s",
-            update_num, float(losses[0]) if losses else math.nan, name_examples(sample["id"]),
+            update_num, float(losses[0]) if losses else math.nan, name_examples(sample["id"], sample.get("corpus")),
         )  # fmt: skip
 
     def check(self, update_num: int) -> None:
@@ -67,7 +68,7 @@ class LossWatch:
             if spike or not finite:
                 logger.warning(
                     "update %d: loss %.4g of a batch (running mean %.4g); %s",
-                    update_num, loss, self._mean, name_examples(step.ids),
+                    update_num, loss, self._mean, name_examples(step.ids, step.corpus),
                 )  # fmt: skip
             if finite:
                 self._count += 1
@@ -83,9 +84,11 @@ def is_nan_rerun() -> bool:
     return isinstance(sys.exc_info()[1], FloatingPointError)
 
 
-def name_examples(ids: Tensor) -> str:
-    """Ids of a batch as text; an id counts from 0 through the lines of the split (train, then train1, ...)."""
-    return f"ids (line numbers from 0): {' '.join(map(str, sorted(ids.tolist())))}"
+def name_examples(ids: Tensor, corpus: str | None = None) -> str:
+    """Ids of a batch as text; an id counts from 0 through the lines of the split (train, then train1, ...), of several
+    corpora through those of its own."""
+    lines = "line numbers from 0" if corpus is None else f"line numbers from 0 in {corpus}"
+    return f"ids ({lines}): {' '.join(map(str, sorted(ids.tolist())))}"
 
 
 class LoaderWatch:

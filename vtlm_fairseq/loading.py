@@ -141,6 +141,7 @@ def load_for_inference(
     pipeline = None if preprocessed else TextPipeline.load(folder)
     overrides = {
         "data": folder,
+        "lang_pairs": None,
         "regions": regions,
         "any_detector": any_detector,
         "autocast": "none",  # as in fairseq-generate

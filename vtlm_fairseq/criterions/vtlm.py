@@ -109,12 +109,13 @@ class VTLMCriterion(FairseqCriterion):
         return names
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs) -> None:
+    def reduce_metrics(cls, logging_outputs, prefix: str = "") -> None:
         """Log ``loss mlm_loss mlm_ppl mlm_accuracy mrc_loss mrc_accuracy accuracy``, and losses of other objectives.
 
         ``accuracy`` is of words and labels of regions; regions of a store with one class, which are always right, are
         left out. Losses are in base 2 as all of fairseq's (nats, or squared differences, divided by ln 2), so that
-        ``loss`` is their weighted sum; accuracies in per cent; with nothing predicted they are 0 (ppl 1).
+        ``loss`` is their weighted sum; accuracies in per cent; with nothing predicted they are 0 (ppl 1). A prefix
+        stands before the names.
         """
 
         def total(key: str) -> float:
@@ -129,17 +130,21 @@ class VTLMCriterion(FairseqCriterion):
         for key, count in counts.items():
             loss = ratio(total(f"{key}_loss_sum"), count) / math.log(2)
             weighted = ratio(total(f"{key}{WEIGHTED}"), count) / math.log(2)
-            metrics.log_scalar(f"{key}_loss", loss, count, round=3)
-            metrics.log_scalar(f"_{key}_weighted", weighted, count)
+            metrics.log_scalar(f"{prefix}{key}_loss", loss, count, round=3)
+            metrics.log_scalar(f"_{prefix}{key}_weighted", weighted, count)
             if key in ALWAYS or f"{key}_correct" in said:
                 accuracy = 100 * ratio(total(f"{key}_correct"), count)
-                metrics.log_scalar(f"{key}_accuracy", accuracy, count, round=2)
+                metrics.log_scalar(f"{prefix}{key}_accuracy", accuracy, count, round=2)
         trivial = total("mrc_trivial")
         correct = total("mlm_correct") + total("mrc_correct") - trivial
         both = counts["mlm"] + counts["mrc"] - trivial
-        metrics.log_scalar("accuracy", 100 * ratio(correct, both), both, round=2)
-        metrics.log_derived("mlm_ppl", lambda meters: float(utils.get_perplexity(meters["mlm_loss"].avg, round=3)))
-        metrics.log_derived("loss", lambda meters: sum(meters[f"_{key}_weighted"].avg for key in counts))
+        metrics.log_scalar(f"{prefix}accuracy", 100 * ratio(correct, both), both, round=2)
+        metrics.log_derived(
+            f"{prefix}mlm_ppl", lambda meters: float(utils.get_perplexity(meters[f"{prefix}mlm_loss"].avg, round=3))
+        )
+        metrics.log_derived(
+            f"{prefix}loss", lambda meters: sum(meters[f"_{prefix}{key}_weighted"].avg for key in counts)
+        )
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

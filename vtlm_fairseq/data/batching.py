@@ -35,7 +35,7 @@ class CaptionsDataset(FairseqDataset):
             return []
         costs = self.num_tokens_vec(np.asarray(indices))
         if max_tokens is not None and costs.max() > max_tokens:
-            line = int(indices[costs.argmax()]) + 1
+            line = self.place(indices[costs.argmax()])
             raise VTLMError(
                 f"pair {line} costs {costs.max()} tokens (words and regions), --max-tokens is {int(max_tokens)}; "
                 "raise --max-tokens, or lower --max-regions"
@@ -43,6 +43,10 @@ class CaptionsDataset(FairseqDataset):
         batches = list(super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple))
         done = sum(map(len, batches))
         return batches if done == len(indices) else [*batches, np.asarray(indices)[done:]]
+
+    def place(self, index: int) -> str:
+        """Where an example stands in its text, for messages: its line, from 1."""
+        return str(int(index) + 1)
 
     def region_counts(self) -> np.ndarray | int:
         """[N] regions of each example that count for ``--max-tokens``; 0 without regions."""

@@ -29,12 +29,12 @@ _NONE = np.zeros((0, 4), dtype=np.int64)
 
 
 class TranslationLMDataset(CaptionsDataset):
-    """``</s> s </s> </s> t </s>``, positions restarting at 0 for t, and the regions of the image.
+    """``</s> s </s> </s> t </s>``, positions restarting at 0 for t, and the regions of the image; captions: s alone.
 
     Args:
-        source, target: indexed datasets of token ids ending in ``</s>``; same length.
+        source, target: indexed datasets of token ids ending in ``</s>``; same length. target None: captions.
         dictionary: joint dictionary that holds ``<mask>``.
-        languages: rows of source and target language.
+        languages: rows of source and target language; of captions, of theirs.
         word_rates, region_rates: masking.
         words: [V] bool, True at real words (they may be masked, and random words are drawn from them).
         word_masking: makes the strategy of masking words from symbols and rates.
@@ -55,7 +55,7 @@ class TranslationLMDataset(CaptionsDataset):
         target,
         dictionary,
         *,
-        languages: tuple[int, int],
+        languages: tuple[int, ...],
         word_rates: MaskingRates,
         region_rates: MaskingRates,
         words: np.ndarray,
@@ -90,8 +90,9 @@ class TranslationLMDataset(CaptionsDataset):
         self.mask_idx = dictionary.index(MASK)
         self.word_masking = word_masking(Symbols(self.mask_idx, self.pad, np.flatnonzero(words)), word_rates)
         self.src_sizes = np.asarray(source.sizes) + 1  # with the leading </s>
-        self.tgt_sizes = np.asarray(target.sizes) + 1
-        self._num_tokens = self.src_sizes + self.tgt_sizes + self.region_counts()
+        self.tgt_sizes = None if target is None else np.asarray(target.sizes) + 1
+        self._sides = (source,) if target is None else (source, target)
+        self._num_tokens = sum(np.asarray(side.sizes) + 1 for side in self._sides) + self.region_counts()
 
     @property
     def sizes(self) -> np.ndarray:
@@ -131,20 +132,24 @@ class TranslationLMDataset(CaptionsDataset):
         return examples if type(self).collater is TranslationLMDataset.collater else list(examples)
 
     def _examples(self, indices: list[int]) -> Examples:
-        """All that is drawn and looked up is so for all examples at once."""
-        sides = [side[index].numpy() for index in indices for side in (self.source, self.target)]
+        """All that is drawn and looked up is so for all examples at once.
+
+        An index beyond the last example is a copy of one, with draws of its own.
+        """
+        lines = self.lines(indices)
+        sides = [side[line].numpy() for line in lines for side in self._sides]
         lengths = np.array([len(side) + 1 for side in sides])
         _, positions = side_by_side(lengths)
         tokens = np.full(len(positions), self.eos)
         tokens[positions > 0] = np.concatenate(sides)
         columns = {"positions": positions, "langs": np.repeat(np.tile(self.languages, len(indices)), lengths)}
-        examples = Examples(indices, lengths.reshape(-1, 2).sum(axis=1), columns)
+        examples = Examples(indices, lengths.reshape(-1, len(self._sides)).sum(axis=1), columns)
         counts, labels, nouns = np.zeros(len(indices), dtype=np.int64), _NONE[:, 0], [_NONE] * len(indices)
         visible = np.zeros(0, dtype=bool)
         seeds = self._seeds(indices)
         if self.regions is not None:
             try:
-                read = examples.regions = self.regions.read(indices, scores=self.region_masking.reads_scores)
+                read = examples.regions = self.regions.read(lines, scores=self.region_masking.reads_scores)
                 of_regions = read.counts, read.labels, read.boxes, read.scores
                 images = Images(*of_regions, examples.lengths, tokens, seeds.epoch)
                 drawn = examples.draw = self.region_masking.draw_all(images, self.rates_of_regions(), seeds)
@@ -152,7 +157,7 @@ class TranslationLMDataset(CaptionsDataset):
             except VTLMError as error:
                 examples.fault = str(error)
         if self.nouns is not None:
-            nouns = [self._noun_places(index, *lengths[2 * k : 2 * k + 2]) for k, index in enumerate(indices)]
+            nouns = [self._noun_places(line, *lengths[2 * k : 2 * k + 2]) for k, line in enumerate(lines)]
         pairs = Pairs(examples.lengths, tokens, self.is_word[tokens], counts, labels, nouns, visible, seeds.epoch)
         try:
             columns["tokens"], columns["target"] = self.word_masking.mask_all(pairs, seeds)
@@ -164,6 +169,10 @@ class TranslationLMDataset(CaptionsDataset):
     def _seeds(self, indices: Sequence[int]) -> Seeds:
         """What the draws of examples depend on in this epoch."""
         return Seeds(self.seed, self.epoch if self.train else 0, indices)
+
+    def lines(self, indices: Sequence[int]) -> list[int]:
+        """The lines of the text that examples are made of."""
+        return [index % len(self.src_sizes) for index in indices]
 
     def _noun_places(self, index: int, source: int, target: int) -> np.ndarray:
         """[P, 4] places of aligned nouns in the pair of two sentences, ``</s>`` before and behind each included."""
@@ -196,7 +205,7 @@ class TranslationLMDataset(CaptionsDataset):
             return torch.from_numpy(padded)
 
         batch = {
-            "id": torch.tensor(examples.ids),
+            "id": torch.tensor(self.lines(examples.ids)),
             "nsentences": len(lengths),
             "ntokens": int(lengths.sum()),
             "target": pad("target", self.pad),
@@ -241,7 +250,7 @@ class TranslationLMDataset(CaptionsDataset):
             more["first"] = np.flatnonzero(regions.counts)
         partners = None
         if self.needs.mismatches:
-            rows = self.regions.line_rows[examples.ids]
+            rows = self.regions.line_rows[self.lines(examples.ids)]
             partners = draw_partners(rows, regions.counts, self._seeds(examples.ids))
             matched = partners == np.arange(len(partners))
             target[~matched] = IGNORE
@@ -250,7 +259,7 @@ class TranslationLMDataset(CaptionsDataset):
         more |= self._read_predicted(regions, target != IGNORE)
         if "soft_labels" in self.needs.reads:
             chosen = target[real] != IGNORE
-            for name, values in self.regions.read_soft(examples.ids)._asdict().items():
+            for name, values in self.regions.read_soft(self.lines(examples.ids))._asdict().items():
                 if values is not None:
                     more[SOFT[name]] = values[chosen]
         replace_by_donors(regions.features, real, draw)
@@ -284,7 +293,7 @@ class TranslationLMDataset(CaptionsDataset):
 
     def size(self, index: int) -> tuple[int, int]:
         """Tokens of each sentence, what ``max_positions`` limits."""
-        return (self.src_sizes[index], self.tgt_sizes[index])
+        return (self.src_sizes[index], 0 if self.tgt_sizes is None else self.tgt_sizes[index])
 
     def ordered_indices(self) -> np.ndarray:
         """Indices sorted by size; shuffled before in training, so that equal sizes mix."""

@@ -142,6 +142,7 @@ DECISIONS: dict[str, Decision] = {
     "required_seq_len_multiple": _not("padding, which is masked everywhere"),
     "upsample_primary": _not("how often training examples are seen"),
     "dataset_impl": _not("format of the files"),
+    "lang_pairs": _not("which corpora a run is trained on, as data"), "sampling_temperature": _TRAINING,
     "data": _PLACE, "save_dir": _PLACE, "restore_file": _PLACE, "finetune_from_model": _PLACE, "path": _PLACE,
     "pretrained": _PLACE, "class_lexicon": _PLACE, "fresh_regions": _not("how a model begins"),
     "valid_subset": _TRAINING, "combine_valid_subsets": _TRAINING, "ignore_unused_valid_subsets": _TRAINING,
@@ -164,6 +165,7 @@ DECISIONS: dict[str, Decision] = {
                                 lambda value: isinstance(value, str), regions=True, compared=_heads),
     "region_mask_fill": _saved("what a masked region becomes", "mask", _one_of("mask", "zero"), regions=True),
     # of multimodal_translation
+    "zero_shot": _not("says that another pair is meant; each command says it for itself"),
     "eval_bleu": _BLEU, "eval_bleu_args": _BLEU, "eval_bleu_detok": _BLEU, "eval_bleu_detok_args": _BLEU,
     "eval_tokenized_bleu": _BLEU, "eval_bleu_remove_bpe": _BLEU, "eval_bleu_print_samples": _BLEU,
     # of the archs; what has a default here is adopted by a new training that does not say it

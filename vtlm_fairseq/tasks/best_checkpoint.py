@@ -29,7 +29,7 @@ ALWAYS = {"wps", "wpb", "bsz", "num_updates"}  # fairseq logs them with any crit
 
 def higher_is_better(metric: str) -> bool | None:
     """Whether the best value of a metric is the highest, by its name; None where the name does not tell."""
-    for word in reversed(metric.lower().split("_")):
+    for word in reversed(re.split("[_:]", metric.lower())):
         if word in HIGHER or word in LOWER:
             return word in HIGHER
     return None
@@ -41,6 +41,7 @@ def logged_metrics(task, criterion) -> set[str] | None:
     sentences = getattr(criterion, "sentence_avg", False)
     if owner is VTLMCriterion:
         names = criterion.logged()
+        names |= {f"{corpus.name}:{name}" for corpus in getattr(task, "corpora", ()) for name in names}
     elif owner is LabelSmoothedCrossEntropyCriterion:
         names = {"loss", "nll_loss", "ppl"}
         names |= {"accuracy", "total", "n_correct"} if criterion.report_accuracy else set()
@@ -88,7 +89,7 @@ class BestCheckpoints:
             options = {"bleu": (task.cfg, "eval_bleu"), "accuracy": (criterion, "report_accuracy")}
             of, name = options.get(self.metric, (None, ""))
             raise self._missing(names, f"--{name.replace('_', '-')}" if hasattr(of, name) else None)
-        if names is not None and self.metric.startswith("mrc_"):
+        if names is not None and self.metric.rpartition(":")[2].startswith("mrc_"):
             lacks = "" if any(one.key == "mrc" for one in task.objectives) else "mrc in --region-objectives"
             if lacks := lacks if task.has_regions else "--regions":
                 raise VTLMError(f"--best-checkpoint-metric {self.metric} stays 0 without {lacks}; choose another")

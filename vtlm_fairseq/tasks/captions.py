@@ -13,8 +13,9 @@ from vtlm_fairseq import ranges
 from vtlm_fairseq.checkpoint_guard import check_part
 from vtlm_fairseq.checkpoints import check_model_name, check_room, complete_best, load_checkpoint
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
+from vtlm_fairseq.data.corpora import NO_LANGUAGE, Corpus
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
-from vtlm_fairseq.data.split_files import PAIR_OPTIONS, check_held, check_valid_subsets, language_pair
+from vtlm_fairseq.data.split_files import PAIR_OPTIONS, check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.files.names import check_distinct, check_languages
@@ -101,25 +102,43 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
             paths = utils.split_paths(cfg.data) if cfg.data else []
             if not paths or not os.path.isdir(paths[0]):
                 raise VTLMError(f"data folder {cfg.data!r} does not exist; prepare it with fairseq-preprocess")
-            if cfg.source_lang is None or cfg.target_lang is None:
-                cfg.source_lang, cfg.target_lang = language_pair(paths[0], cfg.source_lang, cfg.target_lang)
+            corpora = cls.read_corpora(cfg, from_checkpoint=bool(kwargs.get("from_checkpoint")))
             check_languages((cfg.source_lang, cfg.target_lang, *(cfg.langs.split(",") if cfg.langs else ())), paths[0])
-            files = [os.path.join(paths[0], f"dict.{lang}.txt") for lang in (cfg.source_lang, cfg.target_lang)]
-            if not all(map(os.path.isfile, files)):
-                theirs = "; the pair is the checkpoint's, or that of -s and -t"
-                hint = theirs if kwargs.get("from_checkpoint") else PAIR_OPTIONS
-                check_held(paths[0], cfg.source_lang, cfg.target_lang, hint)
-            source, target = map(cls.load_dictionary, files)
-            difference = first_difference(source.symbols, target.symbols)
-            if difference:
-                raise VTLMError(
-                    f"{paths[0]}: dict.{cfg.source_lang}.txt and dict.{cfg.target_lang}.txt differ {difference}; "
-                    "run fairseq-preprocess with --joined-dictionary"
-                )
+            files = list(dict.fromkeys(path for corpus in corpora for path in corpus.dictionaries()))
+            source, *others = map(cls.load_dictionary, files)
+            for file, other in zip(files[1:], others, strict=True):
+                if difference := first_difference(source.symbols, other.symbols):
+                    folder, name = os.path.split(files[0])
+                    one = os.path.basename(file) if os.path.dirname(file) == folder else file
+                    more = "" if len(corpora) == 1 else ", or for each corpus with the same --srcdict"
+                    raise VTLMError(
+                        f"{folder}: {name} and {one} differ {difference}; run fairseq-preprocess with "
+                        f"--joined-dictionary{more}"
+                    )
+            target = others[0] if others else source
             set_up_device(cfg)
             task = cls(cfg, source, target)
             task.rebuilt = bool(kwargs.get("from_checkpoint"))
             return task
+
+    @classmethod
+    def read_corpora(cls, cfg, *, from_checkpoint: bool) -> list[Corpus]:
+        """The corpora of a configuration, whose languages are completed: here one, of one pair.
+
+        Raises:
+            VTLMError: a folder does not hold it.
+        """
+        folder = utils.split_paths(cfg.data)[0]
+        if cfg.source_lang is None or cfg.target_lang is None:
+            cfg.source_lang, cfg.target_lang = language_pair(folder, cfg.source_lang, cfg.target_lang)
+        corpus = Corpus(f"{cfg.source_lang}-{cfg.target_lang}", cfg.source_lang, cfg.target_lang, folder, cfg.regions)
+        theirs = "; the pair is the checkpoint's, or that of -s and -t"
+        corpus.check_held(theirs if from_checkpoint else PAIR_OPTIONS)
+        return [corpus]
+
+    def views(self) -> list["CaptionsTask"]:
+        """This task as that of each corpus by itself: here of the only one."""
+        return [self]
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
@@ -159,7 +178,8 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
                     self._adopt(cfg)
                 else:
                     ranges.check_model(cfg)
-                    check_valid_subsets(self.cfg)
+                    for view in self.views():
+                        check_valid_subsets(view.cfg)
                     self.training = TrainingRun.start(self.cfg)
                     self._describe(cfg)
             if self.cfg.autocast == "fp16" and not from_checkpoint and not self.cfg.amp:
@@ -209,8 +229,7 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
                 say_speed(whole, self.cfg, model)
         if self.cfg.no_save or distributed_utils.get_global_rank() != 0:
             return
-        folder, save_dir = utils.split_paths(self.cfg.data)[0], self.cfg.save_dir
-        names = [f"dict.{lang}.txt" for lang in (self.cfg.source_lang, self.cfg.target_lang)]
+        save_dir = self.cfg.save_dir
         with exit_on_error():
             if first:
                 self.parameter_bytes = sum(values.nbytes for values in model.parameters())
@@ -218,10 +237,9 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
                 restored = self.restored_checkpoint()
                 if restored and os.path.dirname(os.path.abspath(restored)) == os.path.abspath(save_dir):
                     complete_best(save_dir, restored, suffix=self.checkpoint_suffix())
-            if os.path.exists(os.path.join(folder, "text.json")):
-                names += TextPipeline.load(folder).files()
-            for name in dict.fromkeys(names):
-                place_beside(os.path.join(folder, name), save_dir)
+            files = [file for view in self.views() for file in text_files(view.cfg)]
+            for file in {os.path.basename(file): file for file in reversed(files)}.values():
+                place_beside(file, save_dir)
 
     def begin_best(self) -> None:
         """Begin to keep the best checkpoints, once the trainer has read its checkpoint."""
@@ -272,6 +290,15 @@ def sharding(cfg) -> dict:
     if whole is None:
         return {}
     return {"suffix": whole.checkpoint.checkpoint_suffix or "", "shards": whole.checkpoint.checkpoint_shard_count}
+
+
+def text_files(cfg) -> list[str]:
+    """Dictionaries of a task's pair, and its text pipeline."""
+    folder = utils.split_paths(cfg.data)[0]
+    names = [f"dict.{lang}.txt" for lang in (cfg.source_lang, cfg.target_lang) if lang != NO_LANGUAGE]
+    if os.path.exists(os.path.join(folder, "text.json")):
+        names += TextPipeline.load(folder).files()
+    return [os.path.join(folder, name) for name in names]
 
 
 def place_beside(source: str, folder: str) -> None:

@@ -114,7 +114,11 @@ class DescribedTask:
         if isinstance(theirs, str):
             check_languages(theirs.split(","), self.source.owner)
             return theirs
-        return ",".join(sorted({self.cfg.source_lang, self.cfg.target_lang}))
+        return ",".join(sorted(set(self.languages())))
+
+    def languages(self) -> tuple[str, ...]:
+        """Of the data."""
+        return self.cfg.source_lang, self.cfg.target_lang
 
     def _describe(self, cfg) -> None:
         """A model to be trained: what it has to know, from options, the model to begin with, and the store.
@@ -132,18 +136,18 @@ class DescribedTask:
             if not self.has_regions and description.given(self.cfg, "region_objectives") is not None:
                 raise VTLMError("--region-objectives without --regions: there is nothing to learn; leave it out")
             cfg.region_objectives = self.option("region_objectives")
-        pair = (self.cfg.source_lang, self.cfg.target_lang)
-        cfg.source_lang, cfg.target_lang = pair
+        data = self.languages()
+        cfg.source_lang, cfg.target_lang = self.cfg.source_lang, self.cfg.target_lang
         cfg.langs = self.cfg.langs or self.default_langs()
         languages = cfg.langs.split(",")
         if IMAGE in languages or len(set(languages)) != len(languages):
             raise VTLMError(f"--langs {cfg.langs}: names must be distinct, and {IMAGE!r} is the name of the image row")
-        for lang in pair:
+        for lang in data:
             if lang not in languages:
                 if self.cfg.langs is None and self.source is not None:
                     grown = f"give --langs {cfg.langs},{lang}"
                     raise VTLMError(
-                        f"{self.source.owner} has the languages {cfg.langs}, the data is {'-'.join(pair)}; "
+                        f"{self.source.owner} has the languages {cfg.langs}, the data is {'-'.join(data)}; "
                         f"{grown if self.relation is Relation.PRETRAINED else 'see -s and -t'}"
                     )
                 raise VTLMError(f"--langs {cfg.langs} lacks {lang!r}, a language of the data; add it")

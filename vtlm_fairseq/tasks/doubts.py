@@ -25,7 +25,7 @@ class Doubts:
 
     def __init__(self) -> None:
         self.norms = NormWatch()
-        self._said: set[str] = set()
+        self._said: set[tuple] = set()
 
     def load(self, task: Any, split: str, folder: str, parts: Sequence[str], regions: LineRegions | None) -> None:
         """Warn of a split that was loaded.
@@ -37,14 +37,14 @@ class Doubts:
             parts: names of the parts that were joined.
             regions: of its lines, or None.
         """
-        if split in self._said or distributed_utils.get_global_rank() != 0:
+        pair = (task.cfg.source_lang, task.cfg.target_lang)
+        if (split, folder, pair) in self._said or distributed_utils.get_global_rank() != 0:
             return
-        self._said.add(split)
+        self._said.add((split, folder, pair))
         training = split == task.cfg.train_subset
         if regions is not None and regions.order != "none":
             self.store(regions.store, regions.rows, split, training=training, labels=task.uses_classes)
         if training:
-            pair = (task.cfg.source_lang, task.cfg.target_lang)
             others = held_out_splits(folder, parts, pair)
             found = shared_pairs(folder, parts, others, pair)
             if regions is not None:

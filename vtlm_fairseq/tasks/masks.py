@@ -122,16 +122,19 @@ def check_named(names: ClassNames, pair: LanguagePairDataset, where: str, region
         VTLMError: of a sample none does.
     """
     lines = _evenly(len(pair), _CAPTIONS)
-    hits = [len(names.find(side[line].numpy())) > 0 for line in lines for side in (pair.src, pair.tgt)]
+    sides = {"source": pair.src} | ({} if pair.tgt is None else {"target": pair.tgt})
+    hits = {name: [len(names.find(side[line].numpy())) > 0 for line in lines] for name, side in sides.items()}
     first = ", ".join(regions.store.class_names[:3])
-    if lines and not any(hits):
+    if lines and not any(map(any, hits.values())):
         raise VTLMError(
-            f"{where}: of {len(hits)} captions none names a class of {', '.join(regions.store.paths)} ({first}, ...); "
-            "give words that do with --class-lexicon, or take another strategy"
+            f"{where}: of {len(hits) * len(lines)} captions none names a class of "
+            f"{', '.join(regions.store.paths)} ({first}, ...); give words that do with --class-lexicon, or take "
+            "another strategy"
         )
-    source, target = (100 * np.mean(hits[k::2]) if lines else 0 for k in (0, 1))
-    logger.info("%s: of %d pairs %.0f %% name a class in the source and %.0f %% in the target caption", where,
-                len(lines), source, target)  # fmt: skip
+    shares = [
+        f"{100 * np.mean(found) if lines else 0:.0f} % name a class in the {name}" for name, found in hits.items()
+    ]
+    logger.info("%s: of %d lines %s", where, len(lines), ", ".join(shares))
 
 
 def tell_masks(dataset: TranslationLMDataset, split: str) -> None:

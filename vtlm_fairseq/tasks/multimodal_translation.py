@@ -46,6 +46,9 @@ KNOWN = {"eval_bleu_args": {one.name for one in fields(GenerationConfig)} - {"_n
 class MultimodalTranslationConfig(CaptionsConfig):
     """Options of translation; those of ``--eval-bleu`` are fairseq's."""
 
+    zero_shot: bool = setting(
+        False, "decode a pair that the model was not trained on, of languages that it has from pre-training"
+    )
     truncate_source: Optional[bool] = setting(None, "cut sources to --max-source-positions instead of skipping them")
     eval_bleu: bool = setting(False, "decode the validation set and log BLEU")
     eval_bleu_args: Optional[str] = setting("{}", 'options of decoding as JSON, such as \'{"beam": 4, "lenpen": 0.6}\'')
@@ -110,11 +113,17 @@ class MultimodalTranslationTask(WarmStart, CaptionsTask, TranslationTask):
     def _adopt(self, cfg) -> None:
         super()._adopt(cfg)
         ours, theirs = (self.cfg.source_lang, self.cfg.target_lang), (cfg.source_lang, cfg.target_lang)
-        if ours != theirs:
-            raise VTLMError(
-                f"the checkpoint translates {theirs[0]}-{theirs[1]}, this command asks for {ours[0]}-{ours[1]}; "
-                f"use -s {theirs[0]} -t {theirs[1]}"
+        if ours == theirs:
+            return
+        said = f"the checkpoint translates {theirs[0]}-{theirs[1]}, this command asks for {ours[0]}-{ours[1]}"
+        lacking = [lang for lang in ours if lang not in cfg.langs.split(",")]
+        if lacking or not self.cfg.zero_shot:
+            more = (
+                f" (it has no {lacking[0]})" if lacking else ", or try a pair that it was not trained on: --zero-shot"
             )
+            raise VTLMError(f"{said}; use -s {theirs[0]} -t {theirs[1]}{more}")
+        logger.warning("%s, which it was not trained on: --zero-shot", said)
+        cfg.source_lang, cfg.target_lang = ours  # rows of the tables of languages
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target sentence in tokens."""

@@ -37,6 +37,7 @@ class Splits:
     """Mixin in front of a fairseq task: what is read of a data folder, and the batches that are made of it."""
 
     region_positions: int = 0
+    label: str = ""  # of a corpus beside others
 
     def load_pair(self, split: str, *, epoch: int, combine: bool) -> tuple[LanguagePairDataset, LineRegions | None]:
         """Text and regions of a split.
@@ -110,8 +111,8 @@ class Splits:
         self.warn_of_order()
         redraw = split == self.cfg.train_subset
         regions = LineRegions(
-            store, rows, order=order, seed=self.shuffle_seed(split), split=split, redraw=redraw,
-            pad_to_multiple=length_multiple(self.cfg),
+            store, rows, order=order, seed=self.shuffle_seed(split), split=f"{split} {self.label}".rstrip(),
+            redraw=redraw, pad_to_multiple=length_multiple(self.cfg),
         )  # fmt: skip
         self.check_positions(regions, f"--regions {self.cfg.regions} ({split})")
         return regions
@@ -199,8 +200,8 @@ class Splits:
             with exit_on_error():
                 raise VTLMError(
                     f"{len(ignored)} pairs are longer than {max_positions} tokens (source, target), the first is line "
-                    f"{ignored[0] + 1} with {tuple(map(int, dataset.size(ignored[0])))}; shorten them, or leave "
-                    "them out with --skip-invalid-size-inputs-valid-test, or raise --max-source-positions and "
+                    f"{dataset.place(ignored[0])} with {tuple(map(int, dataset.size(ignored[0])))}; shorten them, or "
+                    "leave them out with --skip-invalid-size-inputs-valid-test, or raise --max-source-positions and "
                     "--max-target-positions as far as the model has positions"
                 )
         if ignored and not len(indices):

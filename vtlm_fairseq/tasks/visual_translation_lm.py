@@ -19,8 +19,8 @@ from vtlm_fairseq.options import setting
 from vtlm_fairseq.ranges import SHARE, Range, check_ranges, option
 from vtlm_fairseq.tasks.acceleration import length_multiple
 from vtlm_fairseq.tasks.captions import CaptionsTask
+from vtlm_fairseq.tasks.lang_pairs import LangPairs, LangPairsConfig
 from vtlm_fairseq.tasks.masks import Strategies, tell_masks
-from vtlm_fairseq.tasks.options import CaptionsConfig
 from vtlm_fairseq.tasks.warm_start import WarmStart
 from vtlm_fairseq.terminal import get_logger
 
@@ -31,7 +31,7 @@ REGION_SHARES = ("region_mask_prob", "region_leave_unmasked_prob", "region_rando
 
 
 @dataclass
-class VisualTranslationLMConfig(CaptionsConfig):
+class VisualTranslationLMConfig(LangPairsConfig):
     """Options of pre-training. None: not given, then the checkpoint's, else the paper's (models/description.py)."""
 
     mask_prob: Optional[float] = setting(None, "share of words that are predicted")
@@ -90,7 +90,7 @@ class VisualTranslationLMConfig(CaptionsConfig):
 
 
 @register_task("visual_translation_lm", dataclass=VisualTranslationLMConfig)
-class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
+class VisualTranslationLMTask(WarmStart, LangPairs, CaptionsTask, FairseqTask):
     """TLM (``--regions none``) and VTLM."""
 
     uses_classes = True
@@ -132,57 +132,70 @@ class VisualTranslationLMTask(WarmStart, CaptionsTask, FairseqTask):
 
     def _adopt(self, cfg) -> None:
         super()._adopt(cfg)
-        if missing := {self.cfg.source_lang, self.cfg.target_lang}.difference(cfg.langs.split(",")):
+        if missing := set(self.languages()).difference(cfg.langs.split(",")):
             raise VTLMError(
                 f"the checkpoint has the languages {cfg.langs}, this command asks for {min(missing)!r}; see -s and -t"
             )
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Load a split; ``train`` is shuffled and masked anew each epoch, any other has fixed masks."""
-        train = split == self.cfg.train_subset
         with exit_on_error():
             self.complete(kwargs.get("task_cfg"))
-            pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
-            if pair.tgt is None:
-                raise VTLMError(f"split {split}: {self.cfg.target_lang} is missing; pre-training needs both sides")
-            needs = needs_of(self.objectives)
-            if train and needs.mismatches and regions is not None and regions.order != "given":
-                raise VTLMError(
-                    f"--region-objectives {self.option('region_objectives')} needs the pairs' own images, and "
-                    f"--region-order is {regions.order}; leave one of them out"
-                )
-            if "soft_labels" in needs.reads and regions is not None and not regions.store.num_soft:
-                raise VTLMError(
-                    f"--regions {self.cfg.regions} ({split}): has no class scores, and --region-objectives "
-                    f"{self.option('region_objectives')} learns these; make them with vtlm-regions convert "
-                    "--soft-labels"
-                )
-            strategies = Strategies.load(self, split, self.split_folder(split, epoch), pair, regions)
-            reads_nouns = strategies.words.reads("reads_nouns")
-            nouns = self.load_nouns(split, pair, epoch=epoch, combine=combine) if reads_nouns else None
-            languages = (self.langs or self.cfg.langs or self.default_langs()).split(",")
-            if not train:
+            make = self.load_corpora if self.corpora else self.make_dataset
+            self.datasets[split] = make(split, epoch=epoch, combine=combine)
+            if split != self.cfg.train_subset:
                 self.warn_of_figures()
-            self.datasets[split] = TranslationLMDataset(
-                pair.src,
-                pair.tgt,
-                self.src_dict,
-                languages=(languages.index(self.cfg.source_lang), languages.index(self.cfg.target_lang)),
-                word_rates=self.word_rates,
-                region_rates=self.region_rates,
-                words=word_mask(self.src_dict),
-                word_masking=strategies.make_words,
-                region_masking=strategies.make_regions(),
-                region_schedule=self.region_schedule,
-                nouns=nouns,
-                regions=regions,
-                zero_masked_regions=self.option("region_mask_fill") == "zero",
-                needs=needs,
-                seed=self.cfg.seed if train else self.validation_seed(),
-                train=train,
-                pad_to_multiple=length_multiple(self.cfg),
+
+    def make_dataset(self, split: str, *, epoch: int, combine: bool) -> TranslationLMDataset:
+        """A split of the pair, or captions, that this task is of.
+
+        Raises:
+            VTLMError: something is missing, or does not fit the options.
+        """
+        train, languages = split == self.cfg.train_subset, self.languages()
+        pair, regions = self.load_pair(split, epoch=epoch, combine=combine)
+        target = pair.tgt if len(languages) == 2 else None
+        if target is None and len(languages) == 2:
+            raise VTLMError(f"split {split}: {self.cfg.target_lang} is missing; pre-training needs both sides")
+        needs = needs_of(self.objectives)
+        if train and needs.mismatches and regions is not None and regions.order != "given":
+            raise VTLMError(
+                f"--region-objectives {self.option('region_objectives')} needs the pairs' own images, and "
+                f"--region-order is {regions.order}; leave one of them out"
             )
-            tell_masks(self.datasets[split], split)
+        if "soft_labels" in needs.reads and regions is not None and not regions.store.num_soft:
+            raise VTLMError(
+                f"--regions {self.cfg.regions} ({split}): has no class scores, and --region-objectives "
+                f"{self.option('region_objectives')} learns these; make them with vtlm-regions convert "
+                "--soft-labels"
+            )
+        if regions is None:
+            regions = self.hidden_regions(len(pair.src))
+        strategies = Strategies.load(self, split, self.split_folder(split, epoch), pair, regions)
+        reads_nouns = strategies.words.reads("reads_nouns") and target is not None
+        nouns = self.load_nouns(split, pair, epoch=epoch, combine=combine) if reads_nouns else None
+        rows = (self.langs or self.cfg.langs or self.default_langs()).split(",")
+        dataset = TranslationLMDataset(
+            pair.src,
+            target,
+            self.src_dict,
+            languages=tuple(rows.index(lang) for lang in languages),
+            word_rates=self.word_rates,
+            region_rates=self.region_rates,
+            words=word_mask(self.src_dict),
+            word_masking=strategies.make_words,
+            region_masking=strategies.make_regions(),
+            region_schedule=self.region_schedule,
+            nouns=nouns,
+            regions=regions,
+            zero_masked_regions=self.option("region_mask_fill") == "zero",
+            needs=needs,
+            seed=self.cfg.seed if train else self.validation_seed(),
+            train=train,
+            pad_to_multiple=length_multiple(self.cfg),
+        )
+        tell_masks(dataset, split)
+        return dataset
 
     def begin_epoch(self, epoch: int, model) -> None:
         """Say which share of the regions is predicted, where that changes."""
