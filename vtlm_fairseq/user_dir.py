@@ -4,6 +4,7 @@ Checkpoints name the classes that they are loaded with. Those of fairseq's comma
 """
 
 import argparse
+from collections.abc import Sequence
 
 from vtlm_fairseq import register
 from vtlm_fairseq.errors import VTLMError
@@ -16,6 +17,16 @@ def add_user_dir_option(parser: argparse.ArgumentParser) -> None:
         each.add_argument(
             "--user-dir", metavar="DIR", help="as in training, where classes of your own were trained (runs its code)"
         )
+
+
+def given_user_dir(argv: Sequence[str] | None) -> str | None:
+    """The folder on a command line, for what has to be registered before that is read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--user-dir")
+    try:
+        return parser.parse_known_args(argv)[0].user_dir
+    except argparse.ArgumentError:  # without a folder, which the command's own parser says
+        return None
 
 
 def import_user_dir(folder: str | None) -> None:

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from harness import ROOT, pretraining
+from harness import ROOT, pretraining, write_lines
 from vtlm_fairseq.regions.store import RegionStore
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -75,3 +76,51 @@ def test_an_objective(run, corpus, written, tmp_path):
     run.probe(*probe, "--user-dir", folder)
     mmt = run.train(corpus.data, tmp_path / "mmt", "--pretrained", path, regions=corpus.regions)
     assert "objective_heads.contrast.weight" in mmt.output
+
+
+def test_a_detector(run, written, tmp_path):
+    """Five stripes of an image that is red on the left: the brightest first, with their colours."""
+    folder, photo = written("A detector"), Image.new("RGB", (50, 10), (0, 0, 0))
+    photo.paste((255, 0, 0), (0, 0, 10, 10))
+    (tmp_path / "photos").mkdir()
+    photo.save(tmp_path / "photos" / "a.png")
+    argv = ("--images", tmp_path / "photos", "--detector", "stripes", "--detector-file", folder / "stripes.py")
+    run("vtlm_fairseq.cli.extract", *argv, "--out", tmp_path / "s.h5", "--workers", "1")
+    regions = RegionStore([str(tmp_path / "s.h5")])[0]
+    assert regions.features.tolist() == [[1, 0, 0], *4 * [[0, 0, 0]]]
+    assert np.allclose(regions.boxes[0], [0, 0, 0.2, 1])
+
+
+def test_a_probe(run, corpus, vtlm, written, tmp_path):
+    """The figures of fairseq-validate; without the folder there is no such probe."""
+    folder, store = written("A probe"), ("--regions", corpus.regions)
+    for order in ("given", "none"):
+        argv = (corpus.data, "--system", f"VTLM={vtlm}", *store, "--region-order", order, "--gen-subset", "valid")
+        measured = run.probe("word-loss", *argv, "--user-dir", folder, "--batch-size", "8", "--format", "json")
+        (row,) = measured.table()["rows"]
+        (logged,) = run.validate(corpus.data, vtlm, *store, "--region-order", order).validations()
+        assert row["system"] == "VTLM" and row["nats"] / np.log(2) == pytest.approx(logged["mlm_loss"], abs=1e-3)
+    assert "word-loss" in run.probe("word-loss", *argv, ok=False).output
+    assert "Mean loss of masked words" in run.probe("--help", "--user-dir", folder).output
+
+
+def test_a_language(run, written, tmp_path):
+    """Words of the list, in the data and in translations; the data say which way they need."""
+    folder, words = written("A language"), ("สุนัข", "แมว", "กิน", "ข้าว", "ปลา")
+    lines = [(f"a{k} b{k % 3} c", words[k % 5] + words[(k + 2) % 5] + "กา") for k in range(30)]
+    for name in ("train", "valid", "test"):
+        for lang, side in zip(("en", "th"), zip(*lines, strict=True), strict=True):
+            write_lines(tmp_path / f"{name}.{lang}", side)
+        write_lines(tmp_path / f"{name}.images", [f"{name}{k}" for k in range(30)])
+    argv = ["captions", "--out", tmp_path / "bin", "-s", "en", "-t", "th", "--vocab-size", "60", "--segment", "longest"]
+    argv += [f"--train={tmp_path / 'train'}", f"--valid={tmp_path / 'valid'}", f"--test=test={tmp_path / 'test'}"]
+    assert "longest" in run("vtlm_fairseq.cli.prepare", *argv, ok=False).last_line
+    run("vtlm_fairseq.cli.prepare", *argv, "--user-dir", folder)
+    prepared = (tmp_path / "bin" / "references" / "test.th").read_text(encoding="utf-8").splitlines()
+    assert prepared[0] == "สุนัข กิน ก า" and prepared[4] == "ปลา แมว ก า"
+    path, own = tmp_path / "out" / "checkpoint_last.pt", ("--user-dir", folder)
+    run.train(tmp_path / "bin", tmp_path / "out", *own)
+    asked = {"stdin": "a1 b1 c\na2 b2 c\n"}
+    translated = run.translate(path, *own, "--detokenize", "--max-len-b", "9", **asked).output.splitlines()[-2:]
+    assert all(line and " " not in line.strip() for line in translated)
+    run.translate(path, **asked, ok=False).fault("longest", "--user-dir")

@@ -11,6 +11,7 @@ from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.text.options import add_caption_files, add_text_options, check_vocabulary
+from vtlm_fairseq.user_dir import add_user_dir_option, given_user_dir, import_user_dir
 
 
 @command_line()
@@ -20,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with one line, for a fault of input or options.
     """
+    if (folder := given_user_dir(argv)) is not None:
+        import_user_dir(folder)  # --segment may name what it registers
     parser = build_parser()
     args = parser.parse_args(argv)
     check_vocabulary(parser, args)
@@ -41,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=description, description=f"Prepare {description}.")
         fill(command)
         command.set_defaults(module=module)
+    add_user_dir_option(parser)
     return parser
 
 

@@ -9,6 +9,7 @@ from vtlm_fairseq.evaluation.tables import add_table_options
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.text.pipeline import STEPS
+from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 
 @command_line()
@@ -19,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
+    if args.user_dir is not None:
+        import_user_dir(args.user_dir)  # text.json may name a step that it registers
     from vtlm_fairseq.evaluation.scoring.run import run
 
     run(args)
@@ -91,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     test.add_argument("--bootstrap-samples", type=int, default=BOOTSTRAP_SAMPLES, metavar="N", help="(default: 1000)")
     add_options(test, "--seed", default=BOOTSTRAP_SEED, help="of resampling (default: %(default)s)")
+    add_user_dir_option(parser)
     return parser
 
 

@@ -12,6 +12,7 @@ from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.text.caption_files import COLUMNS, FORMATS
 from vtlm_fairseq.text.caption_tables import QUOTING
+from vtlm_fairseq.text.own_words import own_words
 from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 from vtlm_fairseq.text.tokenised import add_tokenised
 from vtlm_fairseq.text.unspaced import SEGMENTATIONS, choose_segmentation, needs_marks
@@ -79,10 +80,10 @@ def add_text_options(parser: argparse.ArgumentParser, *, vocab_size: int | None,
     )
     parser.add_argument(
         "--segment",
-        choices=(*SEGMENTATIONS, "none"),
+        choices=(*SEGMENTATIONS, *own_words(), "none"),
         help="words of a language without spaces: characters (Chinese, Japanese), jieba (Chinese words; extra zh), "
-        "segmented: the text has blanks between them already, none: Moses' tokeniser alone (default: characters; with "
-        "--tokenised segmented)",
+        "segmented: the text has blanks between them already, a way that --user-dir registers, none: Moses' tokeniser "
+        "alone (default: characters; with --tokenised segmented)",
     )
     add_tokenised(parser)
 
@@ -121,5 +122,5 @@ def make_pipeline(arguments: argparse.Namespace) -> TextPipeline:
     return TextPipeline(
         source_lang=arguments.source_lang,
         target_lang=arguments.target_lang,
-        steps=tuple(step for step in STEPS if not left_out.get(step)),
+        steps=(*(step for step in STEPS if not left_out.get(step)), *(way for way in segments if way in own_words())),
     )

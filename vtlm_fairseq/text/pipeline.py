@@ -8,7 +8,8 @@ folder, so that a checkpoint can be given raw text. The steps, in order:
 3. `tokenise`: Moses tokenisation of the language;
 4. `escape`: `&`, quotes, `<`, `>`, `[`, `]` and `|` as Moses writes them (`&apos;`), as in Multi30k's own files;
 5. `strip_accents`: decompose and drop combining marks (a with umlaut becomes a; sharp s stays);
-6. `characters`, `jieba` or `segmented`: what `tokenise` does in a language without spaces (`unspaced.py`).
+6. `characters`, `jieba` or `segmented`: what `tokenise` does in a language without spaces (`unspaced.py`), or the name
+   of a user's own way for a language (`own_words.py`).
 
 The first four reproduce Multi30k's tokenised files (`*.lc.norm.tok.*`) without a difference. A literal `<mask>`
 is a symbol of its own: it passes through all steps and BPE unchanged.
@@ -33,6 +34,7 @@ from vtlm_fairseq.files import write_text
 from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_languages, check_name
 from vtlm_fairseq.terminal import get_logger
+from vtlm_fairseq.text.own_words import own_words
 from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words, subword_kind
 from vtlm_fairseq.text.unspaced import SEGMENTATIONS, join, segment, segmentation
 
@@ -76,8 +78,10 @@ class TextPipeline:
     checksums: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        if [step for step in STEPS if step in self.steps] != list(self.steps):
-            raise VTLMError(f"steps {list(self.steps)} are not some of {list(STEPS)} in this order")
+        known = [*STEPS, *own_words()]
+        if [step for step in known if step in self.steps] != list(self.steps):
+            own = "" if set(self.steps) <= set(known) else " (what was registered by a --user-dir needs it again)"
+            raise VTLMError(f"steps {list(self.steps)} are not some of {known} in this order{own}")
         if "escape" in self.steps and "tokenise" not in self.steps:
             raise VTLMError("step escape needs tokenise")
         if self.bpe not in BPE_KINDS:
@@ -205,7 +209,8 @@ class TextPipeline:
         words = join_words(pieces, self.bpe)
         if not detokenize:
             return words
-        return join(words, lang, _detokeniser(lang)) if segmentation(lang, self.steps) else _detokeniser(lang)(words)
+        way = segmentation(lang, self.steps)
+        return _detokeniser(lang)(words) if way is None else join(words, lang, way, _detokeniser(lang))
 
     def _check_language(self, lang: str) -> None:
         if lang not in (self.source_lang, self.target_lang):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.text.own_words import get_words, own_words, words_for
 
 SEGMENTATIONS = ("characters", "jieba", "segmented")
 SACREBLEU_WORDS = {
@@ -80,13 +81,19 @@ def choose_segmentation(langs: Iterable[str], choice: str | None, *, tokenised: 
 
     Args:
         langs: the two languages.
-        choice: one of `SEGMENTATIONS`, or ``none``; None: `segmented` for text that is tokenised, else `characters`.
+        choice: one of `SEGMENTATIONS` or of a user's own, or ``none``; None: `segmented` for text that is tokenised,
+            else `characters`.
         tokenised: whether the text is tokenised already.
 
     Raises:
         VTLMError: a choice that fits neither language, or a language whose words nothing here finds.
     """
     langs = list(langs)
+    if choice in own_words():
+        others = [lang for lang in langs if not words_for(lang, [choice])]
+        if others == langs:
+            raise VTLMError(f"--segment {choice} is for neither {' nor '.join(langs)}; leave it out")
+        return (*choose_segmentation(others, None, tokenised=tokenised), choice)
     unspaced = {language_of(lang): lang for lang in langs if language_of(lang) in _RUNS}
     if choice in SEGMENTATIONS and not unspaced:
         raise VTLMError(f"--segment {choice}: neither {' nor '.join(langs)} is written without spaces; leave it out")
@@ -111,7 +118,10 @@ def choose_segmentation(langs: Iterable[str], choice: str | None, *, tokenised: 
 
 
 def segmentation(lang: str, steps: Iterable[str]) -> str | None:
-    """The one of `SEGMENTATIONS` among the steps that is for this language, or None."""
+    """The one among the steps, of `SEGMENTATIONS` or a user's own, that is for this language, or None."""
+    steps = list(steps)
+    if (own := words_for(lang, steps)) is not None:
+        return own
     language, steps = language_of(lang), set(steps)
     possible = {"zh": ("jieba", "characters", "segmented"), "ja": ("characters", "segmented")}
     ways = possible.get(language, ("segmented",) if language in _RUNS else ())
@@ -124,9 +134,11 @@ def segment(text: str, lang: str, way: str, others: Callable[[str], str] = str) 
     Args:
         text: the sentence.
         lang: a language without spaces.
-        way: one of `SEGMENTATIONS`.
+        way: one of `SEGMENTATIONS`, or a user's own.
         others: what is done with a part in Latin or another script.
     """
+    if way in own_words():
+        return " ".join(get_words(way).words(text))
     language = language_of(lang)
     if language in _IN_SYLLABLES:
         text = text.replace(_ZERO_WIDTH, " ")
@@ -135,14 +147,17 @@ def segment(text: str, lang: str, way: str, others: Callable[[str], str] = str) 
     return " ".join(" ".join(words(part)) if n % 2 else others(part) for n, part in enumerate(parts) if part.strip())
 
 
-def join(words: str, lang: str, others: Callable[[str], str]) -> str:
+def join(words: str, lang: str, way: str, others: Callable[[str], str]) -> str:
     """Running text: no blank between such characters; in Chinese and Japanese none beside them either.
 
     Args:
         words: of a sentence, separated by blanks.
         lang: a language without spaces.
+        way: as `segment` takes it.
         others: detokenises a part in Latin or another script.
     """
+    if way in own_words():
+        return get_words(way).join(words.split())
     language = language_of(lang)
     run, between = _RUNS[language], "" if language in _IN_CHARACTERS else " "
     parts: list[tuple[bool, list[str]]] = []
