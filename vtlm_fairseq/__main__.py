@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from vtlm_fairseq.version import __version__
+
 HYDRA = {"--optimizer": "optimizer._name", "--num-workers": "dataset.num_workers", "--autocast": "+task.autocast"}
 
 if __name__ == "__main__":
@@ -17,6 +19,7 @@ if __name__ == "__main__":
         help="print options that make training use this machine's GPU, for fairseq-train or fairseq-hydra-train; "
         "nothing where there is none",
     )
+    parser.add_argument("--version", action="version", version=f"vtlm-fairseq {__version__}")
     args = parser.parse_args()
     folder = Path(__file__).resolve().parent
     if args.fast is None:

@@ -101,3 +101,18 @@ assert "multimodal_translation" in TASK_REGISTRY and "vtlm_tiny" in ARCH_MODEL_R
 assert logging.root.level == logging.WARNING and not logging.root.handlers
 """
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=600)
+
+
+def test_completion_in_the_shell(tmp_path):
+    """What the shell asks for at Tab: options of a sub-command, and choices; without the heavy imports, too."""
+    pytest.importorskip("argcomplete", reason="argcomplete is not installed (the extra `completion`)")
+    found = {}
+    for line in ("vtlm-regions validate --im", "vtlm-prepare con", "vtlm-probe mrc data-bin --text hi"):
+        out = tmp_path / "out"
+        command = line.split()[0]
+        shell = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n",
+                 "_ARGCOMPLETE_SHELL": "bash", "_ARGCOMPLETE_STDOUT_FILENAME": str(out)}  # fmt: skip
+        code = f"from vtlm_fairseq.cli.{command[5:]} import main\nmain()"
+        subprocess.run([sys.executable, "-c", code], env={**environment(), **shell}, check=True, timeout=60)
+        found[line] = out.read_text().split()
+    assert list(found.values()) == [["--images"], ["contrastive"], ["hidden"]]

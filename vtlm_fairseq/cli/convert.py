@@ -1,10 +1,11 @@
-"""``vtlm-convert``: average checkpoints, find the newest, convert and check those of the paper's code."""
+"""``vtlm-convert``: average checkpoints, find the newest, describe one, convert and check those of the paper's code."""
 
 import argparse
 import sys
 import warnings
 from collections.abc import Sequence
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.interop import ABSOLUTE
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line
@@ -21,9 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     warnings.simplefilter("ignore")  # PyTorch on the kinds of masks that fairseq hands to attention
     import_user_dir(args.user_dir)
-    from vtlm_fairseq.interop.run import COMMANDS
+    if args.command == "card":
+        from vtlm_fairseq.evaluation.card import run
+    else:
+        from vtlm_fairseq.interop.run import COMMANDS
 
-    COMMANDS[args.command](args)
+        run = COMMANDS[args.command]
+    run(args)
     return 0
 
 
@@ -63,8 +68,24 @@ def build_parser() -> argparse.ArgumentParser:
         "--tolerance", type=tolerance, default=ABSOLUTE, help="for states and logits (default: %(default)s)"
     )
     check.add_argument("--dump", metavar="OUT.npz", help="write what was computed, under the same names")
+    _add_card(commands)
     add_user_dir_option(parser)
-    return parser
+    return finish(parser)
+
+
+def _add_card(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    card = commands.add_parser(
+        "card",
+        help="write a model card",
+        description="Write what a checkpoint and its training's run.json say of a model as Markdown: data, detector, "
+        "options, scores, limits. What only people know stands there as a line to fill in.",
+    )
+    card.add_argument("checkpoint", metavar="CKPT", help="checkpoint or folder")
+    card.add_argument("--run", metavar="FILE", help="run.json of the training (default: the one beside CKPT, if any)")
+    card.add_argument("--scores", metavar="FILE", action="append", default=[],
+                      help="table that vtlm-score or vtlm-probe printed with --format json (repeatable)")  # fmt: skip
+    card.add_argument("--title", help="heading (default: name of the folder)")
+    card.add_argument("--out", metavar="FILE", help="file to write (default: standard output)")
 
 
 def tolerance(text: str) -> float:

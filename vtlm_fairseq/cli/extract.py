@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.extract.detectors import list_detectors
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
@@ -87,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shard-id", type=int, default=0, metavar="I", help="which of them this is, from 0")
     add_options(work, "--shard", default=None, help="I/N: the same as --shard-id I --num-shards N")
     add_options(work, "--part-size")
-    return parser
+    return finish(parser)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.corpora.oracle_features import NOISE
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only print the --noise at which 70 %% of the val labels are read right by the nearest prototype",
     )
-    return parser
+    return finish(parser)
 
 
 if __name__ == "__main__":

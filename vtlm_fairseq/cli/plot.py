@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.terminal import command_line, say
 
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="draw this one, as the log calls it (mlm_loss, bleu, gnorm, ...); repeat for more",
     )
-    return parser
+    return finish(parser)
 
 
 def parse_run(text: str) -> tuple[str, Path]:

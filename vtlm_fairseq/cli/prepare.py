@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         fill(command)
         command.set_defaults(module=module)
     add_user_dir_option(parser)
-    return parser
+    return finish(parser)
 
 
 def _add_captions(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.probes.own import get_probe, own_probes
 from vtlm_fairseq.evaluation.probes.parsers import PROBES
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         about = " ".join((probe.__doc__ or name).split("\n\n")[0].split())
         probe.options(commands.add_parser(name, help=about, description=about))
     add_user_dir_option(parser)
-    return parser
+    return finish(parser)
 
 
 if __name__ == "__main__":

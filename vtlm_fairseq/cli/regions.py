@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.convert_options import CONVERT, add_convert_options
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_merge(commands)
     _add_show(commands)
-    return parser
+    return finish(parser)
 
 
 def _add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

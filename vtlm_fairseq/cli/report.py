@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line, say
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures, by image id; else boxes are sketched")
     parser.add_argument("--title", default="What the model looks at", help="heading of the page")
     add_user_dir_option(parser)
-    return parser
+    return finish(parser)
 
 
 def parse_lines(text: str) -> list[int]:

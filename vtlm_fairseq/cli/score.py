@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, METEOR_JAR
 from vtlm_fairseq.evaluation.tables import add_table_options
 from vtlm_fairseq.options import add_options
@@ -95,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     test.add_argument("--bootstrap-samples", type=int, default=BOOTSTRAP_SAMPLES, metavar="N", help="(default: 1000)")
     add_options(test, "--seed", default=BOOTSTRAP_SEED, help="of resampling (default: %(default)s)")
     add_user_dir_option(parser)
-    return parser
+    return finish(parser)
 
 
 def _add_options(group: argparse._ArgumentGroup, *options: tuple[str, str, str]) -> None:

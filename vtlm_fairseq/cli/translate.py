@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import standard_input_lines, stream_lines
 from vtlm_fairseq.options import add_options, loading_options
@@ -91,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(parser, "--beam", "--lenpen", "--max-len-a", "--max-len-b", "--batch-size", "--cpu")
     parser.add_argument("--buffer-size", type=reader(COUNT), default=1024, help="lines read ahead (default: 1024)")
     add_user_dir_option(parser)
-    return parser
+    return finish(parser)
 
 
 def split_line(line: str, number: int, needs_image: bool) -> tuple[str, str]:
