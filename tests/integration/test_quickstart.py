@@ -106,6 +106,26 @@ def test_second_call_runs_nothing_and_a_failed_step_is_tried_again(tiny):
     assert "files of something else" in quickstart(checkout, out.parent / "mine").stderr
 
 
+@pytest.mark.slow
+def test_picture_of_the_readme(tiny, monkeypatch):
+    """Its bars are the shares of the results, its scenes those of one sentence."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra `plots`)")
+    monkeypatch.syspath_prepend(QUICKSTART)
+    import picture
+
+    _, out, _ = tiny
+    first, second, _, bars = picture.draw(out).axes
+    systems = json.loads((out / "results.json").read_text(encoding="utf-8"))["systems"]
+    shares = [100 * systems[name]["ambiguous"]["accuracy"] for name in ("nmt", "mmt_shuffled", "mmt_swapped", "mmt")]
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx(shares)
+    titles = [panel.get_title(loc="left").splitlines() for panel in (first, second)]
+    assert titles[0][0] == titles[1][0] and titles[0][1] != titles[1][1]
+    shown = [[text.get_text() for text in panel.texts] for panel in (first, second)]
+    assert sum(one != other for one, other in zip(*shown, strict=True)) == 1
+    with pytest.raises(ValueError, match=str(QUICKSTART)):
+        picture.draw(QUICKSTART)
+
+
 STEPS = """set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/steps.sh"
