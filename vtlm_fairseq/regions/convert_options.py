@@ -54,7 +54,7 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
         "--layout",
         metavar="NAME",
         help=f"files of another project at --input: one of {', '.join(presets())}, or a mapping of your own, FILE.yaml "
-        "(docs/data.md)",
+        "(docs/formats.md)",
     )
     mapped = convert.add_argument_group("with --layout")
     mapped.add_argument("--input", metavar="PATH", help="the file or folder")

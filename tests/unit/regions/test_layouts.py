@@ -291,5 +291,5 @@ def test_every_layout_is_tested():
     others = {"bottom-up", "vgamt-mdetr", "vgamt-clip", "fairseq-mmt", "multi30k-res4", "multi30k-avgpool", "cliptrans",
               "ofa"}  # fmt: skip
     assert set(presets()) == detections | others
-    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     assert [name for name in presets() if f"--layout {name} " not in page and name != "ofa"] == []
