@@ -48,10 +48,14 @@ class OutOfTime(BaseException):
 
 @dataclass
 class Step:
-    """What is timed: ``time(n)`` gives the seconds of each of n calls; floating-point ``operations`` of a call."""
+    """What is timed: ``time(n)`` gives the seconds of each of n calls; floating-point ``operations`` of a call.
+
+    What runs in a process of its own is ``elsewhere``: its waits and its memory are not seen.
+    """
 
     time: Callable[[int], float]
     operations: float | None = None
+    elsewhere: bool = False
 
 
 Maker = Callable[[], Step]
@@ -137,9 +141,18 @@ class Bench:
         step = make()
         warm = [step.time(1) for _ in range(4)]
         cell = {"seconds": [], "operations": step.operations, "graphs": graphs() - before}
-        cell |= {"first_s": warm[0], "ready_s": time.perf_counter() - began, "waits": self.waits(step)}
-        cell["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9 if self.on_gpu else None
+        cell |= {"first_s": warm[0], "ready_s": time.perf_counter() - began}
+        cell |= {"memory_gb": self.memory(step), "waits": self.waits(step)}
         return cell, step, max(1, round(self.at_least / min(warm)))
+
+    def memory(self, step: Step) -> float | None:
+        """Peak of the GPU's memory in a call, in 1e9 bytes; fairseq's trainer resets it, and logs what was free."""
+        if not self.on_gpu or step.elsewhere:
+            return None
+        free = metrics.get_meter("default", "gb_free")
+        if free is None:
+            return torch.cuda.max_memory_allocated() / 1e9
+        return torch.cuda.get_device_properties(0).total_memory / 1e9 - free.val * 2**30 / 1e9
 
     @contextmanager
     def reported(self, errors: dict, name: str) -> Iterator[None]:
@@ -153,7 +166,7 @@ class Bench:
 
     def waits(self, step: Step) -> int | None:
         """How often the host waits for the GPU in a call, as PyTorch's debug mode warns of it; None without a GPU."""
-        if not self.on_gpu:
+        if not self.on_gpu or step.elsewhere:
             return None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -220,7 +233,7 @@ class Bench:
             line += [str(batch), str(self.size.vocabulary), self.device]
             environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
             child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-            return Step(lambda calls: ask(child, calls))
+            return Step(lambda calls: ask(child, calls), elsewhere=True)
 
         return make
 

@@ -56,8 +56,7 @@ def mark_lengths(sample: dict) -> None:
         if name in sample.get("net_input", {}):
             torch._dynamo.mark_static(sample["net_input"][name], 1)
     for values in sample.get("predicted", {}).get("places", {}).values():
-        if values.dim() == 1:
-            torch._dynamo.maybe_mark_dynamic(values, 0)
+        torch._dynamo.maybe_mark_dynamic(values, values.dim() - 1)
 
 
 def graphs() -> int:
