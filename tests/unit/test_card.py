@@ -38,7 +38,7 @@ def test_translation_model(tmp_path, capsys):
     state = torch.load(GOLDEN / "mmt.pt", weights_only=True)
     tensors = {one.data_ptr(): one.numel() for one in state["model"].values()}
     assert "# My model" in text and f"{sum(tensors.values()):,} parameters" in text
-    for fact in ("This MMT model (`en-de`", "- en\n- de", "`6` wide, `7` classes, at most 36 an image", "32 symbols",
+    for fact in ("This MMT model (`en-de`", "- de\n- en", "`6` wide, `7` classes, at most 36 an image", "32 symbols",
                  "`loss` 4.365", "lower-cased", "at most 24 positions", "abc123", "def456", "38.01"):  # fmt: skip
         assert fact in text, fact
     cells = [line.split("|") for line in text.splitlines() if line.startswith("| ")]

@@ -131,7 +131,7 @@ def _head(model: Model) -> str:
     """What the Hugging Face hub reads."""
     task = ["pipeline_tag: translation"] if model.translates else []
     tags = "".join(f"\n- {tag}" for tag in ("fairseq", "vtlm-fairseq", model.kind.lower()))
-    languages = "".join(f"\n- {_plain(lang)}" for lang in (model.source, model.target))
+    languages = "".join(f"\n- {_plain(lang)}" for lang in str(model.config.get("langs")).split(","))
     return "\n".join(["---", f"language:{languages}", "library_name: fairseq", *task, f"tags:{tags}", "---"])
 
 
@@ -227,11 +227,10 @@ def _limits(model: Model, pipeline: TextPipeline | None) -> str:
 
 
 def _limit_lines(model: Model, pipeline: TextPipeline | None) -> Iterator[str]:
-    pair = f"{_code(model.source)} and {_code(model.target)}"
     if model.translates:
-        yield f"It knows one direction of {pair}, and the words of its dictionary."
+        yield f"It translates {_code(model.source)} into {_code(model.target)}, with the words of its dictionary."
     else:
-        yield f"It does not translate; it saw pairs of {pair}, never one side alone."
+        yield "It does not translate; it predicts words of pairs as it was trained on."
     if model.said.has_regions:
         yield "Features of another detector mean nothing to it, also where they have the same width."
         detector = model.said.detector
@@ -267,7 +266,7 @@ def _plain(value: Any) -> str:
 
 
 def _code(value: Any) -> str:
-    return f"`{_plain(value)}`"
+    return "`" + "".join(char for char in printable(str(value)) if char not in "`|<>") + "`"
 
 
 def _table(columns: list[str], rows: list[list[Any]], title: str = "") -> str:
