@@ -23,6 +23,7 @@ from torch import nn
 
 from vtlm_fairseq import checkpoint_guard as guard
 from vtlm_fairseq.checkpoints import advise_latest, check_config, load_checkpoint, num_updates
+from vtlm_fairseq.data.split_files import language_pairs
 from vtlm_fairseq.errors import VTLMError, exit_on_error, raise_instead_of_exit, reason
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.text.pipeline import TextPipeline
@@ -138,6 +139,7 @@ def load_for_inference(
     if text_only and not first[2]["region_dim"]:
         regions, region_order = "none", None
     folder = os.fspath(data or os.path.dirname(os.path.abspath(paths[0])))
+    first = (*first[:2], {**first[2], **_pair_of(folder, first[2])})
     pipeline = None if preprocessed else TextPipeline.load(folder)
     overrides = {
         "data": folder,
@@ -151,6 +153,15 @@ def load_for_inference(
     given = {"max_regions": max_regions, "region_order": region_order}
     overrides.update({name: value for name, value in given.items() if value is not None})
     return replace(_build(chain([first], read), overrides, cpu=cpu), pipeline=pipeline, split=split)
+
+
+def _pair_of(folder: str, config: Mapping) -> dict[str, str]:
+    """Languages of a folder whose pair is another one of those that a pre-trained model has seen; else nothing."""
+    pairs, own = language_pairs(folder) if os.path.isdir(folder) else [], (config["source_lang"], config["target_lang"])
+    if len(pairs) != 1 or "decoder_layers" in config or {own, own[::-1]} & set(pairs):
+        return {}
+    known = set(pairs[0]) <= set(config["langs"].split(","))
+    return {"source_lang": pairs[0][0], "target_lang": pairs[0][1]} if known else {}
 
 
 def _read(paths: Sequence[str], check: Check) -> Iterator[tuple[str, dict, dict]]:

@@ -171,6 +171,9 @@ def test_one_folder_for_all(run, corpora, stores, tmp_path):
 def test_any_direction_of_any_pair(run, corpora, model, tmp_path):
     """Fine-tuned from one model; another pair is decoded only where that is meant, by the rows of its languages."""
     path, _ = model
+    probe = ("--system", path, "--regions", corpora / "regions" / "en-fr", "--subsets", "valid", "--format", "json")
+    rows = run.probe("last-word", corpora / "en-fr", *probe).table()["rows"]
+    assert {row["masked"] for row in rows} == {"EN", "FR", "BOTH"}
     store, argv = corpora / "regions" / "en-fr", ("--pretrained", path, "--max-update", "4", "--disable-validation")
     run.train(corpora / "en-fr", tmp_path / "fr", "-s", "fr", "-t", "en", *argv, regions=store)
     run.train(corpora / "en-cs", tmp_path / "cs", "-s", "en", "-t", "cs", *argv, "--dropout", "0")

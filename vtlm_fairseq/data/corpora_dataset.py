@@ -66,7 +66,7 @@ class CorporaDataset(CaptionsDataset):
     def place(self, index: int) -> str:
         """Where an example stands in its text."""
         which, inside = self._place(index)
-        return f"{self._names[which]}, {self._parts[which].place(inside)}"
+        return f"{self._parts[which].place(inside % self._sizes[which])} of {self._names[which]}"
 
     def __getitem__(self, index: int) -> dict:
         """One masked example, and the name of its ``corpus``."""
@@ -155,9 +155,9 @@ class CorporaDataset(CaptionsDataset):
         """Indices of examples whose sentences fit, and a list of the others."""
         fits = np.ones(len(indices), dtype=bool)
         for which, chosen, lines in self._by_corpus(indices):
-            one = self._parts[which]
-            kept, _ = one.filter_indices_by_size(np.arange(len(one)), max_sizes)
-            fits[chosen] = np.isin(lines, kept)
+            one, known = self._parts[which], np.zeros(self._sizes[which], dtype=bool)
+            known[one.filter_indices_by_size(np.arange(len(one)), max_sizes)[0]] = True
+            fits[chosen] = known[lines]
         return indices[fits], indices[~fits].tolist()
 
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):

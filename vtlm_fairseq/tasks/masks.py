@@ -67,7 +67,7 @@ class Strategies:
             made = replace(made, text=CaptionWords(symbols, bpe_kind(folder, symbols)))
         if named:
             made = replace(made, names=class_names(task.cfg.class_lexicon, made.text, regions))
-            if split == task.cfg.train_subset:
+            if split == task.cfg.train_subset and task.cfg.regions != "none":
                 check_named(made.names, pair, f"{named} ({split})", regions)
         if split == task.cfg.train_subset:
             made.warn_of_idle(regions is not None)

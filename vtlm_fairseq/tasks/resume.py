@@ -120,6 +120,13 @@ class Resumption:
                 "%s was trained on %s, it goes on with %s; for a run of its own choose another --save-dir",
                 self._path, theirs, data,
             )  # fmt: skip
+        ours, theirs = self._whole.task.get("lang_pairs"), self._saved("task").get("lang_pairs")
+        if ours != theirs:
+            logger.warning(
+                "%s was trained with --lang-pairs %s, it goes on with %s; for a run of its own choose another "
+                "--save-dir",
+                self._path, theirs, ours,
+            )  # fmt: skip
         seed, theirs = self._whole.common.seed, self._saved("common").get("seed")
         if theirs not in (None, seed):
             logger.warning(
