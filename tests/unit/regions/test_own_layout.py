@@ -198,3 +198,20 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path, workers, capsys):
     assert [store[row].features[1, 0] for row in range(7)] == [1 + k for k in range(9) if k not in (2, 5)]
     listed = (tmp_path / "s.h5.errors.tsv").read_text().splitlines()
     assert len(listed) == 2 and "i2" in listed[0] and "outside" in listed[1]
+
+
+@pytest.mark.parametrize("container", ["npz", "pickle"])
+def test_folders_in_a_folder_are_named(tmp_path, caplog, container):
+    """Their files are left out, which is said; where there are no others, they are what is meant."""
+    path = tmp_path / "in" / "train" / f"a.{'npz' if container == 'npz' else 'pkl'}"
+    path.parent.mkdir(parents=True)
+    if container == "npz":
+        np.savez(path, **arrays())
+    else:
+        path.write_bytes(pickle.dumps(arrays()))
+    layout = ("--layout", write_layout(tmp_path, container=container), "--num-classes", 5)
+    error = fails("convert", *layout, "--input", tmp_path / "in", "--out", tmp_path / "s.h5")
+    assert path.suffix in error and "train" in error
+    (tmp_path / "in" / f"b{path.suffix}").write_bytes(path.read_bytes())
+    check(run(tmp_path, tmp_path / "in", container=container), ["b"])
+    assert "train" in caplog.text

@@ -1,6 +1,6 @@
 """One image of the input of a conversion, whatever its format."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.terminal import get_logger
+
+logger = get_logger(__name__)
 
 
 class InputImage(NamedTuple):
@@ -96,11 +99,8 @@ class ImageFiles(ImageSource):
     ending: str
 
     def __init__(self, folder: str) -> None:
-        if not Path(folder).is_dir():
-            raise VTLMError(f"{self.option} {folder}: no such folder")
-        self._files = sorted(Path(folder).glob(f"*{self.ending}"))
-        if not self._files:
-            raise VTLMError(f"{self.option} {folder}: no {self.ending} file in that folder")
+        self._files = files_in(folder, self.ending, label=f"{self.option} {folder}")
+        warn_of_folders(folder, self.ending, label=f"{self.option} {folder}")
         self.feature_dim = self.read(self._files[0]).features.shape[1]
 
     def __len__(self) -> int:
@@ -109,3 +109,30 @@ class ImageFiles(ImageSource):
     def records(self) -> Iterator[Path]:
         """The files; the id of an image is the file's name without the ending."""
         return iter(self._files)
+
+
+def files_in(folder: str, ending: str, *, label: str) -> list[Path]:
+    """Files of a folder by their ending, sorted.
+
+    Raises:
+        VTLMError: no folder, or no such file in it.
+    """
+    if not Path(folder).is_dir():
+        raise VTLMError(f"{label}: no such folder; a {ending} file for each image lies in one")
+    files = sorted(Path(folder).glob(f"*{ending}"))
+    if not files:
+        below = _below(folder, ending)
+        hint = f"; there are in its folders {below}: name one of them" if below else ""
+        raise VTLMError(f"{label}: no {ending} file in that folder{hint}")
+    return files
+
+
+def warn_of_folders(folder: str, ending: str, *, label: str, known: Collection[str] = ()) -> None:
+    """Say which of a folder's own folders hold files that `files_in` leaves out; ``known`` are read otherwise."""
+    if below := _below(folder, ending, known):
+        logger.warning("%s: %s files in its folders %s are left out", label, ending, below)
+
+
+def _below(folder: str, ending: str, known: Collection[str] = ()) -> str:
+    names = sorted({file.parent.name for file in Path(folder).glob(f"*/*{ending}")} - set(known))
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

@@ -9,10 +9,11 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.formats.child import Child
 from vtlm_fairseq.regions.formats.containers import Record, open_container
-from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage, warn_of_folders
 from vtlm_fairseq.regions.formats.layout import Layout
 from vtlm_fairseq.regions.formats.mapping import Reader
 
+_FILES = {"npz": ".npz", "npy": ".npy", "pickle": ".pkl"}  # containers of a folder with files for each image
 _END = 1 << 62
 _BLOCK = 256  # records that are counted or read at once
 _BLOCK_BYTES = 1 << 20  # of features: an answer costs the time of a small image
@@ -48,6 +49,9 @@ class MappedImages(ImageSource):
     ) -> None:
         if not os.path.exists(path):
             raise VTLMError(f"--input {path}: no such file or folder")
+        if os.path.isdir(path) and (ending := _FILES.get(layout.container)):
+            known = {part for template in layout.files.values() for part in template.split("/")[:-1]}
+            warn_of_folders(path, ending, label=f"--input {path}", known=known)
         self.has_labels = bool(layout.labels or layout.soft_labels)
         self.has_soft_labels = bool(layout.soft_labels)
         self.pixels = bool(layout.boxes) and layout.box_units == "pixels"

@@ -15,6 +15,7 @@ from vtlm_fairseq.regions.formats.containers.record import (
     text_id,
     unpickled,
 )
+from vtlm_fairseq.regions.formats.input_image import files_in
 from vtlm_fairseq.regions.formats.layout import Layout
 from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
@@ -24,7 +25,7 @@ _NAMED = "its files say which image is whose"
 def npz_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
     """``ID.npz`` files of a folder."""
     layout.refuse_ids(ids, _NAMED)
-    for file in _files(path, ".npz"):
+    for file in files_in(path, ".npz", label=path):
 
         def load(file: Path = file) -> Mapping[str, Any]:
             return npz_arrays(str(file), str(file), layout.needed())
@@ -45,7 +46,7 @@ def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
     folder = Path(path) / files[first].removesuffix("{id}.npy")
     endings = [t.split("/")[-1].replace("{id}", "") for n, t in files.items() if n != first]
     beside = tuple(ending for ending in endings if ending != ".npy")
-    for file in _files(str(folder), ".npy"):
+    for file in files_in(str(folder), ".npy", label=str(folder)):
         if beside and file.name.endswith(beside):
             continue
         stem = file.name.removesuffix(".npy")
@@ -75,7 +76,7 @@ def pickles(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Re
     """``ID.pkl`` files of a folder, or one file with a dictionary of records, or a list of them with an `id` each."""
     layout.refuse_ids(ids, _NAMED)
     if Path(path).is_dir():
-        for file in _files(path, ".pkl"):
+        for file in files_in(path, ".pkl", label=path):
 
             def load(file: Path = file) -> Mapping[str, Any]:
                 return fields_of(unpickled(read_bytes(file), str(file)), str(file))
@@ -99,12 +100,3 @@ def entries(layout: Layout, content: Any, path: str) -> Iterator[Record]:
         where = f"{path}, {image_id[:99]}"
         record = value if isinstance(value, Mapping) else {layout.features: value}
         yield Record(layout.image_id(image_id), where, lambda record=record: record)
-
-
-def _files(path: str, ending: str) -> list[Path]:
-    if not Path(path).is_dir():
-        raise VTLMError(f"{path}: no such folder; the layout has a {ending} file for each image in one")
-    files = sorted(Path(path).glob(f"*{ending}"))
-    if not files:
-        raise VTLMError(f"{path}: no {ending} file in that folder")
-    return files
