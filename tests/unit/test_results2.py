@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import recipes  # noqa: F401  (puts the examples on the path)
@@ -11,7 +12,7 @@ from results2_systems import find_runs, find_system
 from results2_tables import MEASURES, TABLES, Records
 from results_page import Results, with_tables
 
-from harness import write_lines
+from harness import ROOT, write_lines
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED
 
@@ -150,3 +151,13 @@ def test_tables_of_a_page(tmp_path):
         write_lines(tmp_path / f"{split}.de", REFERENCE)
     made = with_tables(text, Results(tmp_path / "results", tmp_path), name="A.md")
     assert made.count("| VTLM ") == 4
+
+
+def test_figures_of_the_summary_stand_in_the_tables():
+    """What the first lines of RESULTS.md say is measured; a figure that is mended in a table alone is found here."""
+    page = (ROOT / "examples/multi30k/RESULTS.md").read_text(encoding="utf-8")
+    summary = re.search(r"^## Summary\n\n(.*?)\n\n", page, re.M | re.S)[1]
+    assert len(summary.splitlines()) == 10
+    cells = {cell.strip().lstrip("-") for line in page.splitlines() if line.startswith("|") for cell in line.split("|")}
+    figures = re.findall(r"(?<![\w.])\d+\.\d(?![\w.]*\d)", summary)
+    assert len(figures) > 10 and [figure for figure in figures if figure not in cells] == []
