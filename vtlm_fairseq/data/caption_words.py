@@ -6,8 +6,11 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.nouns import Nouns
 from vtlm_fairseq.text.subwords import JOINT, begins, spell
+
+logger = get_logger(__name__)
 
 _INSIDE = f"x{JOINT}"  # begins no word, and the word goes on behind it
 
@@ -50,15 +53,17 @@ class ClassNames:
     Args:
         words: of the dictionary.
         names: of the classes; ``a,b`` is one class of two names.
+        own: whether the classes' names name them; else only what is added does.
     """
 
-    def __init__(self, words: CaptionWords, names: Sequence[str]) -> None:
+    def __init__(self, words: CaptionWords, names: Sequence[str], *, own: bool = True) -> None:
         self._words = words
-        self._nouns = Nouns(names)
+        self._classes = Nouns(names)
+        self._nouns = self._classes if own else Nouns([])
 
     def add(self, word: str, name: str) -> bool:
         """A word, or several, of either language that names the class of a name; whether there is one."""
-        if (number := self._nouns.find(name)) is None:
+        if (number := self._classes.find(name)) is None:
             return False
         self._nouns.add(word, number)
         return True
@@ -77,6 +82,34 @@ class ClassNames:
                     break
             place += length
         return np.array(found, dtype=np.int64).reshape(-1, 3)
+
+
+def names_of_store(
+    words: CaptionWords, class_names: Sequence[str], store: str, lexicon: str | None, *, own: bool = True
+) -> ClassNames:
+    """Names of a store's classes, with those of ``--class-lexicon``.
+
+    Args:
+        words: of the dictionary.
+        class_names: of the store.
+        store: its path, for messages.
+        lexicon: the file's path; None: there is none.
+        own: as :class:`ClassNames`'s.
+
+    Raises:
+        VTLMError: the lexicon cannot be read, or is of other classes.
+    """
+    names = ClassNames(words, class_names, own=own)
+    pairs = read_lexicon(lexicon) if lexicon else []
+    unknown = [name for word, name in pairs if not names.add(word, name)]
+    if pairs and len(unknown) == len(pairs):
+        raise VTLMError(
+            f"--class-lexicon {lexicon}: none of its classes ({unknown[0]!r}, ...) is one of {store}, see: "
+            "vtlm-regions info"
+        )
+    if pairs:
+        logger.info("%s: %d of %d words name a class of the store", lexicon, len(pairs) - len(unknown), len(pairs))
+    return names
 
 
 def read_lexicon(path: str) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from fairseq.data import LanguagePairDataset
 
 from vtlm_fairseq.data import whole_words  # noqa: F401  (registers its strategies)
 from vtlm_fairseq.data.batching import FAULT
-from vtlm_fairseq.data.caption_words import CaptionWords, ClassNames, read_lexicon
+from vtlm_fairseq.data.caption_words import CaptionWords, ClassNames, names_of_store
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.region_masking import RandomRegions, RegionMasking, get_region_masking
@@ -66,7 +66,9 @@ class Strategies:
             symbols = task.source_dictionary.symbols
             made = replace(made, text=CaptionWords(symbols, bpe_kind(folder, symbols)))
         if named:
-            made = replace(made, names=class_names(task.cfg.class_lexicon, made.text, regions))
+            store = regions.store
+            names = names_of_store(made.text, store.class_names, ", ".join(store.paths), task.cfg.class_lexicon)
+            made = replace(made, names=names)
             if split == task.cfg.train_subset and task.cfg.regions != "none":
                 check_named(made.names, pair, f"{named} ({split})", regions)
         if split == task.cfg.train_subset:
@@ -93,26 +95,6 @@ class Strategies:
     def make_regions(self) -> RegionMasking:
         """The strategy of regions."""
         return self.regions(self.task.option, self.names)
-
-
-def class_names(path: str | None, text: CaptionWords, regions: LineRegions) -> ClassNames:
-    """Names of a store's classes, with those of ``--class-lexicon``.
-
-    Raises:
-        VTLMError: the lexicon cannot be read, or is of other classes.
-    """
-    names = ClassNames(text, regions.store.class_names)
-    lexicon = read_lexicon(path) if path else []
-    unknown = [name for word, name in lexicon if not names.add(word, name)]
-    if lexicon:
-        known = len(lexicon) - len(unknown)
-        if not known:
-            raise VTLMError(
-                f"--class-lexicon {path}: none of its classes ({unknown[0]!r}, ...) is one of "
-                f"{', '.join(regions.store.paths)}, see: vtlm-regions info"
-            )
-        logger.info("%s: %d of %d words name a class of the store", path, known, len(lexicon))
-    return names
 
 
 def check_named(names: ClassNames, pair: LanguagePairDataset, where: str, regions: LineRegions) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vtlm_fairseq.corpora.nouns import Text, find_pairs
-from vtlm_fairseq.data.caption_words import CaptionWords, ClassNames, read_lexicon
+from vtlm_fairseq.data.caption_words import CaptionWords, names_of_store
 from vtlm_fairseq.data.region_masking import intersection_over_union
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention
@@ -26,7 +26,6 @@ from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
 from vtlm_fairseq.evaluation.splits import load_alignment
 from vtlm_fairseq.evaluation.systems import LoadedModel, System, describe_regions, load_asked
 from vtlm_fairseq.evaluation.tables import Cell, Table
-from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.text.nouns import Nouns
 from vtlm_fairseq.text.pipeline import bpe_kind
 
@@ -142,7 +141,8 @@ def find_words(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[Word]:
         (dataset.src, dataset.tgt), dictionary, bpe_kind(args.data, (dictionary.string(line) for line in dataset.tgt))
     )
     if args.class_lexicon is not None:
-        names = lexicon_words(args.class_lexicon, CaptionWords(dictionary.symbols, text.bpe), regions.store)
+        words, store = CaptionWords(dictionary.symbols, text.bpe), regions.store
+        names = names_of_store(words, store.class_names, ", ".join(store.paths), args.class_lexicon, own=False)
         for line in range(len(text)):
             for first, behind, label in names.find(dataset.tgt[line][:-1].numpy()).tolist():
                 yield Word(line, range(first, behind), regions[line].labels == label)
@@ -164,26 +164,6 @@ def find_words(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[Word]:
             overlaps = intersection_over_union(np.array(heads[pair.line][place]), regions[pair.line].boxes)
             right = (overlaps >= LEAST_OVERLAP).any(0)
         yield Word(pair.line, pair.target, right)
-
-
-def lexicon_words(path: str, words: CaptionWords, store: RegionStore) -> ClassNames:
-    """Words of a lexicon, and nothing else, as names of a store's classes.
-
-    Raises:
-        VTLMError: the lexicon cannot be read, or is of other classes.
-    """
-    classes = Nouns(store.class_names)
-    names: list[list[str]] = [[] for _ in store.class_names]
-    lexicon = read_lexicon(path)
-    for word, name in lexicon:
-        if (number := classes.find(name)) is not None:
-            names[number].append(word)
-    if not any(names):
-        raise VTLMError(
-            f"--class-lexicon {path}: none of its {len(lexicon)} lines has a class of {', '.join(store.paths)}, see: "
-            "vtlm-regions info"
-        )
-    return ClassNames(words, [",".join(of_class) for of_class in names])
 
 
 def table(results: dict[System, list[Pointing]], args: argparse.Namespace) -> Table:
