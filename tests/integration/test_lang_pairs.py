@@ -118,6 +118,9 @@ def test_batches_keep_languages_apart(corpora, stores):
         assert len(lines) == 4 * data.shares[NAMES.index(name)]
         counts = [lines.count(line) for line in range(size)]
         assert min(counts) >= 1 and max(counts) - min(counts) <= 1
+    task.load_dataset("valid")
+    seeds = [{one.seed for one in task.dataset(split).corpora.values()} for split in ("train", "valid")]
+    assert [len(one) for one in seeds] == [4, 1]  # pairs of the same images have other masks in training
     assert data.shares.tolist() == [29, 33, 36, 40] and len(data) == 138
 
 

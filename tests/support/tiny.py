@@ -132,7 +132,7 @@ def lm_dataset(source, target, *, regions=None, rates=PAPER_RATES, region_rates=
     words = kwargs.pop("dictionary", None) or dictionary()
     return TranslationLMDataset(
         text(source),
-        text(target),
+        target and text(target),
         words,
         languages=kwargs.pop("languages", (1, 0)),
         word_rates=rates,
