@@ -1,7 +1,9 @@
 """Sub-words to words in the report, and attention between words worked out by hand."""
 
 import torch
+from fairseq.data import Dictionary
 
+from vtlm_fairseq.evaluation.report.data import Spelling
 from vtlm_fairseq.evaluation.report.words import Word, join_pieces, word_attention
 
 
@@ -11,6 +13,17 @@ def test_words_keep_the_places_of_their_pieces():
     assert [(word.text, word.places) for word in found] == [
         ("</s>", (0,)), ("a", (1,)), ("baseball", (2, 3)), ("'s", (4, 5)), ("▁", (6,))]  # fmt: skip
     assert join_pieces(["&apos;"], "none", unescape=False)[0].text == "&apos;"
+
+
+def test_escapes_without_text_json(tmp_path):
+    """As the symbols of the dictionary show: French of Moses is `d'`, not `d&apos;`; text that has none keeps it."""
+    for symbols, shown in ((("d&apos;", "eau"), ["d'", "eau", "&"]), (("d'", "eau"), ["d&apos;", "eau", "&"])):
+        dictionary = Dictionary()
+        for symbol in symbols:
+            dictionary.add_symbol(symbol)
+        spelling = Spelling.of_data(str(tmp_path), dictionary, None)
+        assert [word.text for word in spelling.words(["d&apos;", "eau", "&"])] == shown
+        assert [spelling.piece(symbol) for symbol in ("d&apos;", "eau", "&")] == shown
 
 
 def test_attention_between_words():

@@ -12,7 +12,7 @@ from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
-MAX_LINES = 200
+MAX_LINES = 500
 FIRST_LINES = list(range(1, 11))  # where none are asked for
 
 
@@ -76,7 +76,8 @@ def make_page(args: argparse.Namespace) -> tuple[str, int]:
         VTLMError: a fault of input or options.
     """
     from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
-    from vtlm_fairseq.evaluation.report.data import Spelling, collect
+    from vtlm_fairseq.evaluation.report.collect import collect
+    from vtlm_fairseq.evaluation.report.data import Spelling
     from vtlm_fairseq.evaluation.report.page import render_page
     from vtlm_fairseq.evaluation.report.pictures import load_pictures, say_missing
     from vtlm_fairseq.evaluation.systems import describe_regions, load_asked

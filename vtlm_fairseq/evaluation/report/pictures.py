@@ -3,19 +3,31 @@
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.report.page import Picture
 from vtlm_fairseq.files.names import find_inside
 from vtlm_fairseq.regions.image_reading import open_image, require_pillow
 from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")
-MAX_SIDE = 480
-MAX_BYTES = 28_000
-ATTEMPTS = ((480, 80), (480, 65), (480, 50), (360, 50), (240, 50), (120, 50))
-"""Longer side in pixels and JPEG quality; the first that fits `MAX_BYTES` is taken."""
+MAX_BYTES, ALL_BYTES = 28_000, 750_000
+"""Of a picture, and of all pictures of a page together."""
+ATTEMPTS = (
+    (480, 80), (480, 65), (480, 50), (360, 50), (300, 45), (240, 45), (200, 40), (160, 40), (120, 40), (96, 30),
+    (64, 30),
+)  # fmt: skip
+"""Longer side in pixels and quality; the first that fits is taken, or the last."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, and its size in pixels."""
+
+    uri: str
+    width: int
+    height: int
 
 
 def load_pictures(folder: Path, ids: Iterable[str]) -> dict[str, Picture]:
@@ -32,7 +44,9 @@ def load_pictures(folder: Path, ids: Iterable[str]) -> dict[str, Picture]:
     if not folder.is_dir():
         raise VTLMError(f"--images {folder}: no such folder")
     paths = {image_id: find_picture(folder, image_id) for image_id in dict.fromkeys(ids)}
-    return {image_id: small_picture(path) for image_id, path in paths.items() if path is not None}
+    found = {image_id: path for image_id, path in paths.items() if path is not None}
+    most = min(MAX_BYTES, ALL_BYTES // max(len(found), 1))
+    return {image_id: small_picture(path, most) for image_id, path in found.items()}
 
 
 def say_missing(folder: Path, missing: Sequence[str]) -> str:
@@ -46,18 +60,25 @@ def find_picture(folder: Path, image_id: str) -> Path | None:
     return find_inside(folder, image_id, SUFFIXES)
 
 
-def small_picture(path: Path) -> Picture:
-    """A picture as JPEG of at most `MAX_SIDE` pixels a side and `MAX_BYTES` bytes, the right way up.
+def small_picture(path: Path, most: int = MAX_BYTES) -> Picture:
+    """A picture as WebP (JPEG where Pillow lacks it), the right way up.
+
+    Args:
+        path: of the file.
+        most: bytes, unless the smallest of `ATTEMPTS` takes more.
 
     Raises:
         VTLMError: not a picture, or too large to be one.
     """
+    from PIL import features
+
     picture = open_image(str(path))
+    kind = "WEBP" if features.check("webp") else "JPEG"
     for side, quality in ATTEMPTS:
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality, optimize=True)
-        if buffer.tell() <= MAX_BYTES:
+        picture.save(buffer, kind, quality=quality)
+        if buffer.tell() <= most:
             break
-    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Picture(uri, *picture.size)
