@@ -70,13 +70,17 @@ class TextModel:
         dictionary = self.task.source_dictionary  # joint
         return dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
 
-    def line_regions(self, images: Sequence[str]) -> LineRegions | None:
+    def line_regions(self, images: Sequence[str], lines: Sequence[int] = ()) -> LineRegions | None:
         """Regions of lines by image id; None if they are hidden or the model has none.
+
+        Args:
+            images: ids.
+            lines: their numbers, where a message is to name the line of an unknown id.
 
         Raises:
             VTLMError: an image is not in the store.
         """
-        return self._line_regions(list(images)) if self.needs_images else None
+        return self._line_regions(list(images), lines) if self.needs_images else None
 
     def _line_regions(self, images: list[str], lines: Sequence[int] = ()) -> LineRegions:
         seed, rows = self.task.validation_seed(), np.zeros(len(images), dtype=np.int64)

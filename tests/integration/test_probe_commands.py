@@ -101,6 +101,9 @@ def test_contrastive_faults(run, corpus, mmt, vtlm, tmp_path):
     argv = ("--preprocessed", "--regions", corpus.store("test"))
     run.probe("contrastive", "--path", mmt, *files[:6], *argv, ok=False).fault("give --images")
     run.probe("contrastive", "--path", mmt, *files, ok=False).fault("text.json")
+    ids = [*corpus.images("test")[:3], "nobody"] * 6 + corpus.images("test")[:2]
+    foreign = write_lines(tmp_path / "foreign.images", ids)
+    run.probe("contrastive", "--path", mmt, *files, "--images", foreign, *argv, ok=False).fault("line 4", "nobody")
     run.probe("contrastive", "--path", vtlm, *files, *argv, ok=False).fault("pre-trained model")
     long = write_lines(tmp_path / "long", ["Wort1", "Wort1 " * 600, *["Wort1"] * 24])
     run.probe("contrastive", "--path", mmt, *files, "--incorrect", long, *argv, ok=False).fault("line 2", "601 tokens")

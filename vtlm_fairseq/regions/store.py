@@ -201,7 +201,7 @@ class RegionStore:
             first = ", ".join(repr(image_id[:99]) for image_id in absent[:5]) + (", ..." if len(absent) > 5 else "")
             raise VTLMError(
                 f"{self._name()}: {len(absent)} image ids are missing from the store: {first}; check "
-                f"--regions, or the split's .images file{hint}"
+                f"--regions, or the file of image ids{hint}"
             )
         if self.repeats:
             again = np.append(known[1:] == known[:-1], False)
