@@ -102,6 +102,7 @@ class Results:
     def __init__(self, folder: Path, references: Path, seeds: Sequence[int] = SEEDS) -> None:
         self.folder, self._references, self._seeds = folder, references, seeds
         self._lines: dict[Path, list[str]] = {}
+        self._scores: dict[tuple, float] = {}
 
     def of(self, seeds: Sequence[int]) -> "Results":
         """The same of other seeds; what is read is shared."""
@@ -140,9 +141,12 @@ class Results:
         """BLEU of each seed; with several derangements their mean."""
         scores = []
         for seed in self.seeds(row, test_set):
-            decoded, references = self.decodings(row, seed, order, test_set), self.references(test_set)
-            if decoded:
-                scores.append(fmean(TOKENISED.score(lines, references).value for lines in decoded))
+            key = (row, seed, order, test_set)
+            if key not in self._scores and (decoded := self.decodings(*key)):
+                references = self.references(test_set)
+                self._scores[key] = fmean(TOKENISED.score(lines, references).value for lines in decoded)
+            if key in self._scores:
+                scores.append(self._scores[key])
         return scores
 
     def comparisons(self) -> dict[str, list[dict]]:

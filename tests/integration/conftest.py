@@ -4,6 +4,7 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
+import composing  # noqa: F401
 import pytest
 from preparation import annotation, write
 

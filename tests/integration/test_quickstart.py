@@ -7,32 +7,34 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from programs import write_programs
 
-from harness import ROOT
+from harness import ROOT, CommandLines
 
 QUICKSTART = ROOT / "examples" / "quickstart"
 STEPS_OF_PROBES = 17  # of a run with --probes
 
 
 def quickstart(checkout: Path, out: Path, *options: str) -> subprocess.CompletedProcess:
-    """run.sh with this environment's Python, from a folder that is not the checkout."""
-    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    """run.sh with this environment's Python, its commands forked, from a folder that is not the checkout."""
+    programs = checkout.parent / "programs"
+    environment = {**os.environ, "VIRTUAL_ENV": str(programs)}
     environment.pop("PYTHONPATH", None)
     if not (checkout / "scripts").exists():  # what finds the environment, in some seconds
-        environment |= {"PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}
+        environment |= {"PATH": f"{programs}/bin:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}
     argv = ["bash", checkout / "examples/quickstart/run.sh", "--size", "tiny", "--cpu", "--out", out, *options]
     return subprocess.run(argv, capture_output=True, text=True, cwd=checkout.parent, env=environment)
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess]:
+def tiny(tmp_path_factory) -> Iterator[tuple[Path, Path, subprocess.CompletedProcess]]:
     """A checkout and an output folder with spaces in their paths, and the first run, with probes."""
     folder = tmp_path_factory.mktemp("quick start")
     checkout = folder / "check out"
@@ -40,7 +42,10 @@ def tiny(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess]:
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "constraints.txt"):
         shutil.copy(ROOT / name, checkout / name)
-    return checkout, folder / "out put", quickstart(checkout, folder / "out put", "--probes")
+    commands = CommandLines(folder, root=checkout)
+    write_programs(commands, folder / "programs")
+    yield checkout, folder / "out put", quickstart(checkout, folder / "out put", "--probes")
+    commands.close()
 
 
 @pytest.mark.slow
@@ -141,7 +146,7 @@ exit 9
 """
 
 
-def test_ctrl_c_lets_a_training_save_and_the_next_call_goes_on_there(tmp_path):
+def test_ctrl_c_lets_a_training_save_and_the_next_call_goes_on_there(run, tmp_path):
     """With a checkpoint_last.pt that a kill has cut off: the newest whole one takes its place before the training."""
     shutil.copy(QUICKSTART / "steps.sh", tmp_path)
     (tmp_path / "run.sh").write_text(STEPS)
@@ -156,7 +161,7 @@ def test_ctrl_c_lets_a_training_save_and_the_next_call_goes_on_there(tmp_path):
     shutil.copy(out / "vtlm/checkpoint_1_4.pt", tmp_path / "whole.pt")
     (out / "vtlm/checkpoint_last.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:100])
 
-    path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(tmp_path / "bin"), str(write_programs(run, tmp_path / "others")), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     argv = ["bash", str(tmp_path / "run.sh"), "--out", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}

@@ -2,12 +2,12 @@
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import write_programs
 
 from harness import ROOT, shell, write_lines
 
@@ -37,11 +37,9 @@ def captions(tmp_path: Path) -> Path:
     return folder
 
 
-def run_block(block: str, folder: Path, **variables: str) -> str:
+def run_block(block: str, programs: Path, folder: Path, **variables: str) -> str:
     """Run a block of the README by bash, as it stands; gives what it printed."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    if not (Path(sys.executable).parent / "vtlm-regions").exists():  # an environment without the package installed
-        block = block.replace("vtlm-regions", "python -m vtlm_fairseq.cli.regions")
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     values = [f"{name}={value}" for name, value in {"PATH": path, **variables}.items()]
     done = shell("env", *values, "bash", "-euc", block, cwd=folder, timeout=600)
     assert done.status == 0, done.output[-3000:]
@@ -53,21 +51,22 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.pt"))
 
 
-def test_own_captions_in_five_commands(captions: Path):
+def test_own_captions_in_five_commands(run, captions: Path, tmp_path: Path):
     """The blocks of README.md under "Your own captions and regions", run by bash as they stand (PITFALLS 26).
 
     An epoch of these captions is one update: trainings validate and save by updates, so once, at their end.
     """
     small, large = re.findall(r"<!-- tested: .*? -->\n```bash\n(.*?)```", README, re.S)
     assert len([line for line in small.splitlines() if re.match(r"vtlm-|fairseq-", line)]) == 5
-    output = run_block(small, captions, UPDATES="3")
+    programs = write_programs(run, tmp_path)
+    output = run_block(small, programs, captions, UPDATES="3")
     assert len(re.findall(r"begin validation on", output)) == 2
     translations = (captions / "translations.txt").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^H-(\d+)", translations, re.M)) == ["0", "1", "2"]
     for name in ("vtlm", "mmt"):
         assert checkpoints(captions / name) == ["checkpoint_best.pt", "checkpoint_last.pt"]
         (captions / name).rename(captions / f"{name}-small")
-    output = run_block(large, captions, UPDATES="2")
+    output = run_block(large, programs, captions, UPDATES="2")
     assert len(re.findall(r"begin validation on", output)) == 2
     for name, width in (("vtlm", 512), ("mmt", 512), ("vtlm-small", 128), ("mmt-small", 128)):
         assert checkpoints(captions / name) == ["checkpoint_best.pt", "checkpoint_last.pt"]

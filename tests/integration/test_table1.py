@@ -2,21 +2,21 @@
 
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import sacrebleu
 import torch
 from preparation import annotation
+from qa.faults.kills import Running
 
-from harness import ROOT, environment, write_lines
+from harness import ROOT, write_lines
 from toy import Corpus, make_corpus
 
-TABLE1 = ROOT / "examples" / "multi30k" / "table1.py"
 FORKED = ROOT / "tests" / "support" / "table1_forked.py"
 ROWS = ["nmt_cc", "vtlm_mmt"]
 FIRST = ("--seeds", "1", "--rows", ",".join(ROWS))
@@ -141,18 +141,14 @@ def test_second_call_does_nothing_and_more_seeds_add_to_it(whole, run, corpora):
     assert (row["BLEU"], row["maximum"]) == (pytest.approx(sum(scores) / 2), max(scores))
 
 
-def test_killed_in_a_training_it_resumes_to_the_same_table(whole, corpora, tmp_path):
+def test_killed_in_a_training_it_resumes_to_the_same_table(run, whole, corpora, tmp_path):
     """SIGKILL after a checkpoint of a training that is not finished; the same call ends with the same figures."""
     out = tmp_path / "out"
-    argv = [sys.executable, str(TABLE1), *options(corpora, out, "--seeds", "1", "--rows", "nmt_cc")]
-    killed = False
-    while not killed:
-        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
-        killed = killed_in_training(process, out)
-        if process.poll() is not None and process.returncode == 0:
-            pytest.fail("the trainings ended before they could be killed")
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=300)
-    assert done.returncode == 0, done.stderr
+    argv = (FORKED, *options(corpora, out, "--seeds", "1", "--rows", "nmt_cc"))
+    while not killed_in_training(runner := Running(run, *argv), out):
+        assert runner.status != 0, "the trainings ended before they could be killed"
+        shutil.rmtree(out)
+    run(*argv)
     log = "".join(path.read_text(encoding="utf-8") for path in (out / "logs").glob("nmt_cc*.log"))
     assert log.count("Loaded checkpoint") == 1
     assert record(out, "nmt_cc")["scores"] == record(whole[0], "nmt_cc")["scores"]
@@ -163,18 +159,15 @@ def test_killed_in_a_training_it_resumes_to_the_same_table(whole, corpora, tmp_p
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def killed_in_training(process: subprocess.Popen, out: Path) -> bool:
+def killed_in_training(runner: Running, out: Path) -> bool:
     """Kill the runner when a training has a checkpoint; whether the training was not finished."""
-    end = time.monotonic() + 120
     begun, finished = (out / "stamps" / f"nmt_cc.1.{kind}" for kind in ("started", "json"))
-    while process.poll() is None and time.monotonic() < end:
+    while not runner.wait(0):
         if begun.exists() and list((out / "nmt_cc/1").glob("checkpoint_*_[24].pt")):
-            process.kill()
-            process.wait()
+            runner.kill()
             # until the lock of the folder is free: the command has ended with its runner
             subprocess.run(["flock", "--timeout", "60", out / ".lock", "true"], check=True)
             return not finished.exists()
-        time.sleep(0.002)
     return False
 
 

@@ -3,13 +3,11 @@
 import importlib.util
 import os
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
-from pages import MODULES
+from programs import write_programs
 
-from harness import ROOT, environment, write_lines
+from harness import ROOT, environment
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,17 +18,14 @@ pytestmark = [
 ]
 
 
-def test_tour(tmp_path, monkeypatch):
+def test_tour(run, tmp_path, monkeypatch):
     """Scenes drawn, words and translations of a sentence with both of them, shares, pictures, a page."""
     import nbformat
     from nbclient import NotebookClient
 
     for name in ("tour.ipynb", "make_data.py"):
         shutil.copy(ROOT / "examples/quickstart" / name, tmp_path)
-    for name, module in MODULES.items():  # also where the package is not installed
-        command = write_lines(tmp_path / "bin" / name, ["#!/bin/sh", f'exec "{sys.executable}" -m {module} "$@"'])
-        command.chmod(0o755)
-    path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = f"{write_programs(run, tmp_path)}{os.pathsep}{os.environ['PATH']}"
     for name, value in {**environment(), "PATH": path, "TOUR_UPDATES": "4", "CUDA_VISIBLE_DEVICES": ""}.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(tmp_path / "tour.ipynb", as_version=4)

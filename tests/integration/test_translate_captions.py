@@ -1,17 +1,13 @@
 """preprocess/translate_captions.py with a tiny stock fairseq model that is trained here."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
+from qa.faults.kills import Running
 
-from harness import ROOT, TRAINING, environment, write_lines
+from harness import ROOT, TRAINING, write_lines
 from vtlm_fairseq.text.pipeline import load_bpe
 
 SCRIPT = ROOT / "preprocess/translate_captions.py"
@@ -105,27 +101,22 @@ def test_the_same_as_fairseq_generate(run, model, translated, tmp_path):
     assert [row[2] for row in rows] == [text.strip() for _, text in expected]
 
 
-def test_killed_and_continued(options, translated, tmp_path):
+def test_killed_and_continued(run, options, translated, tmp_path):
     """SIGKILL in the middle; the second call goes on and the file equals that of one call, byte for byte."""
     out, partial = tmp_path / "cc.tsv", tmp_path / "cc.tsv.partial"
-    command = [str(part) for part in (sys.executable, SCRIPT, *options, "--out", out)]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while (not partial.exists() or partial.stat().st_size < 500) and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it was killed"
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    running = Running(run, SCRIPT, *options, "--out", out)
+    while not partial.exists() or partial.stat().st_size < 500:
+        assert not running.wait(0), "it ended before it was killed"
+    running.kill()
     assert not out.exists()
     whole = translated.read_bytes()
     content = partial.read_bytes()
     assert content and whole.startswith(content)
     partial.write_bytes(content + b"half a li")  # as a kill within a write would leave it
     done = content.count(b"\n")
-    again = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr[-2000:]
+    again = run(SCRIPT, *options, "--out", out)
     assert out.read_bytes() == whole
-    assert f"{done}/60" in again.stderr  # the bar begins where the first call ended
+    assert f"{done}/60" in again.output  # the bar begins where the first call ended
     assert [p.name for p in tmp_path.iterdir()] == ["cc.tsv"]
 
 

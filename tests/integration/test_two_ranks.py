@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from programs import write_programs
 
 from harness import GLOO, ROOT, pretraining, shell, translation, write_lines
 
@@ -77,13 +78,15 @@ def test_torchrun_script(run, corpus, tmp_path):
     """``examples/scaling/torchrun.sh`` starts ranks that train together, also where fairseq sees no GPU."""
     argv = [*EXACT, "--max-update", "2", "--disable-validation"]
     line = pretraining(corpus.data, tmp_path / "two", *argv, regions=corpus.regions)
-    trained = shell("bash", ROOT / "examples/scaling/torchrun.sh", 2, *line, *GLOO[2:], cwd=tmp_path)
+    python = f"PYTHON={write_programs(run, tmp_path) / 'python'}"
+    script = ("env", python, "bash", ROOT / "examples/scaling/torchrun.sh")
+    trained = shell(*script, 2, *line, *GLOO[2:], cwd=tmp_path)
     assert trained.status == 0, trained.output[-4000:]
     one = run.pretrain(corpus.data, tmp_path / "one", *argv, "--update-freq", "2", regions=corpus.regions)
     ours, theirs = ([update["loss"] for update in result.updates()] for result in (trained, one))
     assert len(ours) == 2
     assert ours == pytest.approx(theirs, rel=1e-4)
-    refused = shell("bash", ROOT / "examples/scaling/torchrun.sh", corpus.data, "--cpu", cwd=tmp_path)
+    refused = shell(*script, corpus.data, "--cpu", cwd=tmp_path)
     assert refused.status == 2 and "torchrun.sh N DATA" in refused.output
 
 

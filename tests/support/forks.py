@@ -11,7 +11,10 @@ import json
 import logging
 import os
 import runpy
+import secrets
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,11 +31,16 @@ class Forks:
     Args:
         modules: what the process imports first.
         options: ``cwd`` and ``env`` of the process.
+
+    Attributes:
+        address: of an abstract socket, where programs may ask too (`main`).
     """
 
     def __init__(self, modules: Sequence[str], **options):
-        self.process = subprocess.Popen([sys.executable, __file__, *modules], bufsize=0, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)  # fmt: skip
+        self.address = f"forks-{secrets.token_hex(8)}"
+        self.process = subprocess.Popen([sys.executable, __file__, self.address, *modules], bufsize=0,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                        **options)  # fmt: skip
 
     def start(self, requests: list[dict]) -> list[int]:
         """Begin commands side by side; their process ids. Their statuses must be asked for before more are begun."""
@@ -87,12 +95,16 @@ def forked(module: str, argv: list[str], *, cwd: str = ".", env=(), first=lambda
 
 def run(request: dict) -> int:
     """Run one command; returns the exit status that a shell would see."""
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    return run_with(request, os.open(request["stdin"] or os.devnull, os.O_RDONLY), log, log)
+
+
+def run_with(request: dict, *streams: int) -> int:
+    """As `run`, with three standard streams in place of ``log`` and ``stdin``."""
     os.setpgid(0, 0)
     signal.alarm(request["timeout"])  # ends the process: a command that hangs fails its test only
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.dup2(os.open(request["stdin"] or os.devnull, os.O_RDONLY), 0)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
     os.chdir(request["cwd"])
     os.environ.update(request["env"])
     sys.path.extend(filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep)))  # it is forked, not started
@@ -119,15 +131,48 @@ def call(module: str):
     return (module.cli_main if hasattr(module, "cli_main") else module.main)()
 
 
+def answer(connection: socket.socket) -> int:
+    """Read a program's request and run it."""
+    text, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    os.environ.clear()
+    return run_with(json.loads(text), *streams)
+
+
 def main() -> None:
-    """Serve requests until standard input closes."""
-    for name in sys.argv[1:]:
+    """Serve requests until standard input closes.
+
+    Those of programs come one on a connection, with the whole environment as ``env``, and their standard streams in
+    place of ``log`` and ``stdin``. Answers are the process id and, after its end, the status.
+    """
+    address, *modules = sys.argv[1:]
+    for name in modules:
         importlib.import_module(name)
     gc.freeze()  # else each child's collections would copy and look through all that is imported
-    for line in sys.stdin:
-        pids = [fork(lambda request=request: run(request)) for request in json.loads(line)]
-        print(json.dumps(pids), flush=True)
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+    with selectors.DefaultSelector() as waiting, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind("\0" + address)
+        listener.listen()
+        waiting.register(listener, selectors.EVENT_READ)
+        waiting.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            for key, _ in waiting.select():
+                if key.fileobj is listener:
+                    connection, _ = listener.accept()
+                    pid = fork(lambda connection=connection: answer(connection))
+                    connection.send(str(pid).encode())
+                    waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+                elif key.data:
+                    waiting.unregister(key.fileobj)
+                    os.close(key.fd)
+                    pid, connection = key.data
+                    with connection:
+                        connection.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+                elif line := sys.stdin.readline():
+                    pids = [fork(lambda request=request: run(request)) for request in json.loads(line)]
+                    print(json.dumps(pids), flush=True)
+                    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+                    print(json.dumps(statuses), flush=True)
+                else:
+                    return
 
 
 if __name__ == "__main__":

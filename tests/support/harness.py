@@ -170,12 +170,12 @@ class CommandLines:
     def validate(self, data, path, *argv, task="visual_translation_lm", **kwargs) -> Result:
         """fairseq-validate on the CPU."""
         return self("fairseq_cli.validate", data, "--user-dir", USER_DIR, "--task", task, "--path", path, "--cpu",
-                    "--batch-size", "8", "--log-format", "json", *argv, **kwargs)  # fmt: skip
+                    "--num-workers", "0", "--batch-size", "8", "--log-format", "json", *argv, **kwargs)  # fmt: skip
 
     def generate(self, data, path, *argv, regions="none", **kwargs) -> Result:
         """fairseq-generate on the CPU."""
         return self("fairseq_cli.generate", data, "--user-dir", USER_DIR, "--task", "multimodal_translation",
-                    "--regions", regions, "--path", path, "--cpu", *argv, **kwargs)  # fmt: skip
+                    "--num-workers", "0", "--regions", regions, "--path", path, "--cpu", *argv, **kwargs)  # fmt: skip
 
     def interactive(self, data, path, *argv, regions="none", **kwargs) -> Result:
         """fairseq-interactive on the CPU; give ``stdin``."""
@@ -195,8 +195,9 @@ class CommandLines:
         return self("vtlm_fairseq.cli.convert", *argv, **kwargs)
 
 
-TRAINING = ("--optimizer", "adam", "--lr", "1e-3", "--batch-size", "8", "--max-update", "3", "--cpu",
-            "--log-format", "json", "--log-interval", "1", "--no-epoch-checkpoints")  # fmt: skip
+# Without loader workers: the fork of one costs more than its batches. Tests of what they do give --num-workers.
+TRAINING = ("--num-workers", "0", "--optimizer", "adam", "--lr", "1e-3", "--batch-size", "8", "--max-update", "3",
+            "--cpu", "--log-format", "json", "--log-interval", "1", "--no-epoch-checkpoints")  # fmt: skip
 GLOO = ("--distributed-world-size", "2", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp")
 
 

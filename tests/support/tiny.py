@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import composing  # noqa: F401
 import numpy as np
 import torch
 from fairseq import options, tasks

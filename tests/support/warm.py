@@ -1,10 +1,22 @@
-"""Imported by the process that forks: fills the caches of hydra's parser, which are empty in each new process.
+"""Imported by the process that forks: its children find parsed what hydra parses for each command."""
 
-With a task of fairseq's: ours take over signals, which each command must do for itself.
-"""
+import signal
 
+import composing  # noqa: F401
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-line = ["data", "--task", "translation", "--arch", "transformer_tiny"]
-convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), line))
+LINES = (
+    (options.get_training_parser, "--task visual_translation_lm --arch vtlm_tiny --criterion vtlm"),
+    (options.get_training_parser, "--task multimodal_translation --arch multimodal_transformer_tiny"),
+    (options.get_generation_parser, "--task multimodal_translation"),
+    (options.get_validation_parser, "--task visual_translation_lm"),
+)
+
+# our tasks take over signals, which each command must do for itself
+handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+for make, line in LINES:
+    parser = make()
+    convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, ["data", *line.split()]))
+for number, handler in handlers.items():
+    signal.signal(number, handler)

@@ -9,13 +9,13 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
-from originals import FIXTURES, convert, random_original
+from originals import FIXTURES, convert, random_original, reference
 from stores import fault
 from tiny import pretraining_config, translation_config
 from vtlm_fairseq.data.dictionary import word_mask
 from vtlm_fairseq.interop.conversion import convert as conversion
 from vtlm_fairseq.interop.original import numpy_classes, read_original
-from vtlm_fairseq.interop.reference import PRETRAINING, check
+from vtlm_fairseq.interop.reference import PRETRAINING, TRANSLATION, check, compare
 from vtlm_fairseq.interop.vocabulary import make_dictionary, our_ids, write_dictionaries
 
 ORIGINAL = ["<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10))]
@@ -218,3 +218,43 @@ def test_checkpoints_that_cannot_be_checked(tmp_path):
     for task_state in ({"symbols": ["<s>", "<pad>", "</s>", "<unk>", "a"]}, {}):
         torch.save({**state, "task_state": task_state}, tmp_path / "x.pt")
         assert fault(check, str(tmp_path / "x.pt"), str(FIXTURES / "pretrain_forward.npz")).startswith(str(tmp_path))
+
+
+def test_reference_files(tmp_path):
+    """Of a translation model every output is computed; a file of another one, or of none, is one line that says why."""
+    path, arrays = str(convert(FIXTURES / "mmt.pth", tmp_path)), reference("mmt")
+    expected, computed = check(path, str(FIXTURES / "mmt_forward.npz"))
+    assert {*expected} == {*TRANSLATION.outputs, *TRANSLATION.region_outputs}
+    assert all(compare(name, values, computed[name]).passes for name, values in expected.items())
+    assert not compare("nmt_greedy_tokens", np.array([1]), np.array([2])).passes
+
+    def refused(**changes) -> str:
+        np.savez(tmp_path / "x.npz", **{name: a for name, a in {**arrays, **changes}.items() if a is not None})
+        return fault(check, path, str(tmp_path / "x.npz"))
+
+    assert "lacks greedy_tokens" in refused(greedy_tokens=None)
+    assert "hidden_regions cannot be computed" in refused(hidden_regions=np.ones(2))
+    assert "do not fit the model" in refused(src=arrays["src"] + 1000)
+    assert "decoder_hidden is (1, " in refused(decoder_hidden=arrays["decoder_hidden"][:1])
+    (tmp_path / "x.npz").write_text("text")
+    assert "not a readable .npz" in fault(check, path, str(tmp_path / "x.npz"))
+
+
+def test_what_an_original_leaves_out(tmp_path):
+    """Biases are 0, language rows too, and a row for images is drawn: each is noted."""
+
+    def converted(*left_out: str, **params):
+        state = random_original(regions="regional_encodings.linear.bias" in left_out)
+        for name in left_out:
+            state["model"].pop(name)
+        state["params"].update(params)
+        torch.save(state, tmp_path / "in.pth")
+        return conversion(str(tmp_path / "in.pth"), folder="")
+
+    made = converted("regional_encodings.linear.bias", "lang_embeddings.weight")
+    assert sum("0" in note for note in made.notes) == 2
+    assert not made.state["model"]["encoder.embed_regions.box_proj.bias"].any()
+    assert not made.state["model"]["encoder.embed_positions.languages.weight"].any()
+    made = converted(lang2id={"en": 0, "ja": 1, "fr": 2})
+    assert any("fresh" in note for note in made.notes)
+    assert made.state["model"]["encoder.embed_positions.languages.weight"][-1].any()

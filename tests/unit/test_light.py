@@ -32,6 +32,29 @@ for line in [["--help"], *([name, "--help"] for action in parsers for name in ac
         module.main(line)
     assert "usage: " in printed.getvalue(), line
 """
+# each in a child: PyTorch is imported once
+FIRST = """
+import os, sys, torch, omegaconf, hydra
+later, *names = sys.argv[1:]
+for name in names:
+    if not os.fork():
+        if name == "-":
+            exec(later)
+        else:
+            exec(f"import vtlm_fairseq as package, vtlm_fairseq.{name} as first, vtlm_fairseq.tasks.captions")
+            assert first is sys.modules[first.__name__] is getattr(package, name)
+        os._exit(0)
+    assert os.wait()[1] == 0, name
+"""
+LATER = """
+import argparse, logging, os, vtlm_fairseq
+from fairseq import utils
+utils.import_user_module(argparse.Namespace(user_dir=os.path.dirname(vtlm_fairseq.__file__)))
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
+assert "multimodal_translation" in TASK_REGISTRY and "vtlm_tiny" in ARCH_MODEL_REGISTRY
+assert logging.root.level == logging.WARNING and not logging.root.handlers
+"""
 SCRIPTS = sorted(path for path in ROOT.glob("preprocess/*.py") if "__main__" in path.read_text(encoding="utf-8"))
 REGIONS = """
 import sys
@@ -60,12 +83,14 @@ def test_scripts(script):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["compatibility", "health", "hub", "loading"])
-def test_any_module_may_come_first(name):
-    """Also those that fairseq's import, which registers the package, needs itself: there is one of each."""
-    code = f"import sys, vtlm_fairseq as package, vtlm_fairseq.{name} as first, vtlm_fairseq.tasks.captions\n"
-    code += f"assert first is sys.modules[first.__name__] is package.{name}"
-    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=600)
+def test_any_module_may_come_first():
+    """Also those that fairseq's import, which registers the package, needs itself: there is one of each.
+
+    And fairseq itself: its own functions find the tasks, with the package as --user-dir or without; its logging stays
+    as it was.
+    """
+    names = ["compatibility", "health", "hub", "loading", "-"]
+    subprocess.run([sys.executable, "-c", FIRST, LATER, *names], env=environment(), check=True, timeout=600)
 
 
 def test_region_stores(tmp_path):
@@ -86,21 +111,6 @@ def test_region_stores(tmp_path):
         "convert --layout own.yaml --input b --class-names names --out d.h5", "validate d.h5",
     )  # fmt: skip
     runs(REGIONS, *lines, cwd=tmp_path)
-
-
-@pytest.mark.slow
-def test_fairseq_imported_later_knows_the_tasks():
-    """Its own functions then find them, with the package as --user-dir or without; its logging stays as it was."""
-    code = """
-import argparse, logging, os, vtlm_fairseq
-from fairseq import utils
-utils.import_user_module(argparse.Namespace(user_dir=os.path.dirname(vtlm_fairseq.__file__)))
-from fairseq.models import ARCH_MODEL_REGISTRY
-from fairseq.tasks import TASK_REGISTRY
-assert "multimodal_translation" in TASK_REGISTRY and "vtlm_tiny" in ARCH_MODEL_REGISTRY
-assert logging.root.level == logging.WARNING and not logging.root.handlers
-"""
-    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=600)
 
 
 def test_completion_in_the_shell(tmp_path):

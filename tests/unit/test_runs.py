@@ -11,6 +11,7 @@ from fairseq import tasks
 from filelock import FileLock
 
 from tiny import folder, pretraining_config
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.tasks.folder_lock import NAME, FolderLock
 
 
@@ -47,3 +48,14 @@ def test_no_locks_on_this_disk(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(FileLock, "acquire", refuse)
     FolderLock(str(tmp_path)).acquire(wait=0)
     assert "no lock (No locks available): nothing keeps a second training out of this folder" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "owner", ["", "process 1 on elsewhere, since then", f"process {10**30} on {socket.gethostname()}, s"]
+)
+def test_lock_of_who_may_live(tmp_path, owner):
+    """Of nobody known, on another machine, by a number that cannot be: it is another training."""
+    with FileLock(tmp_path / NAME):
+        (tmp_path / NAME).write_text(owner, encoding="utf-8")
+        with pytest.raises(VTLMError, match="another training is in it"):
+            FolderLock(str(tmp_path)).acquire(wait=9)

@@ -1,5 +1,6 @@
 """An image that a detector cannot take is listed and the run goes on; a detector that does not work ends it."""
 
+import errno
 import io
 import struct
 import zlib
@@ -10,6 +11,7 @@ from extraction import detectors, encoded, extract_regions, write_images
 from PIL import Image
 
 from stores import ends_with
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions.store import RegionStore
 
 
@@ -57,9 +59,10 @@ class Broken(Picky):
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    """Both by name."""
+    """All by name."""
     detectors.register_detector("picky")(Picky)
     detectors.register_detector("broken")(Broken)
+    detectors.register_detector("odd")(Odd)
 
 
 def arguments(source, out, *argv, detector="picky"):
@@ -228,3 +231,38 @@ def test_interrupts_are_not_taken_for_failures(tmp_path):
     marked(tmp_path / "in/img0001.png", 3)
     with pytest.raises(SystemExit, match="130"):
         extract_regions.main(arguments(tmp_path / "in", tmp_path / "s.h5", "--batch-size", 1))
+
+
+class Odd(Picky):
+    """Goes wrong in a way of its own with the image in whose name it stands."""
+
+    def read_file(self, file):
+        if "unreadable" in file.path:
+            raise ValueError("odd")
+        if "stop" in file.path:
+            raise VTLMError("an option is wrong")
+        return file.path
+
+    def detect(self, inputs):
+        if any("fewer" in path for path in inputs):
+            return []
+        if any("full" in path for path in inputs):
+            raise OSError(errno.ENOSPC, "no space left")
+        found = detectors.Detection(np.ones((1, 2)), np.array([[0.0, 0.0, 1.0, 1.0]]), np.zeros(1, int), np.ones(1))
+        return [None if "nothing" in path else found for path in inputs]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_faults_of_a_detectors_own_code(tmp_path, workers):
+    """One that reads or gives nonsense for an image leaves it out; what no other image can escape ends the command."""
+    for name in ("a", "nothing", "unreadable", "z"):
+        marked(tmp_path / f"{name}.png", 9)
+    argv = arguments(tmp_path, tmp_path / "s.h5", "--workers", workers, detector="odd")
+    assert extract_regions.main(argv) == 3
+    assert "gave no regions" in listed(tmp_path / "s.h5")["nothing"]
+    assert "ValueError: odd" in listed(tmp_path / "s.h5")["unreadable"]
+    for name, line in (("fewer", "0 results for"), ("stop", "an option is wrong"), ("full", "no space left")):
+        folder = tmp_path / f"in-{name}"
+        folder.mkdir()
+        marked(folder / f"{name}.png", 9)
+        assert line in ends_with(extract_regions.main, arguments(folder, tmp_path / f"{name}.h5", detector="odd"))

@@ -240,6 +240,7 @@ WRONG = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("read_here")
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_noticed(tmp_path, folder, names, case):
     layout, make, changes, settings, found = WRONG[case]

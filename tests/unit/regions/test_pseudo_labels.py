@@ -48,6 +48,8 @@ def test_what_cannot_be_clustered(tmp_path):
     assert "--num-classes" in fails("convert", *argv, *out, "--pseudo-labels", 2, "--num-classes", 2)
     np.savez(tmp_path / "c.npz", centres=np.ones((3, 7)))
     assert "7" in fails("convert", *argv, *out, "--pseudo-labels", tmp_path / "c.npz")
+    np.savez(tmp_path / "c.npz", centres=np.ones((3, 8), int))
+    assert "no centres" in fails("convert", *argv, *out, "--pseudo-labels", tmp_path / "c.npz")
     assert "no-such" in fails("convert", *argv, *out, "--pseudo-labels", "no-such")
     np.save(tmp_path / "l.npy", np.zeros((2, 1), int))
     np.save(tmp_path / "f.npy", np.ones((2, 1, 3)))

@@ -255,6 +255,7 @@ def place(content: dict, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("read_here")
 @pytest.mark.parametrize("container", CASES)
 def test_each_is_one_line(tmp_path, container):
     missed = []
