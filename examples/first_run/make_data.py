@@ -80,6 +80,7 @@ def make_data(out: Path, *, images: int, captions: int, seed: int) -> None:
         raise VTLMError(f"{out} exists: remove it or choose another --out")
     numbers = np.random.default_rng(seed)
     prototypes = numbers.standard_normal((len(CLASSES), WIDTH))
+    trained: set[tuple[str, str]] = set()
     with new_folder(out) as folder:
         (folder / "features").mkdir()
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
@@ -89,7 +90,11 @@ def make_data(out: Path, *, images: int, captions: int, seed: int) -> None:
                 shown = two_classes(numbers)
                 np.savez(folder / "features" / f"{split}-{image}.npz", **regions(numbers, prototypes, shown))
                 for _ in range(captions):
-                    pair = caption(numbers, *(CLASSES[label] for label in shown))
+                    for _ in range(100):  # none of train, as long as there are others
+                        pair = caption(numbers, *(CLASSES[label] for label in shown))
+                        if split == "train" or pair not in trained:
+                            break
+                    trained |= {pair} if split == "train" else set()
                     for name, line in zip(lines, (*pair, f"{split}-{image}"), strict=True):
                         lines[name].append(line)
             for name, column in lines.items():
