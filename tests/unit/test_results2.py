@@ -8,6 +8,7 @@ import pytest
 import recipes  # noqa: F401  (puts the examples on the path)
 from preparation import write
 from results2 import learning_curve, margin_sums, noun_sums
+from results2_plot import main as draw
 from results2_systems import find_runs, find_system
 from results2_tables import MEASURES, TABLES, Records
 from results_page import Results, with_tables
@@ -29,6 +30,16 @@ def nouns(folder, run, lines):
     """A record of masked nouns, the same in both languages."""
     record = {"sentences": {"en": lines, "de": lines}}
     write(folder / "valid" / "masked-noun" / f"{run}.json", json.dumps(record))
+
+
+def test_the_plot_is_of_the_records(tmp_path):
+    """A bar for what is there: three of VTLM, one of TLM in each language; two seeds of VTLM are one bar."""
+    pytest.importorskip("matplotlib")
+    for run, given in (("vtlm.1", [2, 1, 0]), ("vtlm.2", [1, 1, 0]), ("tlm.7", [None, None, 1])):
+        nouns(tmp_path, run, [[1, 1, 2, *given]])
+    draw(["--records", str(tmp_path), "--out", str(tmp_path / "made.svg")])
+    text = (tmp_path / "made.svg").read_text(encoding="utf-8")
+    assert [text.count(f"<!-- {value} -->") for value in ("75.0", "50.0", "0.0")] == [2, 4, 2]
 
 
 def test_masked_nouns(tmp_path):
