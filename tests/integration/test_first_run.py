@@ -21,8 +21,8 @@ from vtlm_fairseq.cli.examples import EXAMPLES
 
 FIXTURES = ROOT / "tests" / "fixtures"
 QUICK = {
-    "fairseq-train": "--encoder-embed-dim 32 --encoder-ffn-embed-dim 64 --encoder-layers 2 --batch-size 16",
-    "fairseq-generate": "--beam 2 --max-len-b 12",
+    "fairseq-train": "--encoder-embed-dim 32 --encoder-ffn-embed-dim 64 --batch-size 16 --num-workers 0",
+    "fairseq-generate": "--beam 2 --max-len-b 12 --num-workers 0",
     "vtlm-translate": "--beam 2 --max-len-b 12",
     "vtlm-prepare translate": "--beam 1",
     "vtlm-prepare multi30k": "--vocab-size 30 --any-counts",
