@@ -74,6 +74,7 @@ def retained(data, modules, **options) -> tuple[list[float], list[float]]:
     return scores[0], scores[1]
 
 
+@pytest.mark.slow
 def test_retained_dropout_in_each_kind_of_module(data):
     """Every module that has a dropout keeps its own while decoding, in beam search and in sampling."""
     model = translation_model(data.dictionary, **DROPOUT, **REGIONS)

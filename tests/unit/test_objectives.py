@@ -280,6 +280,7 @@ def test_weights():
     assert "--mrc-weight" in fault(criterion_of, "mrc:2", 0.25)
 
 
+@pytest.mark.slow
 def test_soft_labels_are_learnt():
     """Also where the store has fewer classes' scores; right is what agrees with the best of these."""
     for num_soft in (5, 2):

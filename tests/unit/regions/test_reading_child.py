@@ -58,6 +58,7 @@ def test_arrays_of_any_size_and_order():
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_processes_do_not_share_what_they_are_answered(tmp_path):
     """Two that were forked from one which has asked already, each with a child of its own."""
 

@@ -94,6 +94,7 @@ def npz(folder, images: dict[str, np.ndarray], **changes):
     return folder
 
 
+@pytest.mark.slow
 def test_converted_in_parts_by_workers(tmp_path):
     """The same from parts, from shards, and where a part was made before; without the option as ever."""
     rng = np.random.default_rng(0)
