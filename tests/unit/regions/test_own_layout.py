@@ -11,6 +11,7 @@ from region_sources import convert, fails
 from vtlm_fairseq.cli.regions import main
 from vtlm_fairseq.regions.store import RegionStore
 
+pytestmark = pytest.mark.usefixtures("read_here")
 YXYX = [1, 0, 3, 2]
 MAPPING = {
     "features": "x",
@@ -215,3 +216,44 @@ def test_folders_in_a_folder_are_named(tmp_path, caplog, container):
     (tmp_path / "in" / f"b{path.suffix}").write_bytes(path.read_bytes())
     check(run(tmp_path, tmp_path / "in", container=container), ["b"])
     assert "train" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (("--npz", ".", "--counts", "c.npy"), "--counts goes with --npy"),
+        (("--npz", ".", "--layout-set", "a=b"), "--layout-set goes with --layout"),
+        (("--layout", "vl-t5", "--box-units", "pixels"), "--layout-set box_format"),
+        (("--layout", "vl-t5"), "--input"),
+        (("--layout", "vl-t5", "--input", ".", "--layout-set", "labels"), "not KEY=VALUE"),
+        (("--layout", "vl-t5", "--input", ".", "--layout-set", "description=x"), "description"),
+        (("--layout", "vl-t5", "--input", ".", "--layout-set", "about=x"), "about is not to be set"),
+        (("--layout", "lxmert", "--input", ".", "--layout-set", "types.x=float8"), "'x'"),
+        (("--layout", "lxmert", "--input", ".", "--layout-set", "columns=a, b"), "columns"),
+    ],
+)
+def test_options_that_do_not_belong_together(tmp_path, argv, part):
+    assert part in fails("convert", *argv, "--num-classes", 5, "--out", tmp_path / "s.h5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"shape": "[regions]"}, "NAME: VALUE|shape"),
+        ({"container": "tsv", "columns": "x"}, "a list of names"),
+        ({"container": "tsv", "columns": "[i, x, b, y, s]", "types": "[x]"}, "NAME: VALUE lines"),
+        ({"container": "tsv", "columns": "[i, x, b, s]"}, "columns lack 'y'"),
+        ({"container": "npz", "label_offset": "99999999999"}, "out of range"),
+        ({"container": "npz", "drop_background": "perhaps"}, "true or false"),
+    ],
+)
+def test_layouts_that_are_none(tmp_path, changes, part):
+    layout = write_layout(tmp_path, **{"container": "npz", **changes})
+    line = fails("convert", "--layout", layout, "--input", tmp_path, "--num-classes", 5, "--out", tmp_path / "s.h5")
+    assert any(one in line for one in part.split("|")), line
+
+
+def test_a_layout_that_is_too_large(tmp_path):
+    (tmp_path / "own.yaml").write_bytes(b"#" * (1 << 21))
+    line = fails("convert", "--layout", tmp_path / "own.yaml", "--input", tmp_path, "--num-classes", 5, "--out", "s.h5")
+    assert "own.yaml: more than" in line
