@@ -43,6 +43,7 @@ def constant_attention(model):
     return model
 
 
+@pytest.mark.slow
 def test_equal_weights_give_the_uniform_share(words):
     """Mass is exactly R / (R + T): padded words and regions are not counted, sentences without regions are left out."""
     model = constant_attention(translation_model(words, region_dim=4, region_classes=5))

@@ -248,6 +248,7 @@ def prepared(out: Path, raw: Path, **more: object) -> list[str]:
     return [str(part) for part in argv]
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder(work, another):
     """The second is refused, a foreign folder beside is left alone, and what a killed run left goes."""
     out = work.out / "bin"

@@ -68,6 +68,7 @@ def test_what_the_writer_takes_is_valid(tmp_path, image):
     np.testing.assert_allclose(stored.boxes, arrays["boxes"][order], atol=1e-6)
 
 
+@pytest.mark.slow
 @FEW
 @given(st.lists(st.one_of(st.text(max_size=12), st.just(MASK)), max_size=6), st.sampled_from(["en", "de"]))
 def test_preprocessing_gives_one_line_that_stays_as_it_is(parts, lang):

@@ -10,6 +10,7 @@ from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
 from originals import FIXTURES, convert, random_original, reference
+from originals import check as command
 from stores import fault
 from tiny import pretraining_config, translation_config
 from vtlm_fairseq.data.dictionary import word_mask
@@ -227,6 +228,11 @@ def test_reference_files(tmp_path):
     assert {*expected} == {*TRANSLATION.outputs, *TRANSLATION.region_outputs}
     assert all(compare(name, values, computed[name]).passes for name, values in expected.items())
     assert not compare("nmt_greedy_tokens", np.array([1]), np.array([2])).passes
+
+    assert command(path, FIXTURES / "mmt_forward.npz", "--dump", tmp_path / "dump.npz") is None
+    with np.load(tmp_path / "dump.npz") as dumped:
+        assert {*dumped} == {*expected}
+    assert "is a folder" in command(path, FIXTURES / "mmt_forward.npz", "--dump", tmp_path)
 
     def refused(**changes) -> str:
         np.savez(tmp_path / "x.npz", **{name: a for name, a in {**arrays, **changes}.items() if a is not None})

@@ -190,6 +190,7 @@ def noise(width, height):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_five_hundred_sentences(tmp_path):
     """With 36 regions, 15 words and a picture each, of six layers with attention as random as it can be: under 2 MB."""
     generator = np.random.default_rng(0)

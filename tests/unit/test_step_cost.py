@@ -96,6 +96,7 @@ def test_our_code_waits_for_nothing(data, kind, options):
     assert len(cost(text_only, batches[:1]).waits) <= 4
 
 
+@pytest.mark.slow
 def test_operations_of_an_update(data):
     """At the paper's depth; dropout is two operations more at each of 13 places, in attention none, on a GPU."""
     trainer, batches = training(data, "pretraining", "--encoder-layers", "6")

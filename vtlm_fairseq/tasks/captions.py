@@ -102,6 +102,7 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
             paths = utils.split_paths(cfg.data) if cfg.data else []
             if not paths or not os.path.isdir(paths[0]):
                 raise VTLMError(f"data folder {cfg.data!r} does not exist; prepare it with fairseq-preprocess")
+            check_languages((cfg.source_lang, cfg.target_lang), paths[0])
             corpora = cls.read_corpora(cfg, from_checkpoint=bool(kwargs.get("from_checkpoint")))
             check_languages((cfg.source_lang, cfg.target_lang, *(cfg.langs.split(",") if cfg.langs else ())), paths[0])
             files = list(dict.fromkeys(path for corpus in corpora for path in corpus.dictionaries()))

@@ -80,7 +80,8 @@ class TextPipeline:
     def __post_init__(self) -> None:
         known = [*STEPS, *own_words()]
         if [step for step in known if step in self.steps] != list(self.steps):
-            own = "" if set(self.steps) <= set(known) else " (what was registered by a --user-dir needs it again)"
+            other = [step for step in self.steps if step not in known]
+            own = " (what was registered by a --user-dir needs it again)" if other else ""
             raise VTLMError(f"steps {list(self.steps)} are not some of {known} in this order{own}")
         if "escape" in self.steps and "tokenise" not in self.steps:
             raise VTLMError("step escape needs tokenise")
