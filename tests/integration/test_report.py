@@ -330,6 +330,14 @@ def test_36_regions_on_a_photo(tmp_path, open_page, width, scheme):
     assert len(article.evaluate(BOXES)) == len(article.evaluate(ROWS)) == 36
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_long_word_breaks(tmp_path, open_page, width):
+    """Image ids, words, labels and headings without a blank are no wider than the page."""
+    page = open_page(made_page(tmp_path, 2, regions=2, text="x" * 200), viewport={"width": width, "height": 800})
+    page.locator("button.word").nth(0).hover()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_what_a_screen_reader_is_told(tmp_path, open_page):
     page = open_page(made_page(tmp_path, 2, regions=3))
     article = page.get_by_role("article", name="Line 1 image word1")
