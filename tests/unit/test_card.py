@@ -48,6 +48,16 @@ def test_translation_model(tmp_path, capsys):
     assert "elsewhere" not in text and str(tmp_path) not in text
 
 
+@pytest.mark.parametrize(("noted", "done", "epoch"), [(7, 0, "6"), (7, 3, "7"), (1, 0, "1")])
+def test_the_epoch_of_the_last_update(tmp_path, capsys, noted, done, epoch):
+    """At the end of an epoch the checkpoint already counts the next."""
+    state = torch.load(GOLDEN / "vtlm.pt", weights_only=True)
+    state["extra_state"]["train_iterator"] |= {"epoch": noted, "iterations_in_epoch": done}
+    torch.save(state, tmp_path / "one.pt")
+    (row,) = [line for line in card(capsys, tmp_path / "one.pt").splitlines() if line.startswith("| epoch ")]
+    assert row.split("|")[2].strip() == epoch
+
+
 def test_pretrained_model(capsys):
     text = card(capsys, GOLDEN / "vtlm.pt")
     assert "This VTLM model" in text and "does not translate" in text and "pipeline_tag" not in text

@@ -177,7 +177,7 @@ def _regions(model: Model) -> str:
 def _training(model: Model) -> str:
     rows = [["updates", num_updates(model.state)]]
     iterator = _mapping(_mapping(model.state.get("extra_state")).get("train_iterator"))
-    rows += [["epoch", iterator["epoch"]]] if "epoch" in iterator else []
+    rows += [["epoch", _epoch(iterator)]] if "epoch" in iterator else []
     pretrained = _mapping(model.run.get("pretrained")).get("system") or model.config.get("pretrained")
     rows += [["begins with", os.path.basename(str(pretrained))]] if pretrained else []
     for part, names in TRAINING.items():
@@ -188,6 +188,12 @@ def _training(model: Model) -> str:
     rows += [[name, str(version)] for name, version in _mapping(model.run.get("versions")).items()]
     rows += [[name, _value(model.run.get(name))] for name in ("commit", "device", "seconds")]
     return _table(["", "value"], [[name, value] for name, value in rows if value not in ("None", "")])
+
+
+def _epoch(iterator: Mapping[str, Any]) -> object:
+    """The epoch of the last update: at the end of one, fairseq notes the next."""
+    epoch = iterator["epoch"]
+    return epoch - 1 if isinstance(epoch, int) and epoch > 1 and iterator.get("iterations_in_epoch") == 0 else epoch
 
 
 def _scores(model: Model, tables: list[str]) -> str:
