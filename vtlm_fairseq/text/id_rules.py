@@ -121,7 +121,7 @@ def explain_missing(missing: Iterable[str], known: Iterable[str], remedy: str = 
     if not pairs:
         return ""
     rule = every
-    for name in RULES:
+    for name in sorted(RULES, key="blanks".__eq__):  # last: others take blanks along, and more besides
         fewer = IdRule(tuple(n for n in rule.names if n != name))
         if all(fewer._apply(a) == fewer._apply(b) for a, b in pairs.items()):
             rule = fewer

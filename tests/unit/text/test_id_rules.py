@@ -62,6 +62,8 @@ def test_rules_that_do_not_do():
         ("1#3", "1", "fragment"),
         ("0001", "1", "zeros"),
         ("\ufeff1", "1", "blanks"),
+        ("1 ", "1", "blanks"),
+        ("1 #3", "1", "fragment"),
         ("cafe\u0301", E_ACUTE, "nfc"),
         ("val/0001.jpg#3", "1", "fragment,basename,extension,zeros"),
     ],
