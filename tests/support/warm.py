@@ -1,10 +1,18 @@
-"""Imported by the process that forks: its children find parsed what hydra parses for each command."""
+"""Imported by the process that forks: its children find parsed what hydra parses for each command, and fork too."""
 
 import signal
+from pathlib import Path
 
 import composing  # noqa: F401
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from forks import forked
+
+from vtlm_fairseq.text import binarise
+
+if Path(binarise.__file__).is_relative_to(Path(__file__).parents[2]):  # not where the wheel is tested
+    # python -P -m fairseq_cli.preprocess ..., whose start takes four seconds
+    binarise.run_group = lambda command, env: forked(command[3], command[4:], env=env)
 
 LINES = (
     (options.get_training_parser, "--task visual_translation_lm --arch vtlm_tiny --criterion vtlm"),
