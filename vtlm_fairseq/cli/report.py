@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.files import check_writable, write_text
+from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line, say
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     check_writable(args.out, label=f"--out {args.out}")
+    refuse_input(args.out, [args.data, args.path, args.regions], label=f"--out {args.out}")
     import_user_dir(args.user_dir)
     page, count = make_page(args)
     write_text(args.out, page, label=f"--out {args.out}")

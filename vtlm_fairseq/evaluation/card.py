@@ -14,6 +14,7 @@ from vtlm_fairseq.checkpoints import check_config, load_checkpoint, num_updates
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.files import check_writable, write_text
+from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import find_checkpoint
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.out is not None:
         check_writable(args.out, label=f"--out {args.out}")
+        inputs = [args.checkpoint, *args.scores, *filter(None, [args.run])]
+        refuse_input(args.out, inputs, label=f"--out {args.out}")
     text = make_card(find_checkpoint(args.checkpoint), record=args.run, scores=args.scores, title=args.title)
     if args.out is None:
         print(text, end="")

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 
 from vtlm_fairseq.errors import UNPRINTABLE, VTLMError, printable
+from vtlm_fairseq.evaluation.options import System
 from vtlm_fairseq.files import check_writable, write_text
+from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.terminal import say, write_out
 
 Cell = str | int | float | None
@@ -146,28 +148,22 @@ def check_out(args: argparse.Namespace) -> None:
         for other, values in given.items():
             if other == name or given.get(name) is None:
                 continue
-            for path in _flat(values):
-                if _are_one_file(given[name], path):
-                    raise VTLMError(f"--{name} {given[name]}: is a file of this command already ({path}); name another")
+            refuse_input(given[name], _flat(values), label=f"--{name} {given[name]}")
 
 
 _OUTPUTS = ("out", "sentences", "plot")
 _INPUTS = ("hyp", "ref", "raw_ref", "src", "baseline", "set", "system", "subset", "text_json", "correct", "incorrect",
-           "images", "lines", "words")  # fmt: skip
+           "images", "lines", "words", "data", "systems", "regions", "entities", "class_lexicon")  # fmt: skip
 
 
 def _flat(values: object) -> Iterator[str]:
     if isinstance(values, str | os.PathLike):
         yield os.fspath(values)
+    elif isinstance(values, System):
+        yield from values.paths
     elif isinstance(values, list | tuple):
         for value in values:
             yield from _flat(value)
-
-
-def _are_one_file(target: str | os.PathLike[str], path: str) -> bool:
-    if os.path.isfile(target) and os.path.isfile(path):
-        return os.path.samefile(target, path)
-    return not os.path.exists(target) and os.path.realpath(target) == os.path.realpath(path)
 
 
 def publish(table: Table, args: argparse.Namespace) -> None:

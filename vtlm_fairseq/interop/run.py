@@ -9,6 +9,7 @@ import torch
 from vtlm_fairseq.checkpoints import find_latest
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, whole_file
+from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.interop import reference
 from vtlm_fairseq.interop.averaging import run_average
 from vtlm_fairseq.interop.conversion import convert
@@ -24,6 +25,7 @@ def run_checkpoint(args: argparse.Namespace) -> None:
     """
     folder = os.path.dirname(os.path.abspath(args.out))
     check_writable(args.out, label=f"--out {args.out}", parents=True)
+    refuse_input(args.out, [args.checkpoint], label=f"--out {args.out}")
     converted = convert(args.checkpoint, folder=folder, source_lang=args.source_lang, target_lang=args.target_lang)
     write_dictionaries(converted.dictionary, folder, list(converted.languages))
     with whole_file(args.out, "wb") as file:
@@ -51,6 +53,7 @@ def run_check(args: argparse.Namespace) -> None:
     """
     if args.dump:
         check_writable(args.dump, label=f"--dump {args.dump}")
+        refuse_input(args.dump, [args.checkpoint, args.reference], label=f"--dump {args.dump}")
     expected, computed = reference.check(args.checkpoint, args.reference)
     if args.dump:
         with whole_file(args.dump, "wb") as file:
