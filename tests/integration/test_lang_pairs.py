@@ -138,6 +138,43 @@ def test_a_resumed_run_is_an_uninterrupted_one(run, corpora, stores, model, tmp_
     assert [one["loss"] for one in again.updates()] == [one["loss"] for one in trained.updates()[29:]]
 
 
+def test_a_resumed_run_that_differs(run, corpora, stores, tmp_path):
+    """It goes on in the middle of an epoch and says what is other; of another language it says which options."""
+    argv = (*PAIRS, "--max-epoch", "1", "--sampling-temperature")
+    run.pretrain(corpora, tmp_path / "run", *argv, "3", "--max-update", "2", regions=stores)
+    same = run.pretrain(corpora, tmp_path / "run", *argv, "3", "--max-update", "3", regions=stores)
+    assert "another --save-dir" not in same.output and "others here" not in same.output
+    fewer = stores.replace(str(corpora / "regions" / "en-fr"), "none")
+    again = run.pretrain(corpora, tmp_path / "run", *argv, "9", "--max-update", "4", regions=fewer)
+    for words in (
+        "was trained with --sampling-temperature 3.0, it goes on with --sampling-temperature 9.0",
+        "with --regions a store:a store:none:a store, it goes on with --regions a store:none:none:a store",
+        "whose batches are others here (--sampling-temperature 3.0 -> 9.0)",
+    ):
+        assert words in again.output
+    shutil.copytree(corpora / "en-fr", tmp_path / "en-it")
+    for file in (tmp_path / "en-it").iterdir():
+        file.rename(file.with_name(file.name.replace("fr", "it")))
+    more = ("--lang-pairs", "en-de,en-it", "--max-update", "5")
+    data, two = f"{corpora / 'en-de'}:{tmp_path / 'en-it'}", ":".join(stores.split(":")[:2])
+    run.pretrain(data, tmp_path / "run", *more, regions=two, ok=False).fault("en-de-it", "--lang-pairs", "--pretrained")
+
+
+def test_what_one_corpus_holds_out_of_another(run, corpora, tmp_path):
+    """Images of which another corpus trains on captions; of the same splits there are none."""
+    data = f"{corpora / 'en-de'}:{tmp_path / 'en-fr'}"
+    shutil.copytree(corpora / "en-fr", tmp_path / "en-fr")
+    argv, store = ("--lang-pairs", "en-de,en-fr", "--max-update", "1"), corpora / "regions" / "en-fr"
+    assert "images of" not in run.pretrain(data, tmp_path / "run", *argv, regions=store).output
+    ids = (tmp_path / "en-fr" / "valid.images").read_text(encoding="utf-8").split()
+    ids[:3] = ["train-3", "train-4", "train-30"]  # of 24 and 31 images
+    write_lines(tmp_path / "en-fr" / "valid.images", ids)
+    make_store(tmp_path / "both.h5", [f"{split}-{k}" for split in SIZES for k in range(31)], regions=[2] * 93)
+    said = run.pretrain(data, tmp_path / "run", *argv, regions=tmp_path / "both.h5").output
+    assert "en-fr, beside train of en-de: 2 of 16 images of valid are in train too, such as 'train-3'" in said
+    assert "train of en-fr: 3 of 16 images of valid are in train too" in said and "en-de, beside" not in said
+
+
 def test_two_ranks(run, corpora, stores, model, tmp_path):
     """Each has batches of other corpora, of which there is an odd number; figures are those of one process."""
     line = pretraining(corpora, tmp_path, *PAIRS, "--max-epoch", "1", "--max-update", "99", regions=stores)
@@ -220,3 +257,16 @@ def test_images_and_dictionaries_that_are_missing(run, corpora, stores, tmp_path
     other = tmp_path / "copy" / "en-fr" / "dict.fr.txt"
     other.write_text("strange 1\n" + other.read_text(encoding="utf-8"), encoding="utf-8")
     run.pretrain(tmp_path / "copy", tmp_path / "out", *PAIRS, regions=stores, ok=False).fault("dict.fr.txt", "strange")
+
+
+def test_captions_and_splits_that_are_missing(run, corpora, stores, tmp_path):
+    """Captions of one language without the option that reads them; no split to validate on; one without lines."""
+    store, out = corpora / "regions" / "en", tmp_path / "out"
+    run.pretrain(corpora / "en", out, regions=store, ok=False).fault("captions of one language", "--lang-pairs en")
+    none = ("--lang-pairs", "en", "--valid-subset", "held")
+    run.pretrain(corpora / "en", out, *none, regions=store, ok=False).fault("'held'", "--disable-validation")
+    shutil.copytree(corpora / "en", tmp_path / "en")
+    (tmp_path / "en" / "train.en-None.en.bin").write_bytes(b"")
+    empty = run.pretrain(tmp_path / "en", out, "--lang-pairs", "en", regions=store, ok=False)
+    empty.fault("train.en-None.en.bin", "no lines")
+    assert "Traceback" not in empty.output

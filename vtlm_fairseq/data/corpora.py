@@ -102,6 +102,12 @@ def _languages(entry: str, folder: str) -> tuple[tuple[str, str], bool]:
     if len(sides) == 1:
         return sides[0], True
     names = [source if target == NO_LANGUAGE else f"{source}-{target}" for source, target in held]
+    if not names and entry:
+        inside = os.path.join(folder, entry)
+        raise VTLMError(
+            f"--lang-pairs {entry}: {folder} holds no binarised data, and there is no folder {inside}; give DATA a "
+            "folder for each corpus, or one that holds them under their names"
+        )
     what = f"{entry!r} is a side of several" if sides else f"not {entry!r}"
     more = ""
     if entry and (sides or "-" not in entry):

@@ -132,6 +132,11 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
         folder = utils.split_paths(cfg.data)[0]
         if cfg.source_lang is None or cfg.target_lang is None:
             cfg.source_lang, cfg.target_lang = language_pair(folder, cfg.source_lang, cfg.target_lang)
+        if NO_LANGUAGE in (cfg.source_lang, cfg.target_lang):
+            lang = cfg.source_lang if cfg.target_lang == NO_LANGUAGE else cfg.target_lang
+            raise VTLMError(
+                f"{folder} holds captions of one language; pre-training reads them with --lang-pairs {lang}"
+            )
         corpus = Corpus(f"{cfg.source_lang}-{cfg.target_lang}", cfg.source_lang, cfg.target_lang, folder, cfg.regions)
         theirs = "; the pair is the checkpoint's, or that of -s and -t"
         corpus.check_held(theirs if from_checkpoint else PAIR_OPTIONS)

@@ -120,6 +120,10 @@ class DescribedTask:
         """Of the data."""
         return self.cfg.source_lang, self.cfg.target_lang
 
+    def pair_hint(self) -> str:
+        """Which options say the languages."""
+        return "see -s and -t"
+
     def _describe(self, cfg) -> None:
         """A model to be trained: what it has to know, from options, the model to begin with, and the store.
 
@@ -148,7 +152,7 @@ class DescribedTask:
                     grown = f"give --langs {cfg.langs},{lang}"
                     raise VTLMError(
                         f"{self.source.owner} has the languages {cfg.langs}, the data is {'-'.join(data)}; "
-                        f"{grown if self.relation is Relation.PRETRAINED else 'see -s and -t'}"
+                        f"{grown if self.relation is Relation.PRETRAINED else self.pair_hint()}"
                     )
                 raise VTLMError(f"--langs {cfg.langs} lacks {lang!r}, a language of the data; add it")
         self.langs = cfg.langs

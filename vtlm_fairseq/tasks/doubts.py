@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from fairseq.distributed import utils as distributed_utils
 
+from vtlm_fairseq.data.corpora import Corpus
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.regions.suspicions import NormWatch, suspicions, take_sample
@@ -43,7 +44,7 @@ class Doubts:
         self._said.add((split, folder, pair))
         training = split == task.cfg.train_subset
         if regions is not None and regions.order != "none":
-            self.store(regions.store, regions.rows, split, training=training, labels=task.uses_classes)
+            self.store(regions.store, regions.rows, task.named(split), training=training, labels=task.uses_classes)
         if training:
             others = held_out_splits(folder, parts, pair)
             found = shared_pairs(folder, parts, others, pair)
@@ -52,7 +53,31 @@ class Doubts:
                 there = [lists[name] for name in others if os.path.isfile(lists[name])]
                 found += shared_images([lists[name] for name in parts], there)
             for line in found:
-                logger.warning("%s", line)
+                logger.warning("%s%s", "" if task.named(split) == split else f"{task.named(split)}: ", line)
+
+    def across(self, corpora: Sequence[Corpus], split: str) -> None:
+        """Warn of images of which one corpus holds out captions that another one trains on.
+
+        Args:
+            corpora: of a training; ids are the same images where stores are the same, or one of two has none.
+            split: that is trained on.
+        """
+        if ("", split) in self._said or distributed_utils.get_global_rank() != 0:
+            return
+        self._said.add(("", split))
+        for one in corpora:
+            others = [
+                other
+                for other in corpora
+                if other.folder != one.folder
+                and (other.regions == one.regions or "none" in (other.regions, one.regions))
+            ]
+            lists = {other.name: os.path.join(other.folder, f"{split}.images") for other in others}
+            names = held_out_splits(one.folder, [split], (one.source, one.target))
+            held = [path for name in names if os.path.isfile(path := os.path.join(one.folder, f"{name}.images"))]
+            trained = {name: path for name, path in lists.items() if os.path.isfile(path)}
+            for line in shared_images(list(trained.values()), held) if trained else ():
+                logger.warning("%s, beside %s of %s: %s", one.name, split, ", ".join(trained), line)
 
     def store(
         self, store: RegionStore, rows: np.ndarray, name: str, *, training: bool = False, labels: bool = False

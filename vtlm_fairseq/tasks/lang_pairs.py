@@ -86,6 +86,18 @@ class LangPairs:
             return self.corpus.languages
         return tuple(dict.fromkeys(lang for one in self.corpora for lang in one.languages)) or super().languages()
 
+    def pair_hint(self) -> str:
+        """As the parent task's; ``--lang-pairs`` where there are several corpora."""
+        if not self.corpora:
+            return super().pair_hint()
+        return (
+            "see --lang-pairs; for further languages choose another --save-dir and begin with --pretrained and --langs"
+        )
+
+    def named(self, split: str) -> str:
+        """A split in messages, and of which of several corpora."""
+        return split if self.corpus is None or len(self.whole.corpora) < 2 else f"{split} of {self.corpus.name}"
+
     def views(self) -> list["LangPairs"]:
         """This task as that of each corpus by itself."""
         return [self._view(place) for place in range(len(self.corpora))] or [self]
@@ -146,7 +158,10 @@ class LangPairs:
             logger.info("%s: %s from %s", split, one.name, one.folder)
             found[one.name] = view.make_dataset(split, epoch=epoch, combine=combine)
         if not found:
-            raise VTLMError(f"no corpus of --lang-pairs {self.cfg.lang_pairs} has a split {split!r}")
+            raise VTLMError(
+                f"no corpus of --lang-pairs {self.cfg.lang_pairs} has a split {split!r}; prepare one, name another "
+                "with --valid-subset, or train with --disable-validation"
+            )
         joined = CorporaDataset(found, temperature=self.cfg.sampling_temperature, seed=self.cfg.seed, train=train)
         if train:
             shares = zip(found, joined.shares.tolist(), map(len, found.values()), strict=True)
@@ -155,6 +170,7 @@ class LangPairs:
                 split,
                 ", ".join(f"{share} of {name} ({size} lines)" for name, share, size in shares),
             )
+            self.doubts.across(self.corpora, split)
         return joined
 
     def valid_step(self, sample, model, criterion):

@@ -70,7 +70,7 @@ class Strategies:
             names = names_of_store(made.text, store.class_names, ", ".join(store.paths), task.cfg.class_lexicon)
             made = replace(made, names=names)
             if split == task.cfg.train_subset and task.cfg.regions != "none":
-                check_named(made.names, pair, f"{named} ({split})", regions)
+                check_named(made.names, pair, f"{named} ({task.named(split)})", regions)
         if split == task.cfg.train_subset:
             made.warn_of_idle(regions is not None)
         return made

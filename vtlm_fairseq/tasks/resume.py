@@ -4,6 +4,7 @@ import os
 from argparse import Namespace
 from collections.abc import Mapping
 
+from fairseq import utils
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.optim import OPTIMIZER_REGISTRY
 from omegaconf import DictConfig
@@ -17,7 +18,9 @@ BATCHES = {
     "dataset": ("batch_size", "max_tokens", "required_batch_size_multiple"),
     "distributed_training": ("distributed_world_size",),
     "common": ("seed",),
+    "task": ("sampling_temperature",),
 }
+CORPORA = ("lang_pairs", "sampling_temperature", "regions")
 KEEP_NO_BEST = ("fixed", "manual")  # schedulers of fairseq whose state has no best score
 
 
@@ -120,13 +123,14 @@ class Resumption:
                 "%s was trained on %s, it goes on with %s; for a run of its own choose another --save-dir",
                 self._path, theirs, data,
             )  # fmt: skip
-        ours, theirs = self._whole.task.get("lang_pairs"), self._saved("task").get("lang_pairs")
-        if ours != theirs:
-            logger.warning(
-                "%s was trained with --lang-pairs %s, it goes on with %s; for a run of its own choose another "
-                "--save-dir",
-                self._path, theirs, ours,
-            )  # fmt: skip
+        task, saved = self._whole.task, self._saved("task")
+        for name in CORPORA if task.get("lang_pairs") and saved.get("lang_pairs") else CORPORA[:1]:
+            ours, theirs = _of_corpora(task, name), _of_corpora(saved, name)
+            if ours != theirs:
+                logger.warning(
+                    "%s was trained %s, it goes on %s; for a run of its own choose another --save-dir",
+                    self._path, _with(name, theirs), _with(name, ours),
+                )  # fmt: skip
         seed, theirs = self._whole.common.seed, self._saved("common").get("seed")
         if theirs not in (None, seed):
             logger.warning(
@@ -152,7 +156,8 @@ class Resumption:
             f"--{name.replace('_', '-')} {self._saved(group)[name]} -> {self._whole[group][name]}"
             for group, names in BATCHES.items()
             for name in names
-            if self._saved(group).get(name, self._whole[group][name]) != self._whole[group][name]
+            if name in self._whole[group]
+            and self._saved(group).get(name, self._whole[group][name]) != self._whole[group][name]
         ]
         if self._examples not in (None, examples):
             changes.append(f"{self._examples} -> {examples} examples")
@@ -175,6 +180,22 @@ def _mapping(found) -> Mapping:
     """A part of a checkpoint that should be a mapping, or (in older ones) a Namespace; empty if it is neither."""
     found = vars(found) if isinstance(found, Namespace) else found
     return found if isinstance(found, Mapping) else {}
+
+
+def _of_corpora(task: Mapping, name: str):
+    """An option of several corpora; of stores, which corpora have one."""
+    value = task.get(name)
+    if name != "regions":
+        return value
+    stores = utils.split_paths(value or "none")
+    if len(stores) == 1:
+        stores = stores * len(task["lang_pairs"].split(","))
+    return ":".join("none" if store == "none" else "a store" for store in stores)
+
+
+def _with(name: str, value) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return f"without {flag}" if value is None else f"with {flag} {value}"
 
 
 def _same_file(one: str, other: str | None) -> bool:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from glob import escape, glob
 
 import numpy as np
 from fairseq import utils
@@ -38,6 +39,10 @@ class Splits:
 
     region_positions: int = 0
     label: str = ""  # of a corpus beside others
+
+    def named(self, split: str) -> str:
+        """A split in messages."""
+        return split
 
     def load_pair(self, split: str, *, epoch: int, combine: bool) -> tuple[LanguagePairDataset, LineRegions | None]:
         """Text and regions of a split.
@@ -114,7 +119,7 @@ class Splits:
             store, rows, order=order, seed=self.shuffle_seed(split), split=f"{split} {self.label}".rstrip(),
             redraw=redraw, pad_to_multiple=length_multiple(self.cfg),
         )  # fmt: skip
-        self.check_positions(regions, f"--regions {self.cfg.regions} ({split})")
+        self.check_positions(regions, f"--regions {self.cfg.regions} ({self.named(split)})")
         return regions
 
     def judge_cut(self, store: RegionStore, rows: np.ndarray, split: str) -> None:
@@ -127,11 +132,11 @@ class Splits:
         is_chosen = self.source is not None or given(self.cfg, "max_regions") is not None
         if not is_chosen and 100 * cut > total and equal_scores(store, rows):
             raise VTLMError(
-                f"--regions {self.cfg.regions} ({split}): {said}, the default, and scores are all equal, as of a "
-                f"grid: which ones are kept would be chance; give --max-regions ({store.most_regions()} keeps all)"
+                f"--regions {self.cfg.regions} ({self.named(split)}): {said}, the default, and scores are all equal, "
+                f"as of a grid: which are kept would be chance; give --max-regions ({store.most_regions()} keeps all)"
             )
         agreed = self.source is not None and self.source.options.get("max_regions") == most
-        logger.log(logging.INFO if agreed else logging.WARNING, "%s: %s and are not read", split, said)
+        logger.log(logging.INFO if agreed else logging.WARNING, "%s: %s and are not read", self.named(split), said)
 
     def load_nouns(self, split: str, pair: LanguagePairDataset, *, epoch: int, combine: bool) -> NounTable:
         """Aligned nouns of a split's lines, which ``vtlm-prepare nouns`` made."""
@@ -231,6 +236,9 @@ class Splits:
 @contextmanager
 def unreadable_text(folder: str, split: str) -> Iterator[None]:
     """Say in one line which binarised text fairseq cannot read."""
+    for path in sorted(glob(os.path.join(escape(folder), f"{escape(split)}.*.bin"))):
+        if os.path.getsize(path) == 0:
+            raise VTLMError(f"{path}: no lines; prepare {split} again from text, or leave it out")
     try:
         yield
     except (AssertionError, OSError, ValueError, EOFError, struct.error) as error:

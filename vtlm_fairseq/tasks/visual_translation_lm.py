@@ -134,7 +134,8 @@ class VisualTranslationLMTask(WarmStart, LangPairs, CaptionsTask, FairseqTask):
         super()._adopt(cfg)
         if missing := set(self.languages()).difference(cfg.langs.split(",")):
             raise VTLMError(
-                f"the checkpoint has the languages {cfg.langs}, this command asks for {min(missing)!r}; see -s and -t"
+                f"the checkpoint has the languages {cfg.langs}, this command asks for {min(missing)!r}; "
+                f"{self.pair_hint()}"
             )
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:

@@ -51,6 +51,7 @@ def test_what_options_name(folders):
         ("en-de,en-fr", "a:b:c", ("3", "2", "--lang-pairs")),
         ("pt", "a", ("pt-BR-en", "'pt'")),
         ("en-de", "d", ("d", "fairseq-preprocess")),
+        ("de-en", ".", ("DATA", "./de-en")),
     ],
 )
 def test_what_cannot_be_meant(folders, pairs, data, named):
