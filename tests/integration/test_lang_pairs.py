@@ -265,6 +265,8 @@ def test_captions_and_splits_that_are_missing(run, corpora, stores, tmp_path):
     run.pretrain(corpora / "en", out, regions=store, ok=False).fault("captions of one language", "--lang-pairs en")
     none = ("--lang-pairs", "en", "--valid-subset", "held")
     run.pretrain(corpora / "en", out, *none, regions=store, ok=False).fault("'held'", "--disable-validation")
+    pair = ("-s", "en", "-t", "de")
+    assert "None" not in run.pretrain(corpora / "en", out, *pair, regions=store, ok=False).fault("holds en, not en-de")
     shutil.copytree(corpora / "en", tmp_path / "en")
     (tmp_path / "en" / "train.en-None.en.bin").write_bytes(b"")
     empty = run.pretrain(tmp_path / "en", out, "--lang-pairs", "en", regions=store, ok=False)

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 from fairseq import utils
 
-from vtlm_fairseq.data.split_files import check_held, language_pairs
+from vtlm_fairseq.data.split_files import NO_LANGUAGE, check_held, language_pairs, pair_name
 from vtlm_fairseq.errors import VTLMError
-
-NO_LANGUAGE = "None"
-"""Target language of captions of one language, in the names that ``fairseq-preprocess --only-source`` gives them."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def _languages(entry: str, folder: str) -> tuple[tuple[str, str], bool]:
     sides = [one for one in both if one[0] == entry]
     if len(sides) == 1:
         return sides[0], True
-    names = [source if target == NO_LANGUAGE else f"{source}-{target}" for source, target in held]
+    names = [pair_name(pair) for pair in held]
     if not names and entry:
         inside = os.path.join(folder, entry)
         raise VTLMError(

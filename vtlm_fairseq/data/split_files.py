@@ -8,6 +8,9 @@ from fairseq import utils
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.text.pipeline import TextPipeline
 
+NO_LANGUAGE = "None"
+"""Target language of captions of one language, in the names that ``fairseq-preprocess --only-source`` gives them."""
+
 PAIR_OPTIONS = "; see -s and -t (in a recipe task.source_lang and task.target_lang)"
 
 
@@ -32,6 +35,11 @@ def language_pairs(folder: str) -> list[tuple[str, str]]:
                 both.append((pair.removesuffix(f"-{name}"), name))
         pairs.update(both[:1])
     return sorted(pairs)
+
+
+def pair_name(pair: tuple[str, str]) -> str:
+    """A pair in messages: ``en-de``, or the one language of captions."""
+    return pair[0] if pair[1] == NO_LANGUAGE else "-".join(pair)
 
 
 def check_valid_subsets(cfg) -> None:
@@ -74,7 +82,7 @@ def check_held(folder: str, source: str, target: str, hint: str) -> None:
     """
     pairs = held_pairs(folder)
     if pairs and not {(source, target), (target, source)} & set(pairs):
-        found = " and ".join(f"{one}-{other}" for one, other in pairs)
+        found = " and ".join(map(pair_name, pairs))
         raise VTLMError(f"{folder} holds {found}, not {source}-{target}{hint}")
 
 
@@ -92,7 +100,7 @@ def language_pair(folder: str, source: str | None = None, target: str | None = N
     if (not pairs or not (known or len(pairs) == 1)) and os.path.exists(os.path.join(folder, "text.json")):
         pipeline = TextPipeline.load(folder)
         pairs = [(pipeline.source_lang, pipeline.target_lang)]
-    found = " and ".join(f"{one}-{other}" for one, other in pairs) or "no binarised data and no text.json"
+    found = " and ".join(map(pair_name, pairs)) or "no binarised data and no text.json"
     if known:
         others = {other for pair in pairs for one, other in (pair, pair[::-1]) if one == known}
         if len(others) != 1:

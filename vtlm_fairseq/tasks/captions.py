@@ -13,9 +13,9 @@ from vtlm_fairseq import ranges
 from vtlm_fairseq.checkpoint_guard import check_part
 from vtlm_fairseq.checkpoints import check_model_name, check_room, complete_best, load_checkpoint
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
-from vtlm_fairseq.data.corpora import NO_LANGUAGE, Corpus
+from vtlm_fairseq.data.corpora import Corpus
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
-from vtlm_fairseq.data.split_files import PAIR_OPTIONS, check_valid_subsets, language_pair
+from vtlm_fairseq.data.split_files import NO_LANGUAGE, PAIR_OPTIONS, check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.files.names import check_distinct, check_languages
