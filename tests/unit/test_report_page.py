@@ -238,6 +238,6 @@ def test_picture_files(tmp_path):
 
 def test_line_numbers():
     assert parse_lines("3,1,5-7,6") == [3, 1, 5, 6, 7]
-    for bad in ("", "0", "a", "1-", "1,,2", "5-600", "-3", "1-350,400-600"):
-        with pytest.raises(Exception, match="1,5,7-9|500"):
+    for bad in ("", "0", "a", "1-", "1,,2", "5-600", "-3", "9-5", "1,9-5", "1-350,400-600"):
+        with pytest.raises(Exception, match="1,5,7-9|500|write 5-9"):
             parse_lines(bad)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vtlm_fairseq.cli.parsers import finish
+from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, write_text
 from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.options import add_options
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     check_writable(args.out, label=f"--out {args.out}")
     refuse_input(args.out, [args.data, args.path, args.regions], label=f"--out {args.out}")
+    if args.images is not None and not args.images.is_dir():
+        raise VTLMError(f"--images {args.images}: no such folder")
     import_user_dir(args.user_dir)
     page, count = make_page(args)
     write_text(args.out, page, label=f"--out {args.out}")
@@ -62,6 +65,8 @@ def parse_lines(text: str) -> list[int]:
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise argparse.ArgumentTypeError(f"{text!r} is not like 1,5,7-9")
+        if int(last or first) < int(first):
+            raise argparse.ArgumentTypeError(f"{text!r}: {part} ends before it begins; write {last}-{first}")
         if int(first) < 1 or int(last or first) - int(first) >= MAX_LINES:
             raise argparse.ArgumentTypeError(f"{text!r}: lines count from 1, and at most {MAX_LINES} fit on a page")
         lines += range(int(first), int(last or first) + 1)
