@@ -20,7 +20,8 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.inference import TextModel, Translator
+from vtlm_fairseq.inference import TextModel, Translator, check_pairs
+from vtlm_fairseq.ranges import COUNT, check_ranges
 from vtlm_fairseq.text.subwords import MASK
 
 CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
@@ -136,6 +137,7 @@ class VTLM(TextModel):
         """
         if image is not None and self.store is None:
             raise VTLMError(f"image {image!r}: no region store; name one with regions=")
+        check_ranges({"top": top}, {"top": COUNT})
         sides = [source] if target is None else [source, target]
         ids = [self.encode(text, lang) for text, lang in zip(sides, (self.source_lang, self.target_lang), strict=False)]
         if not any((side == self.mask_idx).any() for side in ids):
@@ -175,8 +177,10 @@ class VTLM(TextModel):
             pair once, not in order.
 
         Raises:
-            VTLMError: a sentence is too long, or an image has values that are not finite.
+            VTLMError: a sentence is too long, an image has values that are not finite, or there are not as many
+                sources, targets and lines of regions.
         """
+        check_pairs(sources, targets, regions, batch_size=batch_size)
         limit = self.model.max_positions()[0] - 1  # the dataset adds the leading </s>
         for number, side in ((i, s) for i, pair in enumerate(zip(sources, targets, strict=True)) for s in pair):
             if side is not None and len(side) > limit:

@@ -15,8 +15,9 @@ from fairseq.tasks import FairseqTask
 from vtlm_fairseq.compatibility import check_translates
 from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
 from vtlm_fairseq.loading import load_for_inference
+from vtlm_fairseq.ranges import COUNT, check_ranges
 from vtlm_fairseq.user_dir import import_user_dir
 
 LOG_2 = math.log(2)
@@ -164,6 +165,7 @@ class Translator(TextModel):
         Raises:
             VTLMError: as :meth:`translate`.
         """
+        check_ranges({"batch_size": batch_size}, {"batch_size": COUNT})
         if self.needs_images and (images is None or len(images) != len(sentences)):
             raise VTLMError("this model translates with regions: give one image id for each sentence")
         tokens = [self.encode(sentence) for sentence in sentences]
@@ -181,7 +183,8 @@ class Translator(TextModel):
         dataset = self.task.inference_dataset(
             [tokens[i] for i in kept], [len(tokens[i]) for i in kept], regions=regions
         )
-        generator = self.task.build_generator(self.models, search)
+        with raise_instead_of_exit():
+            generator = self.task.build_generator(self.models, search)
         samples = batches(dataset, batch_size, cuda=self.cuda)
         for i, found in all_hypotheses(self.task, self.models, generator, samples):
             translations[kept[i]] = [
@@ -189,6 +192,19 @@ class Translator(TextModel):
                 for made in found[:nbest]
             ]
         return translations
+
+
+def check_pairs(sources: Sequence, targets: Sequence, regions: LineRegions | None, **counts: int) -> None:
+    """Check that what belongs to pairs is as long on each side, and that numbers such as ``batch_size`` are at least 1.
+
+    Raises:
+        VTLMError: so it is not.
+    """
+    lines = len(sources) if regions is None else len(regions.line_rows)
+    if not len(sources) == len(targets) == lines:
+        images = "" if regions is None else f" and regions of {lines} lines"
+        raise VTLMError(f"{len(sources)} sources, {len(targets)} targets{images}: give as many of each")
+    check_ranges(counts, dict.fromkeys(counts, COUNT))
 
 
 def best_hypotheses(

@@ -25,6 +25,7 @@ from vtlm_fairseq import checkpoint_guard as guard
 from vtlm_fairseq.checkpoints import advise_latest, check_config, load_checkpoint, num_updates
 from vtlm_fairseq.data.split_files import language_pairs
 from vtlm_fairseq.errors import VTLMError, exit_on_error, raise_instead_of_exit, reason
+from vtlm_fairseq.options import ORDERS
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.text.pipeline import TextPipeline
 
@@ -134,6 +135,8 @@ def load_for_inference(
             kind(config, path)
         return config
 
+    if region_order not in (None, *ORDERS):
+        raise VTLMError(f"region_order={region_order!r}: not one of {', '.join(ORDERS)}")
     read = _read(paths, check)
     first = next(read)
     if text_only and not first[2]["region_dim"]:

@@ -16,6 +16,7 @@ from tiny import (
     translation_task,
     vtlm_model,
 )
+from vtlm_fairseq.evaluation.teacher_forcing import score_translations
 from vtlm_fairseq.hub import VTLM, MultimodalTransformer, find_checkpoint
 
 REGIONS = {"region_dim": 4, "region_classes": 5}
@@ -130,8 +131,18 @@ def test_faults(vtlm, tmp_path):
     assert "no <mask>" in fault(vtlm.fill_mask, "w1")
     assert "no region store" in fault(vtlm.fill_mask, "<mask>", image="img0.jpg")
     assert "the model takes 511" in fault(vtlm.fill_mask, "<mask> " * 600)
+    assert "--top is 0" in fault(vtlm.fill_mask, "<mask>", top=0)
     assert "checkpoint_best.pt nor checkpoint_last.pt" in fault(VTLM.from_pretrained, tmp_path)
     assert "pre-trained model (vtlm)" in fault(MultimodalTransformer.from_pretrained, vtlm.path)
+    assert "region_order='other': not one of given, shuffle, none" in fault(
+        VTLM.from_pretrained, vtlm.path, region_order="other", preprocessed=True
+    )
+    (one,) = sentences(1)
+    for targets, options, named in (
+        ([], {}, "1 sources, 0 targets"), ([None], {"regions": line_regions([0, 2])}, "regions of 2 lines"),
+        ([None], {"batch_size": 0}, "--batch-size is 0"),
+    ):  # fmt: skip
+        assert named in fault(lambda t=targets, o=options: list(vtlm.predict([one], t, **o)))
     regions = line_regions([2, 3])
     regions.store.images[1].boxes[2, 0] = float("nan")
     pairs = [masked(line, vtlm, 0) for line in sentences(2)]
@@ -159,7 +170,13 @@ def test_faults_of_translation(tmp_path):
         ((["w1", "w1 " * 600], ["img0.jpg"] * 2), "line 2 has 601 tokens, the model takes 511"),
     ):  # fmt: skip
         assert named in fault(hub.translate, *argv)
+    for search in ({"beam": 0}, {"lenpen": float("nan")}, {"max_len_b": -1}, {"batch_size": 0}):
+        assert "out of range" in fault(hub.translate, ["w1"], ["img0.jpg"], **search)
     assert len(hub.translate(["w1 w2"], ["img0.jpg"], max_len_b=5)) == 1
+    pair = [hub.encode("w1")], [hub.encode_target("w2")]
+    assert "1 sources, 0 targets" in fault(score_translations, hub, pair[0], [])
+    two = hub.line_regions(["img0.jpg"] * 2)
+    assert "regions of 2 lines" in fault(score_translations, hub, *pair, regions=two)
     assert path in fault(VTLM, path)
 
 

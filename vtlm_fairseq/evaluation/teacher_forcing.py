@@ -13,7 +13,7 @@ import torch
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.translation_dataset import MultimodalTranslationDataset
 from vtlm_fairseq.errors import raise_instead_of_exit
-from vtlm_fairseq.inference import Translator, batches
+from vtlm_fairseq.inference import Translator, batches, check_pairs
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,10 @@ def score_translations(
         batch_size: translations at once.
 
     Raises:
-        VTLMError: a sentence is too long for the model, or an image has values that are not finite.
+        VTLMError: a sentence is too long for the model, an image has values that are not finite, or there are not as
+            many sources, targets and lines of regions.
     """
+    check_pairs(sources, targets, regions, batch_size=batch_size)
     images = [None] * len(sources) if regions is None else regions.line_rows.tolist()
     keys = [
         (tuple(source.tolist()), tuple(target.tolist()), image)
