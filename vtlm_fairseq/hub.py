@@ -45,6 +45,19 @@ def find_checkpoint(path: str | os.PathLike[str]) -> str:
     raise VTLMError(f"{path}: holds neither {' nor '.join(CHECKPOINTS)}; name a checkpoint")
 
 
+def find_checkpoints(paths: str) -> list[str]:
+    """The checkpoints of an ensemble, colons between them; a folder stands for one as in `find_checkpoint`.
+
+    Raises:
+        VTLMError: a name is empty, has a colon itself, or is a folder without a checkpoint.
+    """
+    if ":" in paths and os.path.exists(paths):
+        raise VTLMError(f"--path {paths}: a colon stands between the checkpoints of an ensemble; rename it without one")
+    if not all(paths.split(":")):
+        raise VTLMError(f"--path '{paths}': an empty name; give a checkpoint, a folder, or a.pt:b.pt")
+    return [find_checkpoint(path) for path in paths.split(":")]
+
+
 class VTLM(TextModel):
     """A pre-trained model (TLM or VTLM) that predicts masked words of sentence pairs.
 

@@ -142,6 +142,8 @@ def load_for_inference(
     if text_only and not first[2]["region_dim"]:
         regions, region_order = "none", None
     folder = os.fspath(data or os.path.dirname(os.path.abspath(paths[0])))
+    if ":" in folder and os.path.isdir(folder):
+        raise VTLMError(f"{folder}: fairseq takes a colon for the end of a folder's name; rename it, or see --data")
     first = (*first[:2], {**first[2], **_pair_of(folder, first[2])})
     pipeline = None if preprocessed else TextPipeline.load(folder)
     overrides = {

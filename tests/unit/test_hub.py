@@ -17,7 +17,7 @@ from tiny import (
     vtlm_model,
 )
 from vtlm_fairseq.evaluation.teacher_forcing import score_translations
-from vtlm_fairseq.hub import VTLM, MultimodalTransformer, find_checkpoint
+from vtlm_fairseq.hub import VTLM, MultimodalTransformer, find_checkpoint, find_checkpoints
 
 REGIONS = {"region_dim": 4, "region_classes": 5}
 
@@ -178,6 +178,18 @@ def test_faults_of_translation(tmp_path):
     two = hub.line_regions(["img0.jpg"] * 2)
     assert "regions of 2 lines" in fault(score_translations, hub, *pair, regions=two)
     assert path in fault(VTLM, path)
+
+
+def test_names_with_colons(vtlm, tmp_path):
+    (tmp_path / "run:1").mkdir()
+    path = tmp_path / "run:1" / "checkpoint_last.pt"
+    path.symlink_to(vtlm.path)
+    text = fault(VTLM.from_pretrained, path, region_order="none", preprocessed=True)
+    assert text.startswith(f"{tmp_path}/run:1: ") and "colon" in text
+    assert f"--path {tmp_path}/run:1: a colon" in fault(find_checkpoints, f"{tmp_path}/run:1")
+    for empty in ("", "a.pt:"):
+        assert f"--path '{empty}': an empty name" in fault(find_checkpoints, empty)
+    assert find_checkpoints("a.pt:b.pt") == ["a.pt", "b.pt"]
 
 
 def test_a_folder_stands_for_its_best_checkpoint(tmp_path):

@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (args.nbest or 1) > args.beam:
         parser.error(f"--nbest {args.nbest} is more than --beam {args.beam} finds")
     import_user_dir(args.user_dir)
-    from vtlm_fairseq.hub import find_checkpoint
+    from vtlm_fairseq.hub import find_checkpoints
     from vtlm_fairseq.inference import Translator
 
-    translator = Translator([find_checkpoint(path) for path in args.path.split(":")], **loading_options(args))
+    translator = Translator(find_checkpoints(args.path), **loading_options(args))
     detokenize = args.detokenize or (translator.gives_text and not args.no_detokenize)
     lines = enumerate(standard_input_lines() if args.input == "-" else stream_lines(args.input), 1)
     progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
