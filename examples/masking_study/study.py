@@ -151,8 +151,11 @@ class Study:
         found = json.loads((self.args.out / f"probes/{run.name}.json").read_text(encoding="utf-8"))
         rows = [row for row in found["rows"] if self.grid.figure.items() <= row.items() and row["number"]]
         if len(rows) != 1:
+            columns = [name for name in self.grid.figure if name in found["columns"]]
+            there = [", ".join(f"{name}: {row[name]}" for name in columns) for row in found["rows"] if row["number"]]
             raise VTLMError(
-                f"{self.args.grid}: figure: {len(rows)} rows with nouns in {self.args.out}/probes/{run.name}.json"
+                f"{self.args.grid}: figure {self.grid.figure} is {len(rows)} rows with nouns of {self.args.out}/probes/"
+                f"{run.name}.json, not one; it has {'; '.join(dict.fromkeys(there)) or 'none'}"
             )
         return {**rows[0], "notes": found["notes"][1:]}
 

@@ -124,6 +124,12 @@ def test_faults(run, tmp_path, case):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_figure_that_is_not_there(run, whole):
+    """Says which one was asked for, and which there are."""
+    grid = {**GRID, "figure": {"masked": "both", "word": "nouns", "nouns": "all"}}
+    study(run, whole, grid, ok=False).fault("'word': 'nouns'", "0 rows", "masked: both, word: de, nouns: all")
+
+
 def test_two_calls_at_once(run, whole):
     with (whole / "out" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
