@@ -35,7 +35,7 @@ def commands(corpus, entities, mmt, vtlm, tmp_path_factory):
     probe = ("vtlm_fairseq.cli.probe", "--cpu", "--format", "json")
     masked = ("--path", vtlm, "--subsets", "test")
     return {
-        "train": (("fairseq_cli.train", *ours, mt, *model, "--no-save", *TRAINING),
+        "train": (("fairseq_cli.train", *ours, mt, *model, "--no-save", "--save-dir", folder / "NAME", *TRAINING),
                   lambda result: [(update["loss"], update["gnorm"]) for update in result.updates()]),
         "generate": (("fairseq_cli.generate", *ours, mt, *test, "--path", mmt), Result.hypotheses),
         "validate": (("fairseq_cli.validate", *ours, "visual_translation_lm", "--valid-subset", "test", "--path", vtlm,

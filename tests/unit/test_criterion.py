@@ -195,6 +195,7 @@ def test_regions_that_are_not_selected_get_no_loss():
     assert not features.grad[1].any() and features.grad[0].any() and features.grad[2].any()
 
 
+@pytest.mark.slow
 def test_label_0_and_the_label_of_the_padding_index_can_be_learned():
     """PITFALLS 16."""
     regions = line_regions([4, 4, 4])

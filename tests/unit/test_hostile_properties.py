@@ -41,6 +41,7 @@ def test_any_line_of_text_is_an_id(tmp_path, ids, data):
         store.rows([other])
 
 
+@pytest.mark.slow
 @FEW
 @given(
     st.integers(0, 4).flatmap(lambda n: st.tuples(

@@ -29,6 +29,7 @@ def with_table(jar: Path, folder: Path, lang: str, *phrases: str) -> str:
     return shutil.copy(jar, folder / "meteor-1.5.jar")
 
 
+@pytest.mark.slow
 def test_english_with_its_table(bare_jar, tmp_path):
     """Synonyms come with the jar, paraphrases with the table; the label names both."""
     jar = with_table(bare_jar, tmp_path, "en", "in the middle of", "amid")
@@ -46,6 +47,7 @@ def test_english_without_its_table(bare_jar):
     assert result.value == pytest.approx(0.295145, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_german_without_its_table(bare_jar):
     """Exact words and stems, by METEOR's German parameters: alpha 0.95, beta 1, gamma 0.55, delta 0.55, weight 0.8.
 

@@ -59,6 +59,7 @@ def best_look_up(records_: list[dict], key: Callable[[dict], Hashable]) -> float
     return sum(max(c.values()) for c in counts.values()) / sum(c.total() for c in counts.values())
 
 
+@pytest.mark.slow
 def test_seed_1_is_the_data_of_the_published_figures(data):
     """Sentences, references and what each scene shows, by checksum."""
     assert hashlib.sha256((data / "test.jsonl").read_bytes()).hexdigest().startswith("fd717acc36658109")
@@ -163,6 +164,7 @@ def test_sense_can_be_seen(data):
     assert np.concatenate(hits).mean() >= 0.97
 
 
+@pytest.mark.slow
 def test_test_split_does_not_depend_on_the_training_size_but_on_the_seed(data, tmp_path):
     make_data.make_data(tmp_path / "larger", seed=1, sizes={**SIZES, "train": 549})
     assert lines(tmp_path / "larger", "test.jsonl") == lines(data, "test.jsonl")

@@ -131,6 +131,7 @@ def test_lengths_of_a_batch_are_few(tmp_path, kind):
     assert found == [(1, 8), (8, 8), (9, 16), (17, 19), (19, 19)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"print_alignment": "hard"}])
 def test_a_beam_search_waits_only_where_fairseqs_does(data, options):
     """In the choice of what goes on, which is fairseq's."""

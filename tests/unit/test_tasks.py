@@ -320,6 +320,7 @@ def test_contradictions_in_training(data):
     build("--autocast", "bf16")
 
 
+@pytest.mark.slow
 def test_contradictions_of_a_checkpoint(data):
     with_regions, without = (translation_config(data / "bin", *argv) for argv in ([], ["--regions", data / "regions"]))
     with_regions, without = without, with_regions

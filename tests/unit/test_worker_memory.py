@@ -51,6 +51,7 @@ class PrivateMemory(Dataset):
         return int(status.partition("RssAnon:")[2].split()[0]) / 1000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_worker_memory_does_not_grow(tmp_path):
     """PITFALLS 23: 1,000 random reads, 111 MB of features, of a 2 GB store."""

@@ -23,6 +23,7 @@ def pipeline(lang: str, *argv: str) -> TextPipeline:
     return make_pipeline(parser.parse_args(["--out", "x", "--source-lang", "en", "--target-lang", lang, *argv]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lang", "raw", "words", "running"),
     [
