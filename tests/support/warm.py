@@ -1,6 +1,7 @@
 """Imported by the process that forks: its children find parsed what hydra parses for each command, and fork too."""
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import composing  # noqa: F401
@@ -23,8 +24,9 @@ LINES = (
 
 # our tasks take over signals, which each command must do for itself
 handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
-for make, line in LINES:
-    parser = make()
-    convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, ["data", *line.split()]))
+with suppress(Exception, SystemExit):  # a fault of the package's is for the commands to find
+    for make, line in LINES:
+        parser = make()
+        convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, ["data", *line.split()]))
 for number, handler in handlers.items():
     signal.signal(number, handler)
