@@ -15,6 +15,8 @@ from vtlm_fairseq.text.pipeline import STEPS, TextPipeline
 from vtlm_fairseq.text.tokenised import watched
 from vtlm_fairseq.text.unspaced import choose_segmentation
 
+pytestmark = pytest.mark.slow  # sacremoses compiles its patterns of these scripts for two seconds
+
 
 def pipeline(lang: str, *argv: str) -> TextPipeline:
     """What the preparation scripts make of options, for English and another language."""
@@ -23,7 +25,6 @@ def pipeline(lang: str, *argv: str) -> TextPipeline:
     return make_pipeline(parser.parse_args(["--out", "x", "--source-lang", "en", "--target-lang", lang, *argv]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lang", "raw", "words", "running"),
     [
