@@ -168,6 +168,7 @@ def write(folder: Path, record: str, images: int, *, seed: int = 1) -> None:
         packed = {name: _packed(part.astype(np.float16)) for name, part in parts.items()}
         values.append(msgpack.packb(packed, use_bin_type=True))
     size = 2 * images * (max(map(len, values)) + 8192)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with lmdb.open(str(folder), map_size=size) as environment, environment.begin(write=True) as transaction:
         for number in range(images):
             transaction.put(f"{number:08}.npz".encode(), values[number % len(values)], append=True)
