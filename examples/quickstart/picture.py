@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.evaluation.plots import check_plot, save_plot
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.terminal import command_line, say
 
@@ -125,7 +126,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("quickstart-out"), help="of run.sh (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="picture to write: .png, .svg or .pdf")
     args = parser.parse_args()
-    draw(args.folder).savefig(args.out, dpi=110)
+    check_plot(args.out, option="--out")
+    save_plot(draw(args.folder), args.out, option="--out", dpi=110)
     say(f"{args.out}: written")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.nouns import Nouns
 from vtlm_fairseq.text.subwords import JOINT, begins, spell
@@ -84,28 +85,25 @@ class ClassNames:
         return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
-def names_of_store(
-    words: CaptionWords, class_names: Sequence[str], store: str, lexicon: str | None, *, own: bool = True
-) -> ClassNames:
+def names_of_store(words: CaptionWords, store: RegionStore, lexicon: str | None, *, own: bool = True) -> ClassNames:
     """Names of a store's classes, with those of ``--class-lexicon``.
 
     Args:
         words: of the dictionary.
-        class_names: of the store.
-        store: its path, for messages.
+        store: of the regions.
         lexicon: the file's path; None: there is none.
         own: as :class:`ClassNames`'s.
 
     Raises:
         VTLMError: the lexicon cannot be read, or is of other classes.
     """
-    names = ClassNames(words, class_names, own=own)
+    names = ClassNames(words, store.class_names, own=own)
     pairs = read_lexicon(lexicon) if lexicon else []
     unknown = [name for word, name in pairs if not names.add(word, name)]
     if pairs and len(unknown) == len(pairs):
         raise VTLMError(
-            f"--class-lexicon {lexicon}: none of its classes ({unknown[0]!r}, ...) is one of {store}, see: "
-            "vtlm-regions info"
+            f"--class-lexicon {lexicon}: none of its classes ({unknown[0]!r}, ...) is one of "
+            f"{', '.join(store.paths)}, see: vtlm-regions info"
         )
     if pairs:
         logger.info("%s: %d of %d words name a class of the store", lexicon, len(pairs) - len(unknown), len(pairs))

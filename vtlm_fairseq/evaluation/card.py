@@ -96,7 +96,7 @@ class Model:
 
     def __init__(self, state: dict, path: str, run: Mapping[str, Any]) -> None:
         self.state, self.run = state, run
-        self.cfg: dict[str, Any] = {name: part for name, part in (state.get("cfg") or {}).items()}
+        self.cfg: dict[str, Any] = dict(state.get("cfg") or {})
         self.said = Description.of_checkpoint(state, path)
         self.config = self.said.model
         self.source, self.target = str(self.config.get("source_lang")), str(self.config.get("target_lang"))

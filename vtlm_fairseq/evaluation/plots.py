@@ -31,7 +31,7 @@ def check_plot(path: Path, *, option: str = "--plot") -> None:
     check_writable(path, label=f"{option} {path}", parents=True)
 
 
-def save_plot(figure: Figure, path: Path, *, option: str = "--plot") -> None:
+def save_plot(figure: Figure, path: Path, *, option: str = "--plot", dpi: int = 200) -> None:
     """Write a figure."""
     from matplotlib import rc_context
 
@@ -40,7 +40,7 @@ def save_plot(figure: Figure, path: Path, *, option: str = "--plot") -> None:
         whole_file(path, "wb", label=f"{option} {path}", parents=True) as file,
         rc_context({"svg.hashsalt": "vtlm-fairseq"}),
     ):
-        figure.savefig(file, format=suffix[1:], dpi=200, metadata=_METADATA[suffix])
+        figure.savefig(file, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
 
 
 def plot_layers(

@@ -142,10 +142,7 @@ class LangPairs:
         train, found = split == self.cfg.train_subset, {}
         for view in self.views():
             one = view.corpus
-            names = [
-                f"{split}.{a}-{b}.{one.source}.idx" for a, b in ((one.source, one.target), (one.target, one.source))
-            ]
-            if not train and not any(os.path.isfile(os.path.join(one.folder, name)) for name in names):
+            if not train and not view.has_split(one.folder, split):
                 logger.warning("%s: %s has no such split, it is left out", split, one.name)
                 continue
             images = os.path.join(one.folder, f"{split}.images")
@@ -185,9 +182,12 @@ class LangPairs:
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """As the parent task's, and the figures of each corpus under ``{corpus}:``."""
+        if not self.corpora:
+            super().reduce_metrics(logging_outputs, criterion)
+            return
         of_all = [{name: value for name, value in log.items() if ":" not in name} for log in logging_outputs]
-        super().reduce_metrics(of_all if self.corpora else logging_outputs, criterion)
-        if not self.corpora or not isinstance(criterion, VTLMCriterion):
+        super().reduce_metrics(of_all, criterion)
+        if not isinstance(criterion, VTLMCriterion):
             return
         logs = as_numbers(logging_outputs)
         for one in self.corpora:

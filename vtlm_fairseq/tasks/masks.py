@@ -66,9 +66,7 @@ class Strategies:
             symbols = task.source_dictionary.symbols
             made = replace(made, text=CaptionWords(symbols, bpe_kind(folder, symbols)))
         if named:
-            store = regions.store
-            names = names_of_store(made.text, store.class_names, ", ".join(store.paths), task.cfg.class_lexicon)
-            made = replace(made, names=names)
+            made = replace(made, names=names_of_store(made.text, regions.store, task.cfg.class_lexicon))
             if split == task.cfg.train_subset and task.cfg.regions != "none":
                 check_named(made.names, pair, f"{named} ({task.named(split)})", regions)
         if split == task.cfg.train_subset:

@@ -186,16 +186,18 @@ class Splits:
     def split_parts(self, folder: str, split: str, *, combine: bool) -> list[str]:
         """Names of the parts of a split: ``train``, and with ``combine`` also ``train1``, ``train2``, ..."""
         src, tgt = self.cfg.source_lang, self.cfg.target_lang
-
-        def exists(part: str) -> bool:
-            pairs = (f"{src}-{tgt}", f"{tgt}-{src}")
-            return any(os.path.exists(os.path.join(folder, f"{part}.{pair}.{src}.idx")) for pair in pairs)
-
-        if not exists(split):
+        if not self.has_split(folder, split):
             check_held(folder, src, tgt, PAIR_OPTIONS)
             raise VTLMError(f"{folder}: no split {split!r} for {src}-{tgt}; prepare it with fairseq-preprocess")
-        more = itertools.takewhile(exists, (f"{split}{k}" for k in itertools.count(1)))
+        parts = (f"{split}{k}" for k in itertools.count(1))
+        more = itertools.takewhile(lambda part: self.has_split(folder, part), parts)
         return [split, *more] if combine else [split]
+
+    def has_split(self, folder: str, split: str) -> bool:
+        """Whether a folder has a split of the pair, whichever direction it was binarised in."""
+        src, tgt = self.cfg.source_lang, self.cfg.target_lang
+        names = (f"{split}.{pair}.{src}.idx" for pair in (f"{src}-{tgt}", f"{tgt}-{src}"))
+        return any(os.path.exists(os.path.join(folder, name)) for name in names)
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
         """As fairseq's, with one line instead of a stack where a sentence of valid or test is too long."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from vtlm_fairseq.registry import Registry
 
@@ -37,5 +38,10 @@ def words_for(lang: str, steps: Iterable[str]) -> str | None:
 
 
 def get_words(name: str) -> LanguageWords:
-    """The way of a name."""
-    return _WORDS.get(name)()
+    """The way of a name; it is made once in a process."""
+    return _make(_WORDS.get(name))
+
+
+@cache
+def _make(way: type[LanguageWords]) -> LanguageWords:
+    return way()

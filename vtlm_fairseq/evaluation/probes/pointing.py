@@ -141,8 +141,8 @@ def find_words(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[Word]:
         (dataset.src, dataset.tgt), dictionary, bpe_kind(args.data, (dictionary.string(line) for line in dataset.tgt))
     )
     if args.class_lexicon is not None:
-        words, store = CaptionWords(dictionary.symbols, text.bpe), regions.store
-        names = names_of_store(words, store.class_names, ", ".join(store.paths), args.class_lexicon, own=False)
+        words = CaptionWords(dictionary.symbols, text.bpe)
+        names = names_of_store(words, regions.store, args.class_lexicon, own=False)
         for line in range(len(text)):
             for first, behind, label in names.find(dataset.tgt[line][:-1].numpy()).tolist():
                 yield Word(line, range(first, behind), regions[line].labels == label)

@@ -45,6 +45,7 @@ def render_page(
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'"
     )
+    layer = looking_layer(sentences)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True, finalize=_without_controls
     )
@@ -54,11 +55,11 @@ def render_page(
         pretrained=pretrained,
         regions=any(sentence.regions for sentence in sentences),
         compared=any(sentence.note for sentence in sentences),
-        layer=looking_layer(sentences),
+        layer=layer,
         policy=policy,
         style=Markup(style),
         script=Markup(script),
-        data=pack(sentences, pictures),
+        data=pack(sentences, pictures, layer=layer),
     )
 
 

@@ -36,7 +36,7 @@ def looking_layer(sentences: Sequence[Sentence]) -> int:
     return int((torch.stack(single).mean(0) + (mass >= LEAST)).argmax()) + 1
 
 
-def pack(sentences: Sequence[Sentence], pictures: Mapping[str, Picture], *, most: int = MOST) -> str:
+def pack(sentences: Sequence[Sentence], pictures: Mapping[str, Picture], *, layer: int, most: int = MOST) -> str:
     """Sentences as base64 of gzip of a line of JSON, and, behind its end, a byte for each weight of attention.
 
     A byte is 255 times the root of the weight: small weights are kept as exactly, for their size, as great ones. They
@@ -45,9 +45,9 @@ def pack(sentences: Sequence[Sentence], pictures: Mapping[str, Picture], *, most
     Args:
         sentences: what is shown.
         pictures: by image id.
+        layer: that is shown first, as `looking_layer` has it.
         most: bytes of packed attention.
     """
-    layer = looking_layer(sentences)
     planes = list(range(max((len(sentence.attention) for sentence in sentences), default=1)))
     attention = _attention(sentences, planes)
     if len(gzip.compress(attention)) > most:

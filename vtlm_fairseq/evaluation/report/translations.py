@@ -20,13 +20,16 @@ from vtlm_fairseq.evaluation.report.data import (
     line_image,
     line_regions,
 )
-from vtlm_fairseq.evaluation.report.words import Word, word_attention
+from vtlm_fairseq.evaluation.report.words import word_attention
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel
 from vtlm_fairseq.inference import best_hypotheses
 
 BATCH = 32
 END = "</s>"
+
+Apart = tuple[set[int], set[int]]
+"""Places of the words of each of two translations that are not in the other."""
 
 
 @dataclass
@@ -90,7 +93,9 @@ def translated_sentence(loaded: LoadedModel, line: int, decoded: Sequence[Decode
     # row t predicts token t
     hypotheses = [spelling.words([words[i] for i in one.tokens[line].tolist() if words[i] != END]) for one in decoded]
     shown = [ShownLine("Source", cfg.source_lang, [ShownWord(word.text, key=k) for k, word in enumerate(source)])]
-    shown += compared(decoded, hypotheses, line, lang=cfg.target_lang, image=image)
+    texts = [[word.text for word in words] for words in hypotheses]
+    apart = [differing(texts[0], text) for text in texts[1:]]
+    shown += compared(decoded, texts, apart, line, lang=cfg.target_lang)
     if sample.get("target") is not None:
         reference = spelling.words([words[i] for i in sample["target"][0].tolist() if words[i] != END])
         shown.append(ShownLine("Reference", cfg.target_lang, [ShownWord(word.text) for word in reference]))
@@ -99,19 +104,23 @@ def translated_sentence(loaded: LoadedModel, line: int, decoded: Sequence[Decode
     )
     sentence = Sentence(line + 1, image, shown, regions, attention)
     if len(decoded) > 1:
-        describe_change(sentence, hypotheses)
+        describe_change(sentence, texts, apart)
     return sentence
 
 
 def compared(
-    decoded: Sequence[Decoded], hypotheses: Sequence[list[Word]], line: int, *, lang: str, image: str | None
+    decoded: Sequence[Decoded], texts: Sequence[list[str]], apart: Sequence[Apart], line: int, *, lang: str
 ) -> list[ShownLine]:
-    """The translations as lines, the first one's words with attention; words that are not in all are marked."""
-    texts = [[word.text for word in words] for words in hypotheses]
-    marked: list[set[int]] = [set() for _ in texts]
-    for k, text in enumerate(texts[1:], 1):
-        own, marked[k] = differing(texts[0], text)
-        marked[0] |= own
+    """The translations as lines, the first one's words with attention; words that are not in all are marked.
+
+    Args:
+        decoded: the translations.
+        texts: words of each.
+        apart: of each but the first, where the first and it differ.
+        line: number from 0.
+        lang: of the translations.
+    """
+    marked = [set().union(*(own for own, _ in apart)), *(other for _, other in apart)]
     shown = []
     for k, (one, text) in enumerate(zip(decoded, texts, strict=True)):
         note = "" if len(decoded) == 1 or one.regions is None else f"image {line_image(one.regions, line)}"
@@ -120,10 +129,9 @@ def compared(
     return shown
 
 
-def describe_change(sentence: Sentence, hypotheses: Sequence[list[Word]]) -> None:
-    """Say how many words no image and another one change."""
-    texts = [[word.text for word in words] for words in hypotheses]
-    counts = [max(map(len, differing(texts[0], text))) for text in texts[1:]]
+def describe_change(sentence: Sentence, texts: Sequence[list[str]], apart: Sequence[Apart]) -> None:
+    """Say how many words no image and another one change; ``texts`` and ``apart`` as in `compared`."""
+    counts = [max(map(len, places)) for places in apart]
     longest = max(1, *map(len, texts))
     sentence.change = sum(counts) / longest
     names = ("without", "with another")
