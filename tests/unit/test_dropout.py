@@ -83,3 +83,24 @@ def test_attention_with_dropout_is_right_on_average():
     )
     assert (draws[..., 1] == 0).all()
     torch.testing.assert_close(draws.mean(0, keepdim=True), exact, atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_trains_in_half_precision_as_in_float32(masked):
+    """On a CPU other operations are taken for it: their values and gradients are the formula's, to bf16's precision."""
+    torch.manual_seed(3)
+    inputs = torch.randn(3, 5, 2, 7, 4)
+    mask = torch.zeros(5, 1, 1, 7).masked_fill_(torch.rand(5, 1, 1, 7) < 0.4, float("-inf")) if masked else None
+    if masked:
+        mask[..., 0] = 0
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = inputs.to(dtype).requires_grad_(True).unbind(0)
+        x = attention(q, k, v, mask=None if mask is None else mask.to(dtype))
+        found.append([x.detach(), *torch.autograd.grad((x.float() * torch.arange(4.0)).sum(), (q, k, v))])
+    scores = inputs[0] @ inputs[1].transpose(-1, -2) / 2
+    exact = (scores if mask is None else scores + mask).softmax(-1) @ inputs[2]
+    torch.testing.assert_close(found[0][0], exact)
+    for single, half in zip(*found, strict=True):
+        assert half.dtype == torch.bfloat16
+        torch.testing.assert_close(half.float(), single, atol=0.06, rtol=0.03)
