@@ -9,7 +9,7 @@ import torch
 
 from harness import write_lines
 from toy import binarised
-from vtlm_fairseq.evaluation.attention_weights import cross_attention
+from vtlm_fairseq.evaluation.attention_weights import cross_attention, self_attention
 from vtlm_fairseq.evaluation.systems import load_model
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
@@ -48,7 +48,8 @@ def rows(done) -> dict:
 
 
 def expected(path, data, store, words) -> np.ndarray:
-    """[2, 1 + 4]: share of right words by layer, for the mean of the heads and each head; a sentence at a time.
+    """[2, 2, 1 + 4]: share of right words, as the states are attended to and rolled out to the encoder's input, by
+    layer, for the mean of the heads and each head; a sentence at a time.
 
     Args:
         words: line, place in the reference, right regions.
@@ -58,11 +59,18 @@ def expected(path, data, store, words) -> np.ndarray:
     found = []
     for line, place, right in words:
         net_input = loaded.lines([line])["net_input"]
-        on_regions = cross_attention(loaded.model, net_input)[:, :, 0, place, net_input["src_tokens"].size(1) :].numpy()
-        assert on_regions.shape == (2, 4, len(right))
-        heads = [[right[layer[head].argmax()] for head in range(4)] for layer in on_regions]
-        mean = [right[layer.mean(0).argmax()] for layer in on_regions]
-        found.append([[one, *four] for one, four in zip(mean, heads, strict=True)])
+        on_states = cross_attention(loaded.model, net_input)[:, :, 0, place].numpy()
+        net_input.pop("prev_output_tokens")
+        from_inputs = np.eye(on_states.shape[-1])
+        for layer in self_attention(loaded.model, net_input)[:, 0].numpy():
+            from_inputs = 0.5 * from_inputs + 0.5 * layer @ from_inputs
+        source = net_input["src_tokens"].size(1)
+        found.append([])
+        for on_regions in (on_states[..., source:], (on_states @ from_inputs)[..., source:]):
+            assert on_regions.shape == (2, 4, len(right))
+            heads = [[right[layer[head].argmax()] for head in range(4)] for layer in on_regions]
+            mean = [right[layer.mean(0).argmax()] for layer in on_regions]
+            found[-1].append([[one, *four] for one, four in zip(mean, heads, strict=True)])
     return np.mean(found, axis=0)
 
 
@@ -75,13 +83,14 @@ def check(done, paths, data, store, words) -> None:
     kept = partly(words)
     assert 3 < len(kept) < len(words)
     shares = 100 * np.array([expected(path, data, store, kept) for path in paths])
+    assert (shares[:, 0] != shares[:, 1]).any()
     table = rows(done)
     assert [(row["layer"], row["head"]) for row in table["rows"]] == [(la, h) for la in (1, 2) for h in (1, 2, 3, 4)]
     for row in table["rows"]:
-        of_seeds = shares[:, row["layer"] - 1, row["head"]]
-        assert row["right"] == pytest.approx(of_seeds.mean())
+        of_seeds = shares[:, :, row["layer"] - 1, row["head"]]
+        assert [row["right"], row["rollout"]] == pytest.approx(of_seeds.mean(0))
         if len(paths) > 1:
-            assert row["±"] == pytest.approx(of_seeds.std(ddof=1))
+            assert [row["±"], row["rollout ±"]] == pytest.approx(of_seeds.std(0, ddof=1))
         assert row["chance"] == pytest.approx(100 * np.mean([word[2].mean() for word in kept]))
     assert f"{len(kept)} words; {len(words) - len(kept)} that name none or all" in table["notes"][0]
 

@@ -60,6 +60,31 @@ def cross_attention(model: nn.Module, net_input: dict[str, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
+def rolled_out(model: nn.Module, net_input: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Cross-attention of a teacher-forced pass, and the same followed through the encoder to its input.
+
+    A state of the encoder holds what its position has taken up of others. Attention rollout (Abnar and Zuidema 2020):
+    of a layer's output one half comes from its own position, the other from where it attends to (mean over heads).
+
+    Args:
+        model, net_input: as for :func:`cross_attention`.
+
+    Returns:
+        Two of L x H x B x T x S: weight of state s, and of input s, for target position t.
+    """
+    decoder = record_attention((layer.encoder_attn for layer in model.decoder.layers), heads=True)
+    encoder = record_attention((layer.self_attn for layer in model.encoder.layers), heads=False)
+    with decoder as cross, encoder as within:
+        model(**net_input)
+    weights = torch.stack([layer.float() for layer in cross])
+    own = torch.eye(weights.size(-1), device=weights.device)
+    inputs = weights
+    for layer in reversed(within):
+        inputs = inputs @ ((layer.float() + own) / 2)
+    return weights, inputs
+
+
+@torch.no_grad()
 def self_attention(model: nn.Module, net_input: dict[str, Tensor]) -> Tensor:
     """Self-attention of the encoder.
 

@@ -18,7 +18,7 @@ from vtlm_fairseq.corpora.nouns import Text, find_pairs
 from vtlm_fairseq.data.caption_words import CaptionWords, names_of_store
 from vtlm_fairseq.data.region_masking import intersection_over_union
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.attention_weights import cross_attention
+from vtlm_fairseq.evaluation.attention_weights import rolled_out
 from vtlm_fairseq.evaluation.plots import plot_layers
 from vtlm_fairseq.evaluation.probes.entity_variants import boxed_heads
 from vtlm_fairseq.evaluation.probes.layers import run_by_layer
@@ -55,6 +55,7 @@ class Pointing:
     Attributes:
         right: L x (1 + H), share of the words whose most attended region is right: by the mean of the heads, then by
             each head.
+        rolled: the same of attention that is followed through the encoder.
         chance: share of right ones among the regions of a word, mean over words.
         words: how many these are.
         without: words that were left out: they name none or all of the regions of their line.
@@ -62,6 +63,7 @@ class Pointing:
     """
 
     right: Tensor
+    rolled: Tensor
     chance: float
     words: int
     without: int
@@ -105,11 +107,13 @@ def measure(path: str, args: argparse.Namespace, *, label: str) -> Pointing:
         asked = [(row, word) for row, line in enumerate(sample["id"].tolist()) for word in words.get(line, ())]
         if asked:
             source = sample["net_input"]["src_tokens"].size(1)
-            weights = cross_attention(loaded.model, sample["net_input"])[..., source:]
-            found += [points(weights[:, :, row], word) for row, word in asked]
+            both = torch.stack(rolled_out(loaded.model, sample["net_input"]))[..., source:].flatten(0, 1)
+            found += [points(both[:, :, row], word) for row, word in asked]
     every = [word for of_line in words.values() for word in of_line]
+    right, rolled = torch.stack(found).double().mean(0).chunk(2)
     return Pointing(
-        right=torch.stack(found).double().mean(0),
+        right=right,
+        rolled=rolled,
         chance=float(np.mean([word.right.mean() for word in every])),
         words=len(every),
         without=without,
@@ -121,7 +125,7 @@ def points(weights: Tensor, word: Word) -> Tensor:
     """L x (1 + H) bool: whether the most attended region is right, by the mean of the heads and by each head.
 
     Args:
-        weights: L x H x T x at least R, cross-attention on regions while target token t is predicted.
+        weights: L x H x T x at least R, attention on regions while target token t is predicted.
         word: of a sentence of T tokens. Its attention is the mean of that of its sub-words.
     """
     on_regions = weights[:, :, word.places.start : word.places.stop, : len(word.right)].mean(2)
@@ -169,31 +173,37 @@ def find_words(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[Word]:
 def table(results: dict[System, list[Pointing]], args: argparse.Namespace) -> Table:
     """A row for each system and layer (and head), means over its seeds."""
     heads = ["head"] if args.per_head else []
-    made = Table(["system", "layer", *heads, "right", "±", "chance"], [])
-    made.precision = dict.fromkeys(("right", "±", "chance"), 1)
+    figures = ["right", "±", "rollout", "rollout ±", "chance"]
+    made = Table(["system", "layer", *heads, *figures], [])
+    made.precision = dict.fromkeys(figures, 1)
     made.title = f"Words whose most attended region is the right one, {args.gen_subset}, per cent"
     for system, seeds in results.items():
-        right = 100 * torch.stack([seed.right for seed in seeds])  # seeds x L x (1 + H)
+        right, rolled = (
+            100 * torch.stack([getattr(seed, name) for seed in seeds])  # seeds x L x (1 + H)
+            for name in ("right", "rolled")
+        )
         chance = 100 * sum(seed.chance for seed in seeds) / len(seeds)
         for layer in range(right.size(1)):
             for head in range(1, right.size(2)) if args.per_head else (0,):
-                mean, deviation, _ = seed_statistics(right[:, layer, head].tolist())
+                found = [seed_statistics(of_seeds[:, layer, head].tolist())[:2] for of_seeds in (right, rolled)]
                 place: list[Cell] = [layer + 1, head] if args.per_head else [layer + 1]
-                made.rows.append([system.name, *place, mean, deviation, chance])
+                made.rows.append([system.name, *place, *found[0], *found[1], chance])
         made.notes.append(
             f"{system.name}: {seeds[0].words:,} words; {seeds[0].without:,} that name none or all of the regions of "
             "their line are left out"
         )
     made.notes += dict.fromkeys(seed.regions for seeds in results.values() for seed in seeds)
+    made.notes.append("rollout: with attention followed through the encoder to its input (Abnar and Zuidema 2020)")
     made.notes.append("chance: the share of right ones among the regions of a word's line")
     return made
 
 
 def plot(results: dict[System, list[Pointing]], path: Path) -> None:
-    """Draw the share of right ones of each system by layer, and dashed the chance."""
+    """Draw the share of right ones of each system by layer, also rolled out, and dashed the chance."""
     right = {
-        system.name: (100 * torch.stack([seed.right[:, 0] for seed in seeds]).mean(0)).tolist()
+        f"{system.name}{kind}": (100 * torch.stack([getattr(seed, name)[:, 0] for seed in seeds]).mean(0)).tolist()
         for system, seeds in results.items()
+        for name, kind in (("right", ""), ("rolled", ", rollout"))
     }
     chance = {system.name: 100 * sum(seed.chance for seed in seeds) / len(seeds) for system, seeds in results.items()}
     plot_layers(path, right, chance, ylabel="right region attended most, %", what="chance")
