@@ -70,8 +70,8 @@ class CaptionsDataset(FairseqDataset):
     def say_padding(net_input: dict) -> None:
         """Add ``padded``: whether any word or region of the source is padding."""
         regions = net_input.get("region_padding_mask")
-        words = int(net_input["src_lengths"].min()) < net_input["src_tokens"].size(1)
-        net_input["padded"] = words or (regions is not None and bool(regions.any()))
+        words = int(net_input["src_lengths"].numpy().min()) < net_input["src_tokens"].size(1)
+        net_input["padded"] = words or (regions is not None and bool(regions.numpy().any()))
 
     @staticmethod
     def first_fault(items: list[dict]) -> str | None:

@@ -11,9 +11,16 @@ import numpy as np
 _MULTIPLIER = (2549297995355413924 << 64) + 4865540595714422341  # of PCG64
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
+_16 = np.uint32(16)
 _WORD = 1 << 32
 
 _Wide = tuple[np.ndarray, np.ndarray]  # high and low halves of 128-bit numbers
+
+_POOL, _WORDS = (  # factors of SeedSequence's hashes, each the last one times a number
+    np.array([first * pow(number, k, _WORD) % _WORD for k in range(count)], np.uint32)[:, None]
+    for first, number, count in ((0x43B0D7E5, 0x931E8875, 17), (0x8B51F9DD, 0x58F38DED, 9))
+)
+_OTHERS = [[other for other in range(4) if other != one] for one in range(4)]
 
 _sums: list[int] = [0]  # of the first k powers of _MULTIPLIER, modulo 2 ** 128
 _table = np.zeros((2, 0), dtype=np.uint64)  # their halves, high and low
@@ -23,15 +30,11 @@ class Draws:
     """The numbers of the generators of some examples.
 
     Args:
-        states: [4, B] uint64, high and low half of each generator's state and increment, as it is seeded with them.
+        states: [4, B] uint64, high and low half of each generator's first state, and of the step from it to the next.
     """
 
     def __init__(self, states: np.ndarray) -> None:
-        start, (high, low) = states[:2], states[2:]
-        increment = (high << np.uint64(1)) | (low >> np.uint64(63)), (low << np.uint64(1)) | np.uint64(1)
-        start = _sum(start, increment)
-        factor = np.uint64(_MULTIPLIER - 1 >> 64), np.uint64(_MULTIPLIER - 1 & (1 << 64) - 1)
-        self._states = np.stack([*start, *_sum(_product(factor, start), increment)])
+        self._states = states
 
     def _numbers(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
         # A step makes m x + i of a state x; n steps x + (1 + m + ... + m^(n-1)) ((m - 1) x + i).
@@ -84,36 +87,32 @@ def make_draws(*, seed: int, epoch: int, indices: np.ndarray, streams: tuple[int
         indices: [B] examples, the same.
     """
     size = len(indices)
-    words = [np.full(len(streams) * size, word, np.uint32) for word in (seed, epoch)]
-    words += [np.tile(np.asarray(indices, np.uint32), len(streams)), np.repeat(np.array(streams, np.uint32), size)]
-    states = np.stack(_seed_states(words))
-    return [Draws(states[:, k * size : (k + 1) * size]) for k in range(len(streams))]
+    words = np.empty((4, len(streams), size), np.uint32)
+    words[0], words[1], words[2], words[3] = seed, epoch, indices, np.array(streams)[:, None]
+    start_high, start_low, high, low = _seed_states(words.reshape(4, -1))
+    increment = (high << np.uint64(1)) | (low >> np.uint64(63)), (low << np.uint64(1)) | np.uint64(1)
+    start = _sum((start_high, start_low), increment)
+    factor = np.uint64(_MULTIPLIER - 1 >> 64), np.uint64(_MULTIPLIER - 1 & (1 << 64) - 1)
+    states = np.stack([*start, *_sum(_product(factor, start), increment)])
+    return [Draws(part) for part in np.split(states, len(streams), axis=1)]
 
 
-def _seed_states(entropy: list[np.ndarray]) -> list[np.ndarray]:
-    """numpy's SeedSequence of four words, [B] uint32 each -> high and low half of PCG64's state and increment, [B]."""
-    constant = 0x43B0D7E5
-
-    def hashed(value: np.ndarray) -> np.ndarray:
-        nonlocal constant
-        value = value ^ np.uint32(constant)
-        constant = constant * 0x931E8875 % _WORD
-        value = value * np.uint32(constant)
-        return value ^ (value >> np.uint32(16))
-
-    pool = [hashed(word) for word in entropy]
+def _seed_states(entropy: np.ndarray) -> np.ndarray:
+    """numpy's SeedSequence of four words, [4, B] uint32 -> high and low half of PCG64's state and increment, [4, B]."""
+    pool = _hashed(entropy, _POOL[:5])
     for source in range(4):
-        for target in range(4):
-            if source != target:
-                mixed = pool[target] * np.uint32(0xCA01F9DD) - hashed(pool[source]) * np.uint32(0x4973F715)
-                pool[target] = mixed ^ (mixed >> np.uint32(16))
-    constant, words = 0x8B51F9DD, []
-    for k in range(8):
-        value = pool[k % 4] ^ np.uint32(constant)
-        constant = constant * 0x58F38DED % _WORD
-        value = value * np.uint32(constant)
-        words.append((value ^ (value >> np.uint32(16))).astype(np.uint64))
-    return [words[2 * k] | (words[2 * k + 1] << _32) for k in range(4)]
+        others = _OTHERS[source]
+        hashed = _hashed(pool[source], _POOL[4 + 3 * source :][:4])
+        mixed = pool[others] * np.uint32(0xCA01F9DD) - hashed * np.uint32(0x4973F715)
+        pool[others] = mixed ^ (mixed >> _16)
+    words = _hashed(np.concatenate([pool, pool]), _WORDS).astype(np.uint64)
+    return words[::2] | (words[1::2] << _32)
+
+
+def _hashed(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """A hash of each row of [k, B] uint32, of [B] k hashes; each step is made of two factors, [k + 1, 1]."""
+    values = (values ^ factors[:-1]) * factors[1:]
+    return values ^ (values >> _16)
 
 
 def _table_of(length: int) -> np.ndarray:

@@ -88,7 +88,7 @@ class LineRegions:
             return np.full(len(self.rows), self.store.counts(self._images).max())
         return self.store.counts(self._line_rows)
 
-    def counts_of(self, lines: list[int]) -> np.ndarray:
+    def counts_of(self, lines: Sequence[int]) -> np.ndarray:
         """[n] int64: regions of some lines in this epoch."""
         if self.order == "none":
             return np.zeros(len(lines), dtype=np.int64)
@@ -112,7 +112,7 @@ class LineRegions:
         self._check(row, regions)
         return regions
 
-    def read(self, lines: list[int], *, scores: bool = False) -> "RegionsBatch":
+    def read(self, lines: Sequence[int], *, scores: bool = False) -> "RegionsBatch":
         """The regions of some lines, with scores where they are asked for.
 
         Raises:
@@ -135,7 +135,7 @@ class LineRegions:
                 batch.scores = np.concatenate(list(self.store.read_scores(rows)))
         return batch
 
-    def read_soft(self, lines: list[int]) -> SoftLabels:
+    def read_soft(self, lines: Sequence[int]) -> SoftLabels:
         """Class scores of the regions of some lines, one after the other.
 
         Raises:

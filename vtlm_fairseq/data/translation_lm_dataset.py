@@ -13,8 +13,9 @@ from vtlm_fairseq.data.line_regions import LineRegions, RegionsBatch
 from vtlm_fairseq.data.masking import MaskingRates, RegionDraw, Seeds, side_by_side
 from vtlm_fairseq.data.matching import draw_partners
 from vtlm_fairseq.data.noun_table import NounTable
-from vtlm_fairseq.data.predictions import predicted_places
+from vtlm_fairseq.data.predictions import as_tensors, list_places
 from vtlm_fairseq.data.region_masking import Images, RandomRegions, RegionMasking
+from vtlm_fairseq.data.sentences import Sentences
 from vtlm_fairseq.data.share_schedule import ShareSchedule
 from vtlm_fairseq.data.shared import empty_batch, send_small_by_value
 from vtlm_fairseq.data.word_masking import Pairs, RandomWords, Symbols, WordMasking
@@ -91,8 +92,9 @@ class TranslationLMDataset(CaptionsDataset):
         self.word_masking = word_masking(Symbols(self.mask_idx, self.pad, np.flatnonzero(words)), word_rates)
         self.src_sizes = np.asarray(source.sizes) + 1  # with the leading </s>
         self.tgt_sizes = None if target is None else np.asarray(target.sizes) + 1
-        self._sides = (source,) if target is None else (source, target)
-        self._num_tokens = sum(np.asarray(side.sizes) + 1 for side in self._sides) + self.region_counts()
+        sizes = self.src_sizes if target is None else self.src_sizes + self.tgt_sizes
+        self._num_tokens = sizes + self.region_counts()
+        self._sides = [Sentences(side) for side in (source, target) if side is not None]
 
     @property
     def sizes(self) -> np.ndarray:
@@ -137,13 +139,15 @@ class TranslationLMDataset(CaptionsDataset):
         An index beyond the last example is a copy of one, with draws of its own.
         """
         lines = self.lines(indices)
-        sides = [side[line].numpy() for line in lines for side in self._sides]
-        lengths = np.array([len(side) + 1 for side in sides])
-        _, positions = side_by_side(lengths)
+        sides, sizes = zip(*(side.read(lines) for side in self._sides), strict=True)
+        lengths = np.stack(sizes, axis=1) + 1
+        owners, positions = side_by_side(lengths.reshape(-1))
+        owners %= len(sides)
         tokens = np.full(len(positions), self.eos)
-        tokens[positions > 0] = np.concatenate(sides)
-        columns = {"positions": positions, "langs": np.repeat(np.tile(self.languages, len(indices)), lengths)}
-        examples = Examples(indices, lengths.reshape(-1, len(self._sides)).sum(axis=1), columns)
+        for owner, side in enumerate(sides):
+            tokens[(owners == owner) & (positions > 0)] = side
+        columns = {"positions": positions, "langs": np.array(self.languages)[owners]}
+        examples = Examples(indices, lengths.sum(axis=1), columns)
         counts, labels, nouns = np.zeros(len(indices), dtype=np.int64), _NONE[:, 0], [_NONE] * len(indices)
         visible = np.zeros(0, dtype=bool)
         seeds = self._seeds(indices)
@@ -157,7 +161,7 @@ class TranslationLMDataset(CaptionsDataset):
             except VTLMError as error:
                 examples.fault = str(error)
         if self.nouns is not None:
-            nouns = [self._noun_places(line, *lengths[2 * k : 2 * k + 2]) for k, line in enumerate(lines)]
+            nouns = [self._noun_places(line, *lengths[k]) for k, line in enumerate(lines.tolist())]
         pairs = Pairs(examples.lengths, tokens, self.is_word[tokens], counts, labels, nouns, visible, seeds.epoch)
         try:
             columns["tokens"], columns["target"] = self.word_masking.mask_all(pairs, seeds)
@@ -170,9 +174,9 @@ class TranslationLMDataset(CaptionsDataset):
         """What the draws of examples depend on in this epoch."""
         return Seeds(self.seed, self.epoch if self.train else 0, indices)
 
-    def lines(self, indices: Sequence[int]) -> list[int]:
-        """The lines of the text that examples are made of."""
-        return [index % len(self.src_sizes) for index in indices]
+    def lines(self, indices: Sequence[int]) -> np.ndarray:
+        """[B] int64: the lines of the text that examples are made of."""
+        return np.array(indices) % len(self.src_sizes)
 
     def _noun_places(self, index: int, source: int, target: int) -> np.ndarray:
         """[P, 4] places of aligned nouns in the pair of two sentences, ``</s>`` before and behind each included."""
@@ -205,7 +209,7 @@ class TranslationLMDataset(CaptionsDataset):
             return torch.from_numpy(padded)
 
         batch = {
-            "id": torch.tensor(self.lines(examples.ids)),
+            "id": torch.from_numpy(self.lines(examples.ids)),
             "nsentences": len(lengths),
             "ntokens": int(lengths.sum()),
             "target": pad("target", self.pad),
@@ -229,13 +233,15 @@ class TranslationLMDataset(CaptionsDataset):
         return send_small_by_value(batch)
 
     def _add_predicted(self, batch: dict, first: np.ndarray | None = None, **more: np.ndarray) -> None:
-        target, region_target = batch["target"], batch.get("region_target")
-        masked = target.ne(self.pad)
-        selected = None if region_target is None else region_target.ne(IGNORE)
-        batch["predicted"] = {"places": predicted_places(masked, selected, first), "words": target[masked]}
-        if selected is not None:
-            batch["predicted"]["regions"] = region_target[selected]
-        batch["predicted"].update({name: torch.from_numpy(values) for name, values in more.items()})
+        target, selected = batch["target"].numpy(), None
+        masked = target != self.pad
+        found = {"words": target[masked], **more}
+        if "region_target" in batch:
+            region_target = batch["region_target"].numpy()
+            selected = region_target != IGNORE
+            found["regions"] = region_target[selected]
+        places = list_places(masked, selected, first)
+        batch["predicted"] = {"places": as_tensors(places), **as_tensors(found)}
 
     def _add_regions(self, batch: dict, examples: Examples) -> dict[str, np.ndarray]:
         """Masked regions and their labels; returns what is predicted beside these."""

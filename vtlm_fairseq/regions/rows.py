@@ -109,24 +109,32 @@ class Rows:
             OSError: the file ends before.
         """
         out = np.empty((span.stop - span.start, *self._shape), self._dtype)
-        self.read_into(span.start, out)
+        self.read_into(span.start, span.stop, as_bytes(out), 0)
         return out
 
-    def read_into(self, start: int, out: np.ndarray) -> None:
-        """Read rows from ``start`` on into ``out``, as many as it has; contiguous, and of the dataset's type.
+    def read_into(self, start: int, end: int, out: memoryview, place: int) -> None:
+        """Read rows ``start`` to ``end - 1`` into ``out``, which has room for many, from its row ``place`` on.
+
+        Args:
+            start, end: must be within the dataset.
+            out: `as_bytes` of an array of the dataset's type.
+            place: of the first.
 
         Raises:
             OSError: the file ends before.
         """
+        at, size = place * self._row_bytes, (end - start) * self._row_bytes
         if self._starts is None:
-            out[...] = self._dataset[start : start + len(out)]
+            rows = np.frombuffer(out, self._dtype, size // self._dtype.itemsize, at).reshape(-1, *self._shape)
+            rows[...] = self._dataset[start:end]
             return
-        while len(out):
-            chunk, inside = divmod(start, self._rows)
-            part, out = out[: self._rows - inside], out[self._rows - inside :]
-            if os.preadv(self._file.fileno(), [part], self._starts[chunk] + inside * self._row_bytes) != part.nbytes:
+        chunk, inside = divmod(start, self._rows)
+        inside *= self._row_bytes
+        while size:
+            part = min(size, self._rows * self._row_bytes - inside)
+            if os.preadv(self._file.fileno(), (out[at : at + part],), self._starts[chunk] + inside) != part:
                 raise OSError("the file is shorter than it says")
-            start += len(part)
+            at, size, chunk, inside = at + part, size - part, chunk + 1, 0
 
     def copy_to(self, first: int, end: int, file: int, at: int) -> None:
         """Copy rows ``first`` to ``end - 1`` to a place in another file: by the system where both allow it.
@@ -145,6 +153,11 @@ class Rows:
             size = count * self._row_bytes
             _copy(self._file.fileno(), self._starts[chunk] + inside * self._row_bytes, file, at, size)
             first, at = first + count, at + size
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """What a contiguous array lies in, for `Rows.read_into`."""
+    return memoryview(array.reshape(-1).view(np.uint8))
 
 
 def _copy(source: int, start: int, target: int, at: int, size: int) -> None:

@@ -17,7 +17,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.detector import Detector, check_detector
 from vtlm_fairseq.regions.resolve import store_files
-from vtlm_fairseq.regions.rows import StoreFile
+from vtlm_fairseq.regions.rows import StoreFile, as_bytes
 from vtlm_fairseq.regions.schema import DAMAGE, StoreHeader, decode, encode_ids, read_header, read_ids, unreadable
 from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.validate import validate
@@ -333,9 +333,9 @@ class RegionStore:
 
         Args:
             rows: [n] int64, of the images.
-            features: [n, at least R, D], contiguous, of the store's dtype; the first rows of each image are written;
-                None: they are not read.
-            boxes: [n, at least R, 4] float32, contiguous, the same.
+            features: [n, W, D], contiguous, of the store's dtype, W at least the most regions of an image; the first
+                rows of each image are written; None: they are not read.
+            boxes: [n, W, 4] float32, contiguous, the same.
 
         Yields:
             labels of each image, [R] int16.
@@ -343,18 +343,23 @@ class RegionStore:
         Raises:
             IndexError, VTLMError: as ``store[row]``.
         """
-        for place, (row, to_boxes) in enumerate(zip(rows.tolist(), boxes, strict=True)):
+        width = boxes.shape[1]
+        labels = np.empty((len(rows), width), np.int16)
+        to_features, to_boxes, to_labels = (None if out is None else as_bytes(out) for out in (features, boxes, labels))
+        of_shard, handle = -1, None
+        for place, row in enumerate(rows.tolist()):
             shard, start, end = self._span(row)
             try:
-                handle, count = self._handle(shard), end - start
+                if shard != of_shard:
+                    of_shard, handle = shard, self._handle(shard)
                 if features is not None:
-                    handle.features.read_into(start, features[place, :count])
-                handle.boxes.read_into(start, to_boxes[:count])
-                labels = handle.labels[start:end]
+                    handle.features.read_into(start, end, to_features, place * width)
+                handle.boxes.read_into(start, end, to_boxes, place * width)
+                handle.labels.read_into(start, end, to_labels, place * width)
             except DAMAGE:
                 with unreadable(f"{self.paths[shard]}: row {row}"):
                     raise
-            yield labels
+            yield labels[place, : end - start]
 
     def read_scores(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The scores of the regions of images, [R] float32 each.
@@ -371,7 +376,7 @@ class RegionStore:
     def _span(self, row: int) -> tuple[int, int, int]:
         """Shard of an image, and its regions in there: first, and one behind the last."""
         shard = self._shard(row)
-        start, end = self._offsets[row + shard : row + shard + 2].tolist()
+        start, end = self._offsets.item(row + shard), self._offsets.item(row + shard + 1)
         return shard, start, end if self.max_regions is None else min(end, start + self.max_regions)
 
     def close(self) -> None:
