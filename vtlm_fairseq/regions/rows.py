@@ -109,32 +109,30 @@ class Rows:
             OSError: the file ends before.
         """
         out = np.empty((span.stop - span.start, *self._shape), self._dtype)
-        self.read_into(span.start, span.stop, as_bytes(out), 0)
+        self.read_into(span.start, span.stop, out, 0)
         return out
 
-    def read_into(self, start: int, end: int, out: memoryview, place: int) -> None:
-        """Read rows ``start`` to ``end - 1`` into ``out``, which has room for many, from its row ``place`` on.
+    def read_into(self, start: int, end: int, out: np.ndarray | memoryview, place: int) -> None:
+        """Read rows ``start`` to ``end - 1`` to the rows of ``out`` from ``place`` on.
 
         Args:
             start, end: must be within the dataset.
-            out: `as_bytes` of an array of the dataset's type.
+            out: a contiguous array of rows, of the dataset's type, or, which takes less time to cut, its memoryview.
             place: of the first.
 
         Raises:
             OSError: the file ends before.
         """
-        at, size = place * self._row_bytes, (end - start) * self._row_bytes
         if self._starts is None:
-            rows = np.frombuffer(out, self._dtype, size // self._dtype.itemsize, at).reshape(-1, *self._shape)
-            rows[...] = self._dataset[start:end]
+            np.asarray(out[place : place + end - start])[...] = self._dataset[start:end]
             return
-        chunk, inside = divmod(start, self._rows)
-        inside *= self._row_bytes
-        while size:
-            part = min(size, self._rows * self._row_bytes - inside)
-            if os.preadv(self._file.fileno(), (out[at : at + part],), self._starts[chunk] + inside) != part:
+        while start < end:
+            chunk, inside = divmod(start, self._rows)
+            count = min(end - start, self._rows - inside)
+            part, at = out[place : place + count], self._starts[chunk] + inside * self._row_bytes
+            if os.preadv(self._file.fileno(), (part,), at) != count * self._row_bytes:
                 raise OSError("the file is shorter than it says")
-            at, size, chunk, inside = at + part, size - part, chunk + 1, 0
+            start, place = start + count, place + count
 
     def copy_to(self, first: int, end: int, file: int, at: int) -> None:
         """Copy rows ``first`` to ``end - 1`` to a place in another file: by the system where both allow it.
@@ -153,11 +151,6 @@ class Rows:
             size = count * self._row_bytes
             _copy(self._file.fileno(), self._starts[chunk] + inside * self._row_bytes, file, at, size)
             first, at = first + count, at + size
-
-
-def as_bytes(array: np.ndarray) -> memoryview:
-    """What a contiguous array lies in, for `Rows.read_into`."""
-    return memoryview(array.reshape(-1).view(np.uint8))
 
 
 def _copy(source: int, start: int, target: int, at: int, size: int) -> None:

@@ -17,7 +17,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.detector import Detector, check_detector
 from vtlm_fairseq.regions.resolve import store_files
-from vtlm_fairseq.regions.rows import StoreFile, as_bytes
+from vtlm_fairseq.regions.rows import StoreFile
 from vtlm_fairseq.regions.schema import DAMAGE, StoreHeader, decode, encode_ids, read_header, read_ids, unreadable
 from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.validate import validate
@@ -345,17 +345,17 @@ class RegionStore:
         """
         width = boxes.shape[1]
         labels = np.empty((len(rows), width), np.int16)
-        to_features, to_boxes, to_labels = (None if out is None else as_bytes(out) for out in (features, boxes, labels))
-        of_shard, handle = -1, None
+        arrays = {"features": features, "boxes": boxes, "labels": labels}
+        outs = {name: memoryview(one.reshape(-1, *one.shape[2:])) for name, one in arrays.items() if one is not None}
+        of_shard, parts = -1, []
         for place, row in enumerate(rows.tolist()):
             shard, start, end = self._span(row)
             try:
                 if shard != of_shard:
-                    of_shard, handle = shard, self._handle(shard)
-                if features is not None:
-                    handle.features.read_into(start, end, to_features, place * width)
-                handle.boxes.read_into(start, end, to_boxes, place * width)
-                handle.labels.read_into(start, end, to_labels, place * width)
+                    handle = self._handle(shard)
+                    of_shard, parts = shard, [(handle.rows(name), out) for name, out in outs.items()]
+                for stored, out in parts:
+                    stored.read_into(start, end, out, place * width)
             except DAMAGE:
                 with unreadable(f"{self.paths[shard]}: row {row}"):
                     raise
