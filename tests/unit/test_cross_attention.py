@@ -43,6 +43,25 @@ def test_teacher_forcing_equals_fairseqs(padded):
             torch.testing.assert_close(found[1], expected[1], atol=1e-6, rtol=1e-5)
 
 
+def test_a_decoder_trains_in_half_precision_as_in_float32():
+    """On a CPU by other operations: later words and padding of the source stay unseen, and gradients are the same."""
+    model = translation_model(dropout=0.0, attention_dropout=0.0).train()
+    source = torch.tensor([[2, 9, 8, 7, 2], [2, 5, 2, 1, 1]])
+    target = torch.tensor([[2, 11, 12, 13], [2, 10, 14, 15]])
+    found = []
+    for half in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = model(src_tokens=source, src_lengths=None, prev_output_tokens=target)[0]
+        logits.float().square().sum().backward()
+        assert logits.dtype == (torch.bfloat16 if half else torch.float32)
+        layer = model.decoder.layers[0]
+        weights = (layer.self_attn.q_proj, layer.self_attn.v_proj, layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)
+        found.append([logits.detach().float(), *(one.weight.grad for one in weights)])
+    for single, other in zip(*found, strict=True):
+        assert (single - other).norm() <= 0.03 * single.norm()
+
+
 @pytest.mark.parametrize("weights", [{"need_weights": False}, {"need_weights": True}, {"need_head_weights": True}])
 def test_steps_of_beam_search_equal_fairseqs(weights):
     """Two steps, hypotheses reordered within sentences, then one step after the first sentence has finished."""

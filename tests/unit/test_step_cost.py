@@ -105,6 +105,17 @@ def test_operations_of_an_update(data):
     assert count.operations["_foreach_norm"] == 1  # of all gradients at once
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pretraining", "translation"])
+def test_no_attention_of_a_cpu_trains_by_the_fused_kernel_in_half_precision(data, kind):
+    """Its backward pass takes ten times as long as products and a softmax; in float32 it is the fastest."""
+    found = []
+    for options in ([], ["--autocast", "bf16"]):
+        trainer, batches = training(data, kind, *options)
+        found.append(cost(trainer, batches[:1]).operations["_scaled_dot_product_flash_attention_for_cpu_backward"])
+    assert found[0] > 0 and found[1] == 0
+
+
 @pytest.mark.parametrize("kind", ["pretraining", "translation"])
 def test_lengths_of_a_batch_are_few(tmp_path, kind):
     """For graphs and kernels: multiples of 8, for regions up to the most of the split; what is real stays the same."""

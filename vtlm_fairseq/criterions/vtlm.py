@@ -14,7 +14,7 @@ from vtlm_fairseq.compatibility import check_criterion_task
 from vtlm_fairseq.data.translation_lm_dataset import IGNORE
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.objectives import RegionObjective, read_objectives
-from vtlm_fairseq.objectives.base import full
+from vtlm_fairseq.objectives.base import full, highest
 from vtlm_fairseq.options import setting
 
 MRC, ALWAYS, WEIGHTED = "mrc", ("mlm", "mrc"), "_weighted_sum"
@@ -154,4 +154,4 @@ class VTLMCriterion(FairseqCriterion):
 
 def _equal(logits: Tensor, target: Tensor) -> Tensor:
     """How many of n x K logits are highest at their target."""
-    return (logits.argmax(-1) == target).sum()
+    return (highest(logits) == target).sum()

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, and the encoder's self-attention with one projection for queries, keys and values."""
+"""Scaled dot-product attention, and self-attention with one projection for queries, keys and values."""
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +33,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout_p
     return dropout(scores.softmax(-1), dropout_p) @ v
 
 
-class SelfAttention(MultiheadAttention):
-    """fairseq's encoder self-attention: same parameters, same function, one matrix product for all projections.
+def trains_in_half(x: Tensor) -> bool:
+    """Whether a CPU is asked for gradients in half precision, where fairseq's own attention takes the slow kernel."""
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return dtype in (torch.bfloat16, torch.float16)
+
+
+class Attention(MultiheadAttention):
+    """fairseq's attention: same parameters, same function, and this project's dropout.
 
     Args:
         embed_dim, num_heads, options: as fairseq's.
@@ -43,6 +51,35 @@ class SelfAttention(MultiheadAttention):
     def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0, **options):
         super().__init__(embed_dim, num_heads, **options)
         self.dropout_module = Dropout(dropout, module_name=type(self).__name__)
+
+    def attend(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend with one matrix product for all projections of the same input, without fairseq's own code.
+
+        Args:
+            query: T x B x d.
+            key: S x B x d, also the values.
+            mask: see :func:`attention`.
+
+        Returns:
+            T x B x d.
+        """
+        if query is key:
+            q, k, v = self._project(query, self.q_proj, self.k_proj, self.v_proj)
+        else:
+            (q,), (k, v) = self._project(query, self.q_proj), self._project(key, self.k_proj, self.v_proj)
+        x = attention(q, k, v, mask=mask, dropout_p=self.dropout_module.p if self.dropout_module.active else 0.0)
+        return self.out_proj(x.permute(2, 0, 1, 3).reshape(query.shape))
+
+    def _project(self, x: Tensor, *projections: torch.nn.Linear) -> tuple[Tensor, ...]:
+        """T x B x d -> for each projection B x H x T x d/H."""
+        weight = torch.cat([p.weight for p in projections])
+        bias = torch.cat([p.bias for p in projections])
+        x = F.linear(x, weight, bias).view(*x.shape[:2], len(projections), self.num_heads, self.head_dim)
+        return x.permute(2, 1, 3, 0, 4).unbind(0)
+
+
+class SelfAttention(Attention):
+    """The encoder's."""
 
     def forward(
         self,
@@ -71,19 +108,42 @@ class SelfAttention(MultiheadAttention):
             return super().forward(
                 query, key, value, key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask
             )
-        if query is key:
-            q, k, v = self._project(query, self.q_proj, self.k_proj, self.v_proj)
-        else:
-            (q,), (k, v) = self._project(query, self.q_proj), self._project(key, self.k_proj, self.v_proj)
         mask = key_padding_mask
         if mask is not None and mask.dtype == torch.bool:
             mask = ~mask[:, None, None, :]
-        x = attention(q, k, v, mask=mask, dropout_p=self.dropout_module.p if self.dropout_module.active else 0.0)
-        return self.out_proj(x.permute(2, 0, 1, 3).reshape(query.shape)), None
+        return self.attend(query, key, mask), None
 
-    def _project(self, x: Tensor, *projections: torch.nn.Linear) -> tuple[Tensor, ...]:
-        """T x B x d -> for each projection B x H x T x d/H."""
-        weight = torch.cat([p.weight for p in projections])
-        bias = torch.cat([p.bias for p in projections])
-        x = F.linear(x, weight, bias).view(*x.shape[:2], len(projections), self.num_heads, self.head_dim)
-        return x.permute(2, 1, 3, 0, 4).unbind(0)
+
+class DecoderSelfAttention(Attention):
+    """The decoder's: fairseq's but where a CPU trains in half precision."""
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: dict | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        **options,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend.
+
+        Args:
+            query: T x B x d.
+            key: T x B x d (``value`` is the same).
+            key_padding_mask: B x T, True at padding.
+            incremental_state: fairseq's store of keys and values while decoding.
+            need_weights: also return the weights, mean over heads.
+            attn_mask: T x T, added to the scores.
+            options: fairseq's.
+
+        Returns:
+            T x B x d, and the weights or None.
+        """
+        trains = incremental_state is None and key_padding_mask is None and not need_weights and not options
+        if trains and trains_in_half(query):
+            return self.attend(query, key, attn_mask), None
+        options |= {"incremental_state": incremental_state, "need_weights": need_weights, "attn_mask": attn_mask}
+        return super().forward(query, key, value, key_padding_mask=key_padding_mask, **options)

@@ -2,15 +2,14 @@
 
 import torch.nn.functional as F
 from fairseq.models.transformer import TransformerConfig
-from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import Tensor
 
-from vtlm_fairseq.models.attention import attention
+from vtlm_fairseq.models.attention import Attention, DecoderSelfAttention, attention, trains_in_half
 from vtlm_fairseq.models.dropout import Dropout
 
 
-class CrossAttention(MultiheadAttention):
+class CrossAttention(Attention):
     """fairseq's cross-attention with the same parameters and the same function.
 
     fairseq calls it with ``static_kv``, which keeps its own implementation off ``scaled_dot_product_attention``, and
@@ -18,14 +17,7 @@ class CrossAttention(MultiheadAttention):
     several hypotheses of a sentence for each of the encoder's states; how many is seen from the two, and kept with the
     keys in ``incremental_state``, so that threads can share a model. (fairseq's own switch for this,
     ``set_beam_size``, is a state of the module, and stays on when decoding has ended.)
-
-    Args:
-        embed_dim, num_heads, options: as fairseq's.
     """
-
-    def __init__(self, embed_dim: int, num_heads: int, *, dropout: float = 0.0, **options):
-        super().__init__(embed_dim, num_heads, **options)
-        self.dropout_module = Dropout(dropout, module_name=type(self).__name__)
 
     def forward(
         self,
@@ -54,6 +46,10 @@ class CrossAttention(MultiheadAttention):
             T x B x d, and the weights (B x T x S, or H x B x T x S with ``need_head_weights``) or None.
         """
         if incremental_state is None:
+            asked = need_weights or need_head_weights or before_softmax or attn_mask is not None
+            if not asked and trains_in_half(query):
+                mask = None if key_padding_mask is None else ~key_padding_mask.bool()[:, None, None, :]
+                return self.attend(query, key, mask), None
             return super().forward(
                 query,
                 key,
@@ -68,7 +64,7 @@ class CrossAttention(MultiheadAttention):
         length, hypotheses, dim = query.shape
         state = self._get_input_buffer(incremental_state)
         if not state:
-            state = {**self._project(key, key_padding_mask), "beam": hypotheses // key.size(1)}
+            state = {**self._keys(key, key_padding_mask), "beam": hypotheses // key.size(1)}
             self._set_input_buffer(incremental_state, state)
         keys, values, mask = state["prev_key"], state["prev_value"], state["prev_key_padding_mask"]
         beam = state["beam"]
@@ -91,7 +87,7 @@ class CrossAttention(MultiheadAttention):
             weights = weights if need_head_weights else weights.mean(0)
         return x, weights
 
-    def _project(self, states: Tensor, padding_mask: Tensor | None) -> dict[str, Tensor | None]:
+    def _keys(self, states: Tensor, padding_mask: Tensor | None) -> dict[str, Tensor | None]:
         """Keys and values, sentences x H x S x d/H, and where they are real, sentences x 1 x 1 x S or None."""
 
         def split(x: Tensor) -> Tensor:
@@ -115,7 +111,7 @@ class CrossAttention(MultiheadAttention):
 
 
 class CaptionDecoderLayer(TransformerDecoderLayerBase):
-    """fairseq's decoder layer with :class:`CrossAttention`, this project's dropout and PyTorch's GELU."""
+    """fairseq's decoder layer with this project's attention and dropout, and PyTorch's GELU."""
 
     def __init__(self, cfg: TransformerConfig, no_encoder_attn: bool = False):
         super().__init__(cfg, no_encoder_attn)
@@ -123,6 +119,19 @@ class CaptionDecoderLayer(TransformerDecoderLayerBase):
             self.activation_fn = F.gelu  # fairseq's computes in float32 whatever the input; same function
         self.dropout_module = Dropout(cfg.dropout, module_name=type(self).__name__)
         self.activation_dropout_module = Dropout(float(cfg.activation_dropout), module_name=type(self).__name__)
+
+    def build_self_attention(
+        self, embed_dim: int, cfg: TransformerConfig, add_bias_kv: bool = False, add_zero_attn: bool = False
+    ) -> DecoderSelfAttention:
+        """The same attention, under the same parameter names."""
+        return DecoderSelfAttention(
+            embed_dim,
+            cfg.decoder.attention_heads,
+            dropout=cfg.attention_dropout,
+            add_bias_kv=add_bias_kv,
+            add_zero_attn=add_zero_attn,
+            self_attention=True,
+        )
 
     def build_encoder_attention(self, embed_dim: int, cfg: TransformerConfig) -> CrossAttention:
         """The same attention, under the same parameter names."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtlm_fairseq.objectives.base import RegionObjective, full, register_region_objective
+from vtlm_fairseq.objectives.base import RegionObjective, full, highest, register_region_objective
 
 _LEAST = 1e-6  # sum of the scores of a region without any
 
@@ -26,7 +26,7 @@ class RegionClassification(RegionObjective):
 
     def correct(self, output: Tensor, target: Tensor) -> Tensor:
         """The class with the highest logit is the label."""
-        return (output.argmax(-1) == target).sum()
+        return (highest(output) == target).sum()
 
 
 @register_region_objective("mrc-kl")
@@ -53,4 +53,4 @@ class SoftRegionClassification(RegionClassification):
 
     def correct(self, output: Tensor, target: Tensor) -> Tensor:
         """The best classes are the same."""
-        return (output.argmax(-1) == target.argmax(-1)).sum()
+        return (highest(output) == highest(target)).sum()
