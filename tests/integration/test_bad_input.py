@@ -41,9 +41,12 @@ def test_not_finite(run, bad, split, workers):
         tuned.fault(repr(image), "not finite")
 
 
-def test_not_finite_in_decoding(run, bad, mmt):
-    spoil(bad.store("test"), "features", with_nan)
-    run.generate(bad.data, mmt, "--num-workers", "2", regions=bad.regions, ok=False).fault("test.h5", "not finite")
+@pytest.mark.parametrize(
+    ("array", "change", "what"), [("features", with_nan, "not finite"), ("boxes", lambda boxes: boxes * 640, "0 to 1")]
+)
+def test_not_finite_or_in_pixels_in_decoding(run, bad, mmt, array, change, what):
+    spoil(bad.store("test"), array, change)
+    run.generate(bad.data, mmt, "--num-workers", "2", regions=bad.regions, ok=False).fault("test.h5", what)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import torch
 from vtlm_fairseq.data.masking import cut
 from vtlm_fairseq.data.shared import empty_batch
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.checks import bad_boxes, within_image
 from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.store import Regions, RegionStore
 
@@ -103,7 +104,7 @@ class LineRegions:
         """The regions of a line.
 
         Raises:
-            VTLMError: a feature or box is not finite (names the image).
+            VTLMError: a feature is not finite, or a box not within the image (names it).
         """
         row = int(self._line_rows[line])
         if self.order == "none":
@@ -127,9 +128,9 @@ class LineRegions:
                 if not is_finite(place):  # while the processor has it at hand
                     raise self._not_finite(rows[place])
                 labels.append(some)
-            bad = ~np.isfinite(batch.boxes).all(axis=(1, 2))
-            if bad.any():
-                raise self._not_finite(rows[bad.argmax()])
+            if not within_image(batch.boxes):
+                place = next(place for place, boxes in enumerate(batch.boxes) if not within_image(boxes))
+                raise bad_boxes(self._where(rows[place]), batch.boxes[place, : counts[place]])
             batch.labels[:] = np.concatenate(labels)
             if scores:
                 batch.scores = np.concatenate(list(self.store.read_scores(rows)))
@@ -146,20 +147,22 @@ class LineRegions:
         for what, bad in found.faults(self.store.num_classes).items():
             if bad.any():
                 image = np.repeat(rows, self.store.counts(rows))[bad.argmax()]
-                raise VTLMError(
-                    f"{', '.join(self.store.paths)}: image {self.store.image_id(int(image))!r}: {what}; find all such "
-                    "images with: vtlm-regions validate"
-                )
+                raise VTLMError(f"{self._where(image)}: {what}; find all such images with: vtlm-regions validate")
         return found
 
     def _check(self, row: int, regions: Regions) -> None:
-        if not all(_finite_rows(values[None])(0) for values in (regions.features, regions.boxes) if values.size):
+        if regions.features.size and not _finite_rows(regions.features[None])(0):
             raise self._not_finite(row)
+        if not within_image(regions.boxes):
+            raise bad_boxes(self._where(row), regions.boxes)
+
+    def _where(self, row: int) -> str:
+        return f"{', '.join(self.store.paths)}: image {self.store.image_id(int(row))!r}"
 
     def _not_finite(self, row: int) -> VTLMError:
         return VTLMError(
-            f"{', '.join(self.store.paths)}: image {self.store.image_id(int(row))!r} holds a feature or box that is "
-            "not finite (NaN or infinite); find all such images with: vtlm-regions validate"
+            f"{self._where(row)} holds a feature or box that is not finite (NaN or infinite); find all such images "
+            "with: vtlm-regions validate"
         )
 
 

@@ -124,6 +124,32 @@ def all_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())
 
 
+def within_image(boxes: np.ndarray) -> bool:
+    """Whether boxes [..., 4] that are relative to their image are finite and end at most `SLACK` outside it."""
+    return not boxes.size or bool(boxes.min() >= -SLACK and boxes.max() <= 1 + SLACK)  # NaN is neither
+
+
+def beyond_image(boxes: np.ndarray) -> np.ndarray:
+    """[R] where a box of [R, 4] is not `within_image`."""
+    return ~((boxes >= -SLACK) & (boxes <= 1 + SLACK)).all(axis=1)
+
+
+def bad_boxes(where: str, boxes: np.ndarray) -> VTLMError:
+    """What to say of the boxes [R, 4] of an image of a store that are not `within_image`.
+
+    Args:
+        where: store and image, for messages.
+        boxes: all or some of the image's.
+    """
+    find = "find all such images with: vtlm-regions validate"
+    if not np.isfinite(boxes).all():
+        return VTLMError(f"{where} holds a feature or box that is not finite (NaN or infinite); {find}")
+    return VTLMError(
+        f"{where} has boxes from {boxes.min():g} to {boxes.max():g}, beyond the image: boxes are relative to it, 0 to "
+        f"1; divide pixels by its width and height (vtlm-regions convert); {find}"
+    )
+
+
 def look_relative(boxes: np.ndarray, size: tuple[float, float] | None) -> bool:
     """Whether boxes that are said to be in pixels are fractions of the image: none is larger than a pixel.
 
@@ -142,7 +168,7 @@ def _checked_boxes(boxes: np.ndarray) -> np.ndarray:
     """Boxes as float32 within 0..1."""
     if len(boxes) == 0:
         return boxes.astype(np.float32)
-    if boxes.min() < -SLACK or boxes.max() > 1 + SLACK:
+    if not within_image(boxes):
         raise VTLMError(
             f"boxes run from {boxes.min():g} to {boxes.max():g}, must be within 0..1; divide "
             "them by image width and height (vtlm-regions convert: --box-units pixels --image-sizes FILE)"

@@ -9,7 +9,17 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile, check_writable
-from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, SOFT_VERSION, add_ids, open_file, read_header
+from vtlm_fairseq.regions.checks import bad_boxes, beyond_image, within_image
+from vtlm_fairseq.regions.schema import (
+    ROOT_ATTRIBUTES,
+    SCHEMA_VERSION,
+    SOFT_VERSION,
+    add_ids,
+    decode,
+    open_file,
+    read_header,
+    unreadable,
+)
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.regions.writer import add_dataset, discard, writing
 
@@ -46,6 +56,8 @@ def merge_stores(
     check_writable(out, label=f"--out {out}", streams=False)
     attributes = _check_shards(shards, out)
     store = RegionStore(shards, max_regions=None)
+    for path in shards:
+        _check_boxes(path)
     if copy:
         with writer_like(store, out, attributes) as writer:
             copy_regions(store, writer, on_progress)
@@ -130,6 +142,18 @@ def _check_shards(shards: Sequence[str], out: str) -> dict[str, object]:
             )
         common = {name: value for name, value in common.items() if attributes.get(name) == value}
     return {name: value for name, value in common.items() if name not in ROOT_ATTRIBUTES}
+
+
+def _check_boxes(path: str) -> None:
+    """Refuse boxes beyond the image."""
+    header = read_header(path)
+    with unreadable(path), open_file(path) as file:
+        for start in range(0, len(file["boxes"]), _BLOCK):
+            boxes = file["boxes"][start : start + _BLOCK]
+            if not within_image(boxes):
+                row = int(beyond_image(boxes).argmax())
+                image = decode(header.ids[np.searchsorted(header.offsets, start + row, side="right") - 1])
+                raise bad_boxes(f"{path}: image {image!r}", boxes[row : row + 1])
 
 
 def _write_virtual(store: RegionStore, out: str, attributes: dict[str, object]) -> None:

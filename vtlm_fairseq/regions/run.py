@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.regions import MAX_REGIONS
+from vtlm_fairseq.regions.checks import beyond_image
 from vtlm_fairseq.regions.conversion import refuse_existing, run_convert
 from vtlm_fairseq.regions.drawing import draw_regions, save_drawing
 from vtlm_fairseq.regions.image_reading import open_image
@@ -46,10 +47,12 @@ def summarise(path: str) -> dict[str, str]:
     store = RegionStore([path], max_regions=None)
     counts = store.counts(np.arange(len(store)))
     per_class = np.zeros(store.num_classes, dtype=np.int64)
-    flat = 0
+    flat = outside = 0
     with open_file(path) as file:
         for start in range(0, store.num_regions, _BOX_BLOCK):
-            flat += int(flat_boxes(file["boxes"][start : start + _BOX_BLOCK]).sum())
+            boxes = file["boxes"][start : start + _BOX_BLOCK]
+            flat += int(flat_boxes(boxes).sum())
+            outside += int(beyond_image(boxes).sum())
         elsewhere = len(file["features"].virtual_sources()) if file["features"].is_virtual else 0
         for start in range(0, store.num_regions, _LABEL_BLOCK):
             per_class += np.bincount(file["labels"][start : start + _LABEL_BLOCK], minlength=store.num_classes)
@@ -68,6 +71,11 @@ def summarise(path: str) -> dict[str, str]:
         "images without any": f"{int((counts == 0).sum()):,}",
         "empty regions": f"{flat:,} boxes without area; "
         f"features all 0 in {zero:,} of {len(sample.labels):,} regions in a sample",
+        **(
+            {"beyond the image": f"{outside:,} boxes: must be within 0..1; see vtlm-regions validate"}
+            if outside
+            else {}
+        ),
         "features": f"{store.feature_dim} x {store.dtype}" + (f", in {elsewhere} other files" if elsewhere else ""),
         "classes": f"{store.num_classes}, {int((per_class > 0).sum())} in use",
         **({"class scores": f"the best {store.num_soft} of each region"} if store.num_soft else {}),

@@ -90,3 +90,17 @@ def test_values_that_are_not_finite_name_the_image(array, value):
     message = fault(regions.__getitem__, 3)
     assert "'img5.jpg'" in message and "memory.h5" in message
     assert len(regions[0].labels) == 1
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.02, 640, 1e30])
+def test_boxes_beyond_the_image_name_it_and_those_within_rounding_are_read(value):
+    regions = line_regions(COUNTS, ROWS)
+    regions.store.images[5].boxes[1, 2] = value
+    for read in (lambda: regions[3], lambda: regions.read([0, 3, 5])):
+        message = fault(read)
+        assert "'img5.jpg'" in message and "memory.h5" in message and f"{value:g}" in message
+        assert "vtlm-regions validate" in message and "0 to 1" in message
+    assert len(regions.read([0, 5]).boxes) == 2
+    regions.store.images[5].boxes[1] = [-0.01, 0, 1.004, 1.01]
+    np.testing.assert_array_equal(regions[3].boxes[1], regions.read([3]).boxes[0, 1])
+    assert regions[3].boxes[1, 2] == np.float32(1.004)

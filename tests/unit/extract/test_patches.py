@@ -6,6 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from extraction import FRAMEWORKS, contents, detectors, extract_regions, without, write_images
@@ -188,6 +189,10 @@ def test_boxes_of_another_store(transformers, here, capsys):
     make_store("other.h5", ["img0000.png"])
     message = fails("clip-regions", "--model", "tiny", "--boxes", "other.h5", "--overwrite")
     assert "other.h5" in message and "extension" in message
+    with h5py.File("boxes.h5", "r+") as file:
+        file["boxes"][4] = [0, 0, 1e20, 1e20]
+    message = fails(*argv, "--overwrite")
+    assert "boxes.h5" in message and "'img0000'" in message and "validate" in message
 
 
 @pytest.mark.slow

@@ -176,3 +176,23 @@ def test_rows_are_copied_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr("os.copy_file_range", lambda *args: 0)
     message = fault(copied, "u.h5")
     assert "a.h5" in message and "shorter" in message and not (tmp_path / "u.h5").exists()
+
+
+@pytest.mark.parametrize("copy", [(), ("--copy",)])
+def test_boxes_in_pixels_are_said_and_not_merged(tmp_path, capsys, copy):
+    """Those that end by rounding alone outside are neither."""
+    first, second, out = (str(tmp_path / name) for name in ("a.h5", "b.h5", "m.h5"))
+    make_store(first, ["a0"], regions=[2])
+    make_store(second, ["b0", "b1"], regions=[2, 3])
+    with h5py.File(second, "r+") as file:
+        file["boxes"][0] = [0, -0.009, 1.004, 1]
+    assert main(["merge", first, second, "--out", out, *copy]) == 0
+    assert main(["info", second]) == 0 and "beyond the image" not in capsys.readouterr().out
+    with h5py.File(second, "r+") as file:
+        file["boxes"][3:] = [2, 2, 600, 400]
+    assert main(["info", second]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("beyond the image"))
+    assert line.split()[3] == "2"
+    with pytest.raises(SystemExit, match="b.h5: image 'b1' .* 2 to 600.*validate"):
+        main(["merge", first, second, "--out", out, "--overwrite", *copy])
+    assert len(RegionStore([out])) == 3

@@ -11,6 +11,7 @@ from vtlm_fairseq.extract.detectors.base import Detection, Detector, DetectorOpt
 from vtlm_fairseq.extract.detectors.vision_transformer import VisionTransformer
 from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.cells import pool_boxes
+from vtlm_fairseq.regions.checks import bad_boxes, within_image
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.store import RegionStore, say_beyond
@@ -65,6 +66,8 @@ class ClipRegions(Detector):
             grids = self._model.encode([inputs[k][1] for k in held])
             for k, grid in zip(held, grids, strict=True):
                 regions = self._store[self._rows[inputs[k][0]]]
+                if not within_image(regions.boxes):
+                    raise bad_boxes(f"--boxes {self.options.boxes}: image {inputs[k][0]!r}", regions.boxes)
                 features = pool_boxes(grid, regions.boxes, height=self._model.height, width=self._model.width)
                 found[k] = Detection(features, regions.boxes, regions.labels, regions.scores)
         return found
