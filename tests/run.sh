@@ -31,4 +31,5 @@ vtlm_activate_venv ${cpu[@]+"${cpu[@]}"} test,plots,extract
 # Two processes, a thread each: small tensors do not gain from more, and fairseq's start-up takes most of the time.
 # In the order of the files, so that the long ones of integration do not come last.
 export OMP_NUM_THREADS=1
+unset PYTHONDONTWRITEBYTECODE # else each of many processes would compile the package, and pytest the tests, anew
 exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${tests[@]+"${tests[@]}"} "$@"

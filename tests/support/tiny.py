@@ -207,7 +207,7 @@ def converted(args: Namespace):
     changed = {name: value for name, value in args.items() if value != plain.get(name)}
     for group in filter(None, cfg.values()):
         values = vars(group) if isinstance(group, Namespace) else group
-        values.update({name: value for name, value in changed.items() if name in values})
+        values.update({name: changed[name] for name in values.keys() & changed})  # `in` looks up what a name refers to
     return cfg
 
 

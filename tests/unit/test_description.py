@@ -65,6 +65,7 @@ class Trained:
             saved = {"model": plain["model"], "task": {"_name": name}}
             state = {"model": model.state_dict(), "cfg": saved, "task_state": task.state_dict()}
             torch.save(state, path / f"{name}.pt")
+        self.translation_options = set(cfg.task)
 
     def config(self, name: str):
         """Of a command that gives no option."""
@@ -119,11 +120,7 @@ def test_options_that_are_not_given_are_the_checkpoints(trained, name, relation)
 @pytest.mark.parametrize("option", list(OPTIONS))
 def test_options_that_differ(trained, option, relation, caplog):
     """Refused, warned of where they are an experiment, or without a counterpart in the other task."""
-    name = (
-        "visual_translation_lm"
-        if option not in trained.config("multimodal_translation").task
-        else "multimodal_translation"
-    )
+    name = "multimodal_translation" if option in trained.translation_options else "visual_translation_lm"
     if relation == "pretrained" and name == "visual_translation_lm":
         return
     _, other, expected = OPTIONS[option]
