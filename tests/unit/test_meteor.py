@@ -63,6 +63,7 @@ def test_german_without_its_table(bare_jar):
     assert result.signature == "meteor-1.5-wo-de-lc_only-0.95_1.0_0.55_0.55-ex_st-1.0_0.8"
 
 
+@pytest.mark.slow
 def test_german_with_its_table(bare_jar, tmp_path, monkeypatch):
     jar = with_table(bare_jar, tmp_path, "de", "auto", "wagen")
     result = meteor_score(["das auto"], ["das wagen"], jar=jar, lang="de")

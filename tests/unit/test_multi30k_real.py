@@ -88,6 +88,7 @@ def arguments(raw, out: str, *more: str) -> list[str]:
     return [*places, "--any-counts", *more]
 
 
+@pytest.mark.slow
 def test_what_is_written(raw):
     prepare_cli.main(["multi30k", *arguments(raw, "out", "--vocab-size", "60")])
     out = raw / "out"

@@ -32,6 +32,7 @@ def nouns(folder, run, lines):
     write(folder / "valid" / "masked-noun" / f"{run}.json", json.dumps(record))
 
 
+@pytest.mark.slow
 def test_the_plot_is_of_the_records(tmp_path):
     """A bar for what is there: three of VTLM, one of TLM in each language; two seeds of VTLM are one bar."""
     pytest.importorskip("matplotlib")

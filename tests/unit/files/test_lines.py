@@ -182,7 +182,9 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "convert" else []) for name in READERS]
+)
 def test_every_reader(tmp_path, name):
     """Ends of Unix and Windows and a missing last one are the same; what would shift lines is one line."""
     reader, expected = READERS[name]
