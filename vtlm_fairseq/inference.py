@@ -71,19 +71,19 @@ class TextModel:
         dictionary = self.task.source_dictionary  # joint
         return dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
 
-    def line_regions(self, images: Sequence[str], lines: Sequence[int] = ()) -> LineRegions | None:
+    def line_regions(self, images: Sequence[str], lines: Sequence[int | str] = ()) -> LineRegions | None:
         """Regions of lines by image id; None if they are hidden or the model has none.
 
         Args:
             images: ids.
-            lines: their numbers, where a message is to name the line of an unknown id.
+            lines: their numbers, or what to call them, where a message is to name the line of an unknown id.
 
         Raises:
             VTLMError: an image is not in the store.
         """
         return self._line_regions(list(images), lines) if self.needs_images else None
 
-    def _line_regions(self, images: list[str], lines: Sequence[int] = ()) -> LineRegions:
+    def _line_regions(self, images: list[str], lines: Sequence[int | str] = ()) -> LineRegions:
         seed, rows = self.task.validation_seed(), np.zeros(len(images), dtype=np.int64)
         if self.needs_images:
             rows = self.store.rows(images, again=True, lines=lines)
@@ -154,6 +154,7 @@ class Translator(TextModel):
         batch_size: int = 32,
         detokenize: bool = False,
         first_line: int = 1,
+        source: str = "",
     ) -> list[list[Hypothesis]]:
         """The best hypotheses of each sentence, best first; of an empty one a single empty one with score 0.
 
@@ -161,6 +162,7 @@ class Translator(TextModel):
             search: ``beam`` and other options of fairseq-generate.
             nbest: at most so many a sentence, and at most ``beam``.
             sentences, images, batch_size, detokenize, first_line: as of :meth:`translate`.
+            source: the file of the sentences, for messages.
 
         Raises:
             VTLMError: as :meth:`translate`.
@@ -170,16 +172,17 @@ class Translator(TextModel):
             raise VTLMError("this model translates with regions: give one image id for each sentence")
         tokens = [self.encode(sentence) for sentence in sentences]
         limit = self.max_positions[0] - 1  # the dataset adds the leading </s>
-        for line, ids in enumerate(tokens, first_line):
+        places = [f"{source} line {first_line + i}".lstrip() for i in range(len(tokens))]
+        for place, ids in zip(places, tokens, strict=True):
             if len(ids) > limit:
-                raise VTLMError(f"line {line} has {len(ids)} tokens, the model takes {limit}; split the sentence")
+                raise VTLMError(f"{place} has {len(ids)} tokens, the model takes {limit}; split the sentence")
         kept = [i for i, ids in enumerate(tokens) if len(ids) > 1]
         translations = [[Hypothesis("", 0.0)] for _ in sentences]
         if not kept:
             return translations
         regions = None
         if self.store is not None and images:
-            regions = self._line_regions([images[i] for i in kept], [first_line + i for i in kept])
+            regions = self._line_regions([images[i] for i in kept], [places[i] for i in kept])
         dataset = self.task.inference_dataset(
             [tokens[i] for i in kept], [len(tokens[i]) for i in kept], regions=regions
         )

@@ -132,7 +132,7 @@ def test_faults_of_translate(run, captions, tmp_path):
     run.translate(path, *store, stdin="A man.\n", ok=False).fault("line 1", "sentence<TAB>image id")
     known = second.input(TEST).splitlines()[0]
     unknown = f"{known}\n\t{known.split(TAB)[1]}\nA man.\tnobody\n"
-    fault = run.translate(path, *store, stdin=unknown, ok=False).fault("line 3", "nobody", "--regions")
+    fault = run.translate(path, *store, stdin=unknown, ok=False).fault("standard input line 3", "nobody", "--regions")
     assert ".images" not in fault
     fault = run.translate(path, stdin="A man.\n", ok=False).fault("--region-order none")
     assert "vtlm-translate" not in fault

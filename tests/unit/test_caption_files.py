@@ -103,9 +103,28 @@ def test_quotes_of_csv_in_a_tsv_are_noticed(tmp_path):
         return path
 
     quoted = ['"a ""b"" c"', '"""b"" c"', '"a, ""b"""']
-    assert "--quoting minimal" in fault(read, write(*quoted, "plain"))
+    message = fault(read, write(*quoted, "plain"))
+    assert "--quoting minimal" in message and str(tmp_path) in message
     assert read(path, quoting="none")[0].source == quoted[0]
     assert read(path, quoting="minimal")[0].source == 'a "b" c'
     assert "--quoting minimal" in fault(read, write('"a"', '"b"', '"c"'))
     assert len(read(write('"a"', '"b"', '"c"', "plain"))) == 4  # somebody's words
     assert len(read(write(*quoted, 'the "b" c'))) == 4  # a quote inside is none of CSV
+
+
+def test_csv_between_semicolons_and_tabs(tmp_path):
+    """As spreadsheets write it where numbers have commas; commas where they give all columns."""
+    path = tmp_path / "x.csv"
+    expected = [("a", "one, two", "eins; zwei")]
+    path.write_text('image;en;de\na;one, two;"eins; zwei"\n')
+    assert [p[:3] for p in read(path)] == expected
+    assert [p[:3] for p in read(path, {"image": "1", "en": "2", "de": "de"})] == expected
+    path.write_text("de\timage\ten\neins; zwei\ta\tone, two\n")
+    assert [p[:3] for p in read(path)] == expected
+    path.write_text('image,en,de,x;y;z\na,"one, two",eins; zwei,\n')
+    assert [p[:3] for p in read(path)] == expected
+    assert [p[:3] for p in read(path, {"image": "1", "en": "2", "de": "3"})][1:] == expected
+    path.write_text("image;en;fr\na;one;un\n")
+    assert "no column 'image', there are image;en;fr" in fault(read, path)
+    path.write_text("image;en;de\na;one\n")
+    assert "line 2: 2 columns between semicolons, must be 3" in fault(read, path)

@@ -33,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     translator = Translator(find_checkpoints(args.path), **loading_options(args))
     detokenize = args.detokenize or (translator.gives_text and not args.no_detokenize)
+    source = "standard input" if args.input == "-" else args.input
     lines = enumerate(standard_input_lines() if args.input == "-" else stream_lines(args.input), 1)
     progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
     while buffer := list(itertools.islice(lines, args.buffer_size)):
-        pairs = [split_line(line, number, translator.needs_images) for number, line in buffer]
+        pairs = [split_line(line, f"{source} line {number}", translator.needs_images) for number, line in buffer]
         found = translator.hypotheses(
             [sentence for sentence, _ in pairs],
             [image for _, image in pairs] if translator.needs_images else None,
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch_size=args.batch_size,
             detokenize=detokenize,
             first_line=buffer[0][0],
+            source=source,
         )
         for (number, _), hypotheses in zip(buffer, found, strict=True):
             for made in hypotheses:
@@ -95,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     return finish(parser)
 
 
-def split_line(line: str, number: int, needs_image: bool) -> tuple[str, str]:
+def split_line(line: str, place: str, needs_image: bool) -> tuple[str, str]:
     """Sentence and image id of a line.
 
     Raises:
@@ -105,7 +107,7 @@ def split_line(line: str, number: int, needs_image: bool) -> tuple[str, str]:
     if not tab:
         sentence, image = line, ""
     if needs_image and not image:
-        raise VTLMError(f"line {number}: no image id; each line is sentence<TAB>image id (or --region-order none)")
+        raise VTLMError(f"{place}: no image id; each line is sentence<TAB>image id (or --region-order none)")
     return sentence, image
 
 

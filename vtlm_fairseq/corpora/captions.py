@@ -43,6 +43,8 @@ class Captions:
         # by split, some of the ids that are in no store, and of the names that are not in the map
         self._missing: dict[str, dict[str, None]] = {}
         self._unmapped: dict[str, dict[str, None]] = {}
+        # ids by which they are there with --id-prefix, or without it
+        self._prefixed: dict[str, dict[str, None]] = {}
         if arguments.image_map is not None and arguments.id_prefix is not None:
             raise VTLMError("--id-prefix goes with keys of shards, --image-map gives the ids themselves: leave out one")
         self._map = ImageMap(arguments.image_map) if arguments.image_map is not None else None
@@ -118,6 +120,10 @@ class Captions:
                     reason = "image is not in the region store" if count is None else "image has no regions"
                 if count is None:
                     _note(self._missing, split, image)
+                    if pair.shard and self._map is None:
+                        there = image.removeprefix(pair.prefix) if pair.prefix else pair.shard + image
+                        if known.get(there) is not None:
+                            _note(self._prefixed, split, there)
             if reason is None:
                 kept += 1
                 yield pair
@@ -137,11 +143,15 @@ class Captions:
             )
 
     def _hint(self, split: str) -> str:
-        """Rules by which images would be in the stores, and in the map."""
+        """Rules or a prefix by which images would be in the stores, and in the map."""
         hint = ""
         if split in self._unmapped:
             hint = explain_missing(self._unmapped[split], self._map.names(), f"in --image-map: {BY_HAND}")
-        if split in self._missing:
+        if split in self._prefixed:
+            first, found = next(iter(self._prefixed[split])), len(self._prefixed[split])
+            remedy = "add --id-prefix tar" if self._arguments.id_prefix is None else "leave --id-prefix tar out"
+            hint += f"; {first[:99]!r} is there: {remedy}, which finds {found} of {len(self._missing[split])}"
+        elif split in self._missing:
             paths = store_files(self._arguments.regions, split)
             known = (decode(image_id) for path in paths for image_id in read_header(path).ids)
             hint += explain_missing(self._missing[split], known)

@@ -361,7 +361,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Make a folder whole or not at all: the block fills a folder beside it, which becomes `path` at its end.
 
     Raises:
-        VTLMError: `path` exists, cannot be made, or another run makes it.
+        VTLMError: `path` exists, cannot be made, or another run makes it; a full disk in the block.
     """
     target = Path(os.path.realpath(path))
     check_new_folder(path)
@@ -378,7 +378,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             Path(temporary, MARKER).touch()
         except OSError as error:
             raise VTLMError(f"{path}: cannot be made ({reason(error)}); choose another --out") from None
-        yield Path(temporary)
+        try:
+            yield Path(temporary)
+        except OSError as error:
+            if error.errno in FULL and os.fsdecode(error.filename or temporary).startswith(temporary):
+                raise cannot_be_written(os.fspath(path), error) from None
+            raise
         for folder, _, names in os.walk(temporary):
             for name in names:
                 _to_disk(os.path.join(folder, name), required=False)

@@ -21,6 +21,7 @@ from vtlm_fairseq.regions.store import RegionStore, say_beyond, validate
 from vtlm_fairseq.regions.suspicions import suspicions, take_sample
 from vtlm_fairseq.regions.validate import find_missing
 from vtlm_fairseq.terminal import say
+from vtlm_fairseq.text.id_rules import AS_THERE, explain_missing
 from vtlm_fairseq.text.overlap import shared_images
 
 _SHOWN_FAULTS = 20
@@ -131,7 +132,13 @@ def run_show(args: argparse.Namespace) -> None:
     """Draw the regions of an image."""
     refuse_existing(args)
     store = RegionStore(store_files(args.store, option=""), args.max_regions, repeats=True)
-    regions = store[int(store.rows([args.image_id])[0])]
+    try:
+        regions = store[int(store.rows([args.image_id])[0])]
+    except VTLMError:
+        if args.image_id in (known := store.ids()):
+            raise
+        hint = explain_missing([args.image_id], known, AS_THERE)
+        raise VTLMError(f"{args.store}: no image {args.image_id[:99]!r} is there{hint}") from None
     save_drawing(draw_regions(open_image(args.image), regions, store.class_names), args.out)
     say(f"{args.out}: {len(regions.labels)} regions")
 

@@ -22,7 +22,7 @@ from vtlm_fairseq.regions.schema import DAMAGE, StoreHeader, decode, encode_ids,
 from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.validate import validate
 from vtlm_fairseq.regions.writer import RegionStoreWriter
-from vtlm_fairseq.text.id_rules import explain_missing
+from vtlm_fairseq.text.id_rules import AS_THERE, BOTH_SIDES, explain_missing
 
 __all__ = ["RegionStore", "RegionStoreWriter", "Regions", "say_beyond", "validate"]
 
@@ -168,13 +168,13 @@ class RegionStore:
             raise VTLMError(f"{image} is there twice; ids must be unique, write the store again")
         return joined, order
 
-    def rows(self, ids: Sequence[str], *, again: bool = False, lines: Sequence[int] = ()) -> np.ndarray:
+    def rows(self, ids: Sequence[str], *, again: bool = False, lines: Sequence[int | str] = ()) -> np.ndarray:
         """Rows of images by id, for `store[row]` and `counts`. Meant for the parent process, at start-up.
 
         Args:
             ids: image ids, any order, repeats allowed.
             again: more will be asked for, so that the sorted ids stay in memory.
-            lines: number of the line of each id, where a message is to name it.
+            lines: number of the line of each id, or what to call it, where a message is to name it.
 
         Returns:
             [len(ids)] int64.
@@ -194,10 +194,11 @@ class RegionStore:
         found[inside] = known[at[inside]] == wanted[inside]
         if not found.all():
             absent = list(dict.fromkeys(decode(i) for i in wanted[~found]))
-            hint = explain_missing(absent, map(decode, known))
+            hint = explain_missing(absent, map(decode, known), AS_THERE if len(lines) else BOTH_SIDES)
             if len(lines):
                 line = lines[int(np.flatnonzero(~found)[0])]
-                raise VTLMError(f"line {line}: image {absent[0][:99]!r} is not in {self._name()}; see --regions{hint}")
+                where = line if isinstance(line, str) else f"line {line}"
+                raise VTLMError(f"{where}: image {absent[0][:99]!r} is not in {self._name()}; see --regions{hint}")
             first = ", ".join(repr(image_id[:99]) for image_id in absent[:5]) + (", ..." if len(absent) > 5 else "")
             raise VTLMError(
                 f"{self._name()}: {len(absent)} image ids are missing from the store: {first}; check "

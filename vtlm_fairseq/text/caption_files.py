@@ -9,7 +9,7 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import plain_or_packed, stream_lines
 from vtlm_fairseq.files.names import is_text
 from vtlm_fairseq.text.caption_shards import parquet_pairs, shards, tar_pairs
-from vtlm_fairseq.text.caption_tables import DELIMITERS, QuotesWatch, columns_of, is_number, table_rows
+from vtlm_fairseq.text.caption_tables import QuotesWatch, columns_of, delimiter_of, is_number, table_rows
 from vtlm_fairseq.text.pairs import Pair
 
 FORMATS = ("auto", "tsv", "csv", "jsonl", "parquet", "tar", "lines")
@@ -96,10 +96,11 @@ class CaptionFile:
 
     def _read_table(self) -> Iterator[Pair]:
         quoting = self._quoting or ("minimal" if self.layout == "csv" else "none")
-        between = "tabs" if self.layout == "tsv" else "commas"
-        watch = QuotesWatch() if self._quoting is None and quoting == "none" else None
-        rows = table_rows(self.path, delimiter=DELIMITERS[self.layout], quoting=quoting)
+        watch = QuotesWatch(self.path) if self._quoting is None and quoting == "none" else None
         wanted = [self._columns[name] for name in (IMAGE, *self._langs)]
+        delimiter = delimiter_of(self.path, self.layout, quoting=quoting, wanted=wanted)
+        between = {"\t": "tabs", ",": "commas", ";": "semicolons"}[delimiter]
+        rows = table_rows(self.path, delimiter=delimiter, quoting=quoting)
         names: list[str] = []
         if not all(map(is_number, wanted)):
             names = next(rows, ("", [""]))[1]

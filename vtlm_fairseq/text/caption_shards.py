@@ -7,7 +7,7 @@ KEY.txt. img2dataset: KEY.json, and a row for each URL in SHARD.parquet beside S
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ MAX_TEXT_BYTES = 1 << 24
 """Of a member of text."""
 
 _FETCHED = "success"
+_FETCH_COLUMNS = ("key", "url", "status")
 _ROWS = 500
 _BEGINNING = 100
 
@@ -49,19 +50,20 @@ def tar_pairs(paths: Sequence[str], columns: tuple[str | None, str, str], *, pre
         VTLMError: a damaged tar file, a member that is no text or JSON, keys that repeat in several tar files.
     """
     if not prefix and columns[0] is None:
-        _check_keys(paths)
+        _check_keys((tar, islice(_samples(tar, set()), _BEGINNING)) for tar in paths if len(paths) > 1)
     wanted = {_member(column) for column in columns if column is not None}
     for tar in paths:
         for key, texts in _samples(tar, wanted):
-            yield _of_sample(tar, key, texts, wanted, columns)._replace(prefix=_prefix(tar, prefix))
+            pair = _of_sample(tar, key, texts, wanted, columns)
+            yield pair._replace(prefix=_name(tar) if prefix else "", shard=_name(tar))
 
 
 def _member(column: str) -> str:
     return column[1:].lower() if column.startswith(".") else "json"
 
 
-def _prefix(path: str, given: bool) -> str:
-    return f"{os.path.splitext(os.path.basename(path))[0]}/" if given else ""
+def _name(path: str) -> str:
+    return f"{os.path.splitext(os.path.basename(path))[0]}/"
 
 
 def _samples(tar: str, wanted: set[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -127,14 +129,14 @@ def _field(record: Mapping[str, Any], name: str, place: str) -> str:
     return value
 
 
-def _check_keys(tars: Sequence[str]) -> None:
-    """Keys that repeat are met at the beginnings of the tar files."""
+def _check_keys(beginnings: Iterable[tuple[str, Iterable[tuple[str, object]]]]) -> None:
+    """Keys that repeat are met at the beginnings of the files: of each, the first keys with whatever they have."""
     first: dict[str, str] = {}
-    for tar in tars if len(tars) > 1 else ():
-        for key, _ in islice(_samples(tar, set()), _BEGINNING):
-            if first.setdefault(key, tar) != tar:
+    for path, keys in beginnings:
+        for key, _ in keys:
+            if first.setdefault(key, path) != path:
                 raise VTLMError(
-                    f"{first[key]} and {tar} both have key {key!r}: --id-prefix tar, also given to vtlm-extract, puts "
+                    f"{first[key]} and {path} both have key {key!r}: --id-prefix tar, also given to vtlm-extract, puts "
                     "the names of the tar files before the keys"
                 )
 
@@ -149,14 +151,17 @@ def parquet_pairs(paths: Sequence[str], columns: tuple[str | None, str, str], *,
         prefix: the ids begin with the name of the file, which img2dataset gives a tar file and the parquet beside it.
 
     Raises:
-        VTLMError: pyarrow is not there, a file that it cannot read, no such column, a value that is no text.
+        VTLMError: pyarrow is not there, a file that it cannot read, no such column, a value that is no text, keys of
+            img2dataset that repeat in several files.
     """
     from vtlm_fairseq.regions.formats.containers.record import open_parquet
 
+    if not prefix and columns[0] is None:
+        _check_keys((path, _first_keys(path)) for path in paths if len(paths) > 1)
     for path in paths:
         with open_parquet(path) as file:
             names = list(file.schema_arrow.names)
-            fetched = {"key", "url", "status"}
+            fetched = set(_FETCH_COLUMNS)
             image = columns[0] or ("key" if fetched <= set(names) else "image")
             wanted = (image, *columns[1:])
             for column in wanted:
@@ -172,7 +177,19 @@ def parquet_pairs(paths: Sequence[str], columns: tuple[str | None, str, str], *,
                     place = f"{path} row {number}"
                     why = _not_fetched(record, fetched)
                     values = [str(record["key"]), "", ""] if why else [_nested(record, name, place) for name in wanted]
-                    yield Pair(values[0].strip(), values[1], values[2], place, _prefix(path, prefix), why)
+                    given = _name(path) if prefix else ""
+                    yield Pair(values[0].strip(), values[1], values[2], place, given, why, _name(path))
+
+
+def _first_keys(path: str) -> list[tuple[str, None]]:
+    """Keys of the first rows of a file that is img2dataset's; of another file none."""
+    from vtlm_fairseq.regions.formats.containers.record import open_parquet
+
+    with open_parquet(path) as file:
+        if not set(_FETCH_COLUMNS) <= set(file.schema_arrow.names):
+            return []
+        batch = next(file.iter_batches(batch_size=_BEGINNING, columns=["key"], use_threads=False), None)
+        return [] if batch is None else [(str(key), None) for key in batch.column(0).to_pylist()]
 
 
 def _nested(record: Mapping[str, Any], name: str, place: str) -> str:

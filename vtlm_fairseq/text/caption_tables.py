@@ -9,7 +9,8 @@ from vtlm_fairseq.files.lines import stream_lines
 
 QUOTING = ("none", "minimal")
 """Of Python's csv: a quote is a character like others; a field in double quotes may hold anything, a quote twice."""
-DELIMITERS = {"tsv": "\t", "csv": ","}
+DELIMITERS = {"tsv": "\t", "csv": ",;\t"}
+"""What may stand between columns; of CSV, spreadsheets of other languages have others than commas."""
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"', re.DOTALL)
 _LOOKED_AT, _FEW = 1000, 3
@@ -38,6 +39,18 @@ def table_rows(path: str, *, delimiter: str, quoting: str) -> Iterator[tuple[str
         yield place, row
 
 
+def delimiter_of(path: str, layout: str, *, quoting: str, wanted: Sequence[str]) -> str:
+    """The first of the layout's delimiters between which the first line has all columns; its usual one if none does."""
+    for delimiter in DELIMITERS[layout]:
+        try:
+            _, row = next(table_rows(path, delimiter=delimiter, quoting=quoting), ("", []))
+        except VTLMError:
+            continue
+        if all(int(name) <= len(row) if is_number(name) else row.count(name) == 1 for name in wanted):
+            return delimiter
+    return DELIMITERS[layout][0]
+
+
 def columns_of(names: Sequence[str], wanted: Iterable[str], place: str) -> list[int]:
     """Positions, from 0, of columns that are given by number or by a name of the first line.
 
@@ -62,9 +75,14 @@ def is_number(column: str) -> bool:
 
 
 class QuotesWatch:
-    """Looks whether the quotes of a table that is read without quoting are those of CSV."""
+    """Looks whether the quotes of a table that is read without quoting are those of CSV.
 
-    def __init__(self) -> None:
+    Args:
+        path: of the table, for messages.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._rows = self._quoted = self._bare = self._doubled = 0
 
     def look(self, fields: Iterable[str]) -> None:
@@ -88,6 +106,6 @@ class QuotesWatch:
         """
         if self._quoted >= _FEW and not self._bare and (self._doubled or self._quoted == self._rows):
             raise VTLMError(
-                f"{self._quoted:,} of the first {self._rows:,} rows have fields in double quotes, as CSV has them: "
-                "give --quoting minimal, or --quoting none where the quotes belong to the text"
+                f"{self._path}: {self._quoted:,} of the first {self._rows:,} rows have fields in double quotes, as "
+                "CSV has them: give --quoting minimal, or --quoting none where the quotes belong to the text"
             )

@@ -7,7 +7,7 @@ names those that would find them.
 import argparse
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,11 +16,15 @@ from vtlm_fairseq.errors import VTLMError
 _EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _BLANKS = "\ufeff\u200b \t\u00a0\u3000"
 _SAMPLE, _MOST = 200, 1_000_000  # missing and known ids that are looked at
+_CANDIDATES = 8  # known ids that are kept of a missing one
 BOTH_SIDES = "--id-rule {rule}, given where the store is made and where the captions are prepared, finds {found}"
 """What makes ids of a store and of captions the same."""
 
 BY_EITHER = "--id-rule {rule}, given here or where the store is made, finds {found}"
 """What makes ids of images and of a store the same."""
+
+AS_THERE = "the two agree by {rule}; write such ids as they stand in the store, which finds {found}"
+"""Where ids are given by hand."""
 
 BY_HAND = "the two agree by {rule}; change one of them, which finds {found}"
 """Where no option does it."""
@@ -114,19 +118,35 @@ def explain_missing(missing: Iterable[str], known: Iterable[str], remedy: str = 
     for image_id in sample:
         wanted.setdefault(every._apply(image_id), []).append(image_id)
     wanted.pop("", None)
-    pairs: dict[str, str] = {}
+    there: dict[str, list[str]] = {}
     for image_id in islice(known, _MOST):
         for other in wanted.get(every._apply(image_id), ()):
-            pairs.setdefault(other, image_id)
-    if not pairs:
+            if len(some := there.setdefault(other, [])) < _CANDIDATES:
+                some.append(image_id)
+    if not there:
         return ""
-    rule = every
+    pairs = {
+        image_id: min(some, key=lambda one, wanted=image_id: len(_fewest_rules({wanted: one}).names))
+        for image_id, some in there.items()
+    }
+    rule = _fewest_rules(pairs)
+    show = ascii if {"nfc", "blanks"} & set(rule.names) else repr
+    for image_id, some in there.items():
+        same = [one for one in dict.fromkeys(some) if rule._apply(one) == rule._apply(image_id)]
+        if len(same) > 1:
+            one, other = (show(name[:99]) for name in same[:2])
+            return f"; {show(image_id[:99])} may be {one} or {other} there: change the ids so that they tell which"
+    image_id, first = next(iter(pairs.items()))
+    return f"; {show(image_id[:99])} is there as {show(first[:99])}: " + remedy.format(
+        rule=rule, found=f"{len(pairs)} of {len(sample)}"
+    )
+
+
+def _fewest_rules(pairs: Mapping[str, str]) -> IdRule:
+    """Rules that make the ids of each pair the same, of which none can be left out; all of them together do."""
+    rule = IdRule(tuple(RULES))
     for name in sorted(RULES, key="blanks".__eq__):  # last: others take blanks along, and more besides
         fewer = IdRule(tuple(n for n in rule.names if n != name))
         if all(fewer._apply(a) == fewer._apply(b) for a, b in pairs.items()):
             rule = fewer
-    image_id, there = next(iter(pairs.items()))
-    show = ascii if {"nfc", "blanks"} & set(rule.names) else repr
-    return f"; {show(image_id[:99])} is there as {show(there[:99])}: " + remedy.format(
-        rule=rule, found=f"{len(pairs)} of {len(sample)}"
-    )
+    return rule

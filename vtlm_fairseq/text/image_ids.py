@@ -52,6 +52,11 @@ class KnownIds:
         at = int(self._hashes.searchsorted(wanted))
         return int(self._values[at]) if at < len(self._hashes) and self._hashes[at] == wanted else None
 
+    def repeats(self) -> Iterator[tuple[int, int]]:
+        """The numbers of each two ids that follow each other and are the same."""
+        for at in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
+            yield int(self._values[at]), int(self._values[at + 1])
+
 
 class ImageMap:
     """Image ids by other names of the images, such as URLs, from lines of name and id between a tab.
@@ -59,7 +64,7 @@ class ImageMap:
     Names are held as hashes, ids as bytes.
 
     Raises:
-        VTLMError: unreadable, or a line that is not so (named).
+        VTLMError: unreadable, a line that is not so, or two that give a name different ids (named).
     """
 
     def __init__(self, path: str) -> None:
@@ -69,6 +74,12 @@ class ImageMap:
         hashes = hash_ids(self._noted(offsets))
         self._rows = KnownIds(hashes, np.arange(len(hashes)))
         self._offsets = np.append(np.frombuffer(offsets, dtype=np.int64), len(self._ids))
+        for first, second in self._rows.repeats():
+            if (one := self._id(first)) != (other := self._id(second)):
+                raise VTLMError(
+                    f"--image-map {path}: lines {first + 1} and {second + 1} give "
+                    f"{next(islice(self.names(), first, None))[:99]!r} two ids, {one!r} and {other!r}; leave one out"
+                )
 
     def _noted(self, offsets: array) -> Iterator[str]:
         for name, image_id in self._lines():
@@ -90,7 +101,10 @@ class ImageMap:
     def get(self, name: str) -> str | None:
         """The id of an image; None where the map does not name it."""
         row = self._rows.get(name)
-        return None if row is None else self._ids[self._offsets[row] : self._offsets[row + 1]].decode("utf-8")
+        return None if row is None else self._id(row)
+
+    def _id(self, row: int) -> str:
+        return self._ids[self._offsets[row] : self._offsets[row + 1]].decode("utf-8")
 
 
 def region_counts(paths: Iterable[str]) -> KnownIds:

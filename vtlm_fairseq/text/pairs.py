@@ -12,6 +12,7 @@ class Pair(NamedTuple):
         place: where it was read, for messages.
         prefix: stands before the id, behind the rules that change it: the name of the shard.
         reason: why the pair cannot be used; empty where it can.
+        shard: the name of the shard as a prefix, used or not; empty where it is from none.
     """
 
     image: str
@@ -20,3 +21,4 @@ class Pair(NamedTuple):
     place: str = ""
     prefix: str = ""
     reason: str = ""
+    shard: str = ""

@@ -39,7 +39,7 @@ def setup(folder: Path) -> Case:
         data = data.removeprefix(codecs.BOM_UTF8)
         assert len(found) == data.count(b"\n") + (not data.endswith(b"\n") and bool(data)), "lines are lost or made"
         for number, line in enumerate(found, 1):
-            text, image = split_line(line, number, needs_image)
+            text, image = split_line(line, f"line {number}", needs_image)
             assert not needs_image or image, "no image"
             ids = TextModel.ids(translator, text, "en")
             assert ids[-1] == words.eos() and 0 <= int(ids.min()) and int(ids.max()) < len(words), "ids out of range"

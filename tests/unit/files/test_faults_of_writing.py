@@ -74,6 +74,19 @@ def test_errors_that_are_of_something_else(tmp_path):
                 raise RuntimeError("5 of 9 bytes") from None
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a system without /dev/full")
+def test_a_full_disk_while_a_folder_is_filled(tmp_path):
+    """The error of a write names no file; the line names the folder that is asked for."""
+
+    def fill() -> None:
+        with files.new_folder(tmp_path / "new"), open("/dev/full", "w") as file:
+            print("text", file=file)
+
+    message = fault(fill)
+    assert f"{tmp_path}/new: cannot be written" in message and "make room" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folders(tmp_path, monkeypatch):
     """One that is empty is taken; one that cannot be made is the line."""
     (tmp_path / "empty").mkdir()

@@ -64,7 +64,8 @@ def test_command(tmp_path, capsys):
         ([*base, str(out)], "exists"),
         ([*base, str(tmp_path / "look.svg")], "must end in .png or .jpg"),
         ([*base, str(tmp_path / "no" / "look.png")], "cannot be written"),
-        ([*base[:2], "b", *base[3:], str(out), "--overwrite"], "missing from the store: 'b'"),
+        ([*base[:2], "b.jpg", *base[3:], str(out), "--overwrite"], "s.h5: no image 'b.jpg' is there$"),
+        ([*base[:2], "a.jpg", *base[3:], str(out), "--overwrite"], "'a.jpg' is there as 'a': .*extension; write"),
         ([*base[:4], str(tmp_path / "s.h5"), "--out", str(out), "--overwrite"], "s.h5: no image"),
     ):
         with pytest.raises(SystemExit, match=reason):

@@ -121,6 +121,11 @@ def test_parquet(tmp_path):
         images, _ = list_images(str(tmp_path / "00000.tar"), (".jpg",), tar_prefix=prefix)
         assert ids(read(tmp_path / "00000.parquet", names, prefix=prefix)) == [image.image_id for image in images]
     assert "no column 'fr', there is caption, de" in fault(read, tmp_path / "00000.parquet", {"en": "fr", "de": "de"})
+    parquet.write_table(arrow.table(columns), tmp_path / "00001.parquet")
+    message = fault(read, tmp_path / "*.parquet", names)
+    assert "00000.parquet" in message and "00001.parquet" in message and "--id-prefix tar" in message
+    assert ids(read(tmp_path / "*.parquet", names, prefix=True))[2] == "00001/000000000"
+    (tmp_path / "00001.parquet").unlink()
 
     rows = [{"translation": {"en": f"x{i}", "de": f"y{i}"}, "id": i, "status": "draft"} for i in (7, 8)]
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "hub.parquet")

@@ -77,11 +77,21 @@ def test_the_rule_that_would_match(missing, there, rule):
     assert explain_missing([missing], ["other", "another"]) == ""
 
 
+def test_no_rule_that_makes_two_images_one():
+    """Of different folders or shards; one that keeps them apart is named."""
+    found = explain_missing(["1.jpg", "2.jpg"], ["a/1.jpg", "b/1.jpg", "a/2.jpg"])
+    assert "--id-rule" not in found and "'a/1.jpg'" in found and "'b/1.jpg'" in found
+    assert "--id-rule extension, " in explain_missing(["a/1.jpg"], ["b/1", "a/1", "1"])
+
+
 def test_where_ids_are_looked_up(tmp_path):
     """In training and decoding, by `validate`, and in the sizes of images."""
     make_store(tmp_path / "s.h5", ["a", "b"])
     message = fault(RegionStore([str(tmp_path / "s.h5")]).rows, ["a.jpg", "b.jpg"])
     assert "'a.jpg', 'b.jpg'" in message and "'a.jpg' is there as 'a': --id-rule extension" in message
+    message = fault(lambda: RegionStore([str(tmp_path / "s.h5")]).rows(["a", "b.jpg"], lines=["in.tsv line 1", 2]))
+    assert message.startswith("line 2: ") and "as 'b'" in message and "extension" in message
+    assert "--id-rule" not in message  # the commands that read such lines have none
     (tmp_path / "images").write_text("a\nx/b\n")
     (line,) = find_missing([str(tmp_path / "s.h5")], str(tmp_path / "images"))
     assert "--id-rule basename" in line and "1 of 1" in line
@@ -128,6 +138,9 @@ def test_image_map(tmp_path):
     message = ends_with(prepare, [str(a) for a in (*argv, "--workers", 1, "--out", tmp_path / "bin")])
     assert "'1' is there as 'http://x/1.jpg'" in message and "basename,extension; " in message and "1 of 1" in message
     assert not (tmp_path / "bin").exists()
+    (tmp_path / "map").write_text("1\ta\n2\tb\n1\ta\n2\tc\n")
+    message = ends_with(prepare, [str(a) for a in (*argv, "--workers", 1, "--out", tmp_path / "bin")])
+    assert "map: lines 2 and 4" in message and all(repr(name) in message for name in "2bc")
 
 
 def beside(tmp_path):
@@ -201,9 +214,10 @@ def write_tar(path, names):
         for name in names:
             buffer = io.BytesIO()
             np.save(buffer, np.full((2, 2, 3), float(name[:4])))
-            info = tarfile.TarInfo(name)
-            info.size = len(buffer.getvalue())
-            file.addfile(info, io.BytesIO(buffer.getvalue()))
+            for member, content in ((name, buffer.getvalue()), (f"{name[:4]}.txt", b"a dog")):
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
 
 
 def extract(source, out, *argv):
@@ -221,6 +235,14 @@ def test_keys_that_repeat_from_tar_to_tar(tmp_path):
     argv = extract(tmp_path / "t*.tar", tmp_path / "s.h5", "--id-prefix", "tar", "--id-rule", "zeros")
     assert extract_regions.main(argv) == 0
     assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["t0/0", "t0/1", "t1/0", "t1/1", "t2/0", "t2/1"]
+    # captions of one of them, with the prefix on one side only
+    captions = ["captions", "--train", str(tmp_path / "t0.tar"), "--columns", "en=.txt,de=.txt", "--id-rule", "zeros"]
+    captions += ["--valid", str(tmp_path / "t0.tar"), "--vocab-size", "60", "--workers", "1", "--out", "bin"]
+    message = ends_with(prepare, [*captions, "--regions", str(tmp_path / "s.h5")])
+    assert "'t0/0' is there: add --id-prefix tar, which finds 2 of 2" in message and "basename" not in message
+    make_store(tmp_path / "plain.h5", ["0", "1"])
+    message = ends_with(prepare, [*captions, "--id-prefix", "tar", "--regions", str(tmp_path / "plain.h5")])
+    assert "'0' is there: leave --id-prefix tar out" in message
     assert extract_regions.main([*argv[:-4], "--id-prefix", "tar", "--shard", "2/3", "--overwrite"]) == 0
     assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["t2/0000", "t2/0001"]
     assert "tar files" in ends_with(extract_regions.main, extract(tmp_path, tmp_path / "x.h5", "--id-prefix", "tar"))

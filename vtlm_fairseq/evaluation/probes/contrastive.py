@@ -139,8 +139,8 @@ def score_lines(
                     f"{options[number // count]}, line {number % count + 1}: {len(ids)} tokens, the model takes "
                     f"{limit}; shorten it"
                 )
-    numbers = list(range(1, len(lines.source) + 1))
-    regions = model.line_regions(lines.images * 2, numbers * 2) if model.needs_images else None
+    places = [f"--images, line {number}" for number in range(1, count + 1)]
+    regions = model.line_regions(lines.images * 2, places * 2) if model.needs_images else None
     if shuffle is not None:
         regions = in_order(regions, "shuffle", seed=shuffle)
     scores = score_translations(model, sources, targets, regions=regions, batch_size=batch_size)

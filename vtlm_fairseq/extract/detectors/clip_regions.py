@@ -42,11 +42,14 @@ class ClipRegions(Detector):
         """Load the model, and find the images in the other store."""
         known = set(self._store.ids())
         held = [file.image_id for file in files if file.image_id in known]
-        if not held:
-            self._store.rows([file.image_id for file in files])  # raises what explains it
         if absent := [file.image_id for file in files if file.image_id not in known]:
             hint = explain_missing(absent, known, BY_EITHER)
-            say(f"--boxes {self.options.boxes}: {len(absent):,} images are not in it, the first {absent[0]!r}{hint}")
+            lacking = (
+                f"--boxes {self.options.boxes}: {len(absent):,} images are not in it, the first {absent[0]!r}{hint}"
+            )
+            if not held:
+                raise VTLMError(f"{lacking}; none is, give the store that has them")
+            say(lacking)
         rows = self._store.rows(held)
         self._rows = dict(zip(held, rows.tolist(), strict=True))
         beyond = self._store.beyond(rows)
