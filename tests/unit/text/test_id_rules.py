@@ -138,9 +138,6 @@ def test_image_map(tmp_path):
     message = ends_with(prepare, [str(a) for a in (*argv, "--workers", 1, "--out", tmp_path / "bin")])
     assert "'1' is there as 'http://x/1.jpg'" in message and "basename,extension; " in message and "1 of 1" in message
     assert not (tmp_path / "bin").exists()
-    (tmp_path / "map").write_text("1\ta\n2\tb\n1\ta\n2\tc\n")
-    message = ends_with(prepare, [str(a) for a in (*argv, "--workers", 1, "--out", tmp_path / "bin")])
-    assert "map: lines 2 and 4" in message and all(repr(name) in message for name in "2bc")
 
 
 def beside(tmp_path):

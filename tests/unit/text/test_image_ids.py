@@ -33,9 +33,12 @@ def test_region_counts(tmp_path):
 
 def test_image_map(tmp_path):
     path = tmp_path / "map"
-    path.write_text("http://x/1\tü1\nhttp://x/2\tb\nhttp://x/1\tagain\n")
+    path.write_text("http://x/1\tü1\nhttp://x/2\tb\nhttp://x/1\tü1\n")
     found = ImageMap(str(path))
     assert [found.get(f"http://x/{i}") for i in (1, 2, 3)] == ["ü1", "b", None]
+    path.write_text("http://x/1\tü1\nhttp://x/2\tb\nhttp://x/1\tagain\n")
+    message = fault(ImageMap, str(path))
+    assert "lines 1 and 3" in message and all(repr(name) in message for name in ("http://x/1", "ü1", "again"))
     path.write_text("x\ty\nz\n")
     assert "map line 2" in fault(ImageMap, str(path))
 
