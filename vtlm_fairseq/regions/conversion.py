@@ -1,9 +1,8 @@
 """A region store from files of other formats."""
 
 import argparse
-import hashlib
-import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,18 +14,20 @@ from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.class_names import read_class_names
+from vtlm_fairseq.regions.conversion_plan import make_plan, refuse_own_input, share_of
 from vtlm_fairseq.regions.convert_options import UNKNOWN
-from vtlm_fairseq.regions.converting import Conversion, joined
+from vtlm_fairseq.regions.converting import Conversion
 from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages, read_sizes, to_relative_boxes
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
 from vtlm_fairseq.regions.formats.coco_json import CocoImages
-from vtlm_fairseq.regions.formats.input_image import InputImage
+from vtlm_fairseq.regions.formats.input_image import InputImage, Listed
 from vtlm_fairseq.regions.formats.layout import read_layout
 from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.formats.pickles import PickleImages
 from vtlm_fairseq.regions.formats.region_store import StoreImages
 from vtlm_fairseq.regions.padding import check_padding
-from vtlm_fairseq.regions.parts import SOME_FAILED, Parts
+from vtlm_fairseq.regions.parts import SOME_FAILED, Part, Parts
+from vtlm_fairseq.regions.progress import ListedProgress, NumberedProgress, Progress
 from vtlm_fairseq.regions.pseudo_labels import Clusters, find_clusters
 from vtlm_fairseq.regions.store import RegionStore, say_beyond
 from vtlm_fairseq.regions.suspicions import equal_scores, suspicions, take_sample
@@ -34,7 +35,6 @@ from vtlm_fairseq.terminal import say
 from vtlm_fairseq.text.id_rules import IdRule
 
 _SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "store", "input")
-_FEW = 4  # files of a folder that are no single images: an LMDB has two
 _STACKED = ("boxes", "labels", "scores")
 _IN_THE_FILES = "; with --npz the arrays are in the .npz files"
 _BELONGS = {
@@ -49,38 +49,35 @@ _BELONGS = {
 """The source that each further option goes with."""
 
 
-_NOT_OF_THE_PLAN = ("command", "out", "overwrite", "workers", "skip_bad")
-"""Options that may differ between two calls of one conversion."""
-
-
 def run_convert(args: argparse.Namespace) -> int:
     """Make a store; 0, or 3 where some images could not be taken."""
     check_writable(args.out, label=f"--out {args.out}", streams=False)
+    refuse_own_input(args)
     sizes = _check_options(args)
     rule = args.id_rule.and_extension(args.strip_extension)
     if sizes is not None:
         sizes = {rule(image_id): size for image_id, size in sizes.items()}
-    with Parts(args.out, _plan(args), kind="conversion", overwrite=args.overwrite) as parts:
+    source = open_source(args)
+    listed = source.listed()
+    plan, inputs = make_plan(args, source, listed)
+    with Parts(args.out, plan, kind="conversion", overwrite=args.overwrite, inputs=inputs) as parts:
         if parts.made:
             return SOME_FAILED if parts.leave() else 0
-        source = open_source(args)
         if args.soft_labels is not None and not source.has_soft_labels:
             raise VTLMError("--soft-labels keeps class scores, and this source has none; leave it out")
         clusters = None
+        whole = parts.whole()
         if args.pseudo_labels is not None:
             _check_unlabelled(args, source)
-            clusters = find_clusters(args.pseudo_labels, source, args.out, seed=args.seed, resumed=bool(parts.whole()))
-        shard, shards = args.shard
-        total = len(source) if hasattr(source, "__len__") else None
-        if total is None and (shards > 1 or args.workers > 1):
-            total = source.count()
-        first = 0 if total is None else total * shard // shards
-        total = None if total is None else total * (shard + 1) // shards - first
+            clusters = find_clusters(args.pseudo_labels, source, args.out, seed=args.seed, resumed=bool(whole))
+        share = share_of(args, source, listed)
+        progress = _progress(args, rule, source, listed, share, whole)
         class_names = _class_names(args, source) if clusters is None else clusters.class_names
         num_soft = 0 if clusters is not None else args.soft_labels or getattr(source, "num_soft", 0)
         conversion = Conversion(
             source,
             label=_input(args),
+            rule=rule,
             prepare=partial(
                 _prepare,
                 yxyx=args.box_format == "yxyx",
@@ -98,13 +95,14 @@ def run_convert(args: argparse.Namespace) -> int:
                 "dtype": args.dtype,
                 "num_soft": min(num_soft, len(class_names)),
             },
-            first=first,
-            size=args.part_size,
+            listed=listed,
+            end=None if share is None else share.stop,
             skip_bad=args.skip_bad,
         )
-        with tqdm(total=total, unit=" images", disable=None) as bar:
-            conversion.make(parts, total, workers=args.workers, on_progress=bar.update)
-        stores, rows, failures = joined(parts, skip_bad=args.skip_bad)
+        with tqdm(total=None if share is None else len(share), unit=" images", disable=None) as bar:
+            workers = 0 if share is None else args.workers
+            conversion.make(parts, progress, workers=workers, on_progress=bar.update)
+        stores, rows, failures = progress.joined(parts.whole())
         with tqdm(total=len(rows), desc="joining", unit=" images", disable=None) as bar:
             parts.join(stores, rows, failures, lambda done: bar.update(done - bar.n))
     say(f"{args.out}: {len(rows):,} images")
@@ -135,27 +133,19 @@ def _warn(path: str) -> None:
         say(f"{path}: warning: {line}")
 
 
-def _plan(args: argparse.Namespace) -> dict[str, Any]:
-    """All that decides about the store, and what the files were."""
-    plan = {name: value for name, value in vars(args).items() if name not in _NOT_OF_THE_PLAN}
-    plan["shard"] = list(args.shard)
-    if args.soft_labels is None:
-        del plan["soft_labels"]  # stores of versions without it stay complete
-    for value in list(plan.values()):
-        if isinstance(value, str) and os.path.exists(value):
-            plan[f"content of {value}"] = hashlib.sha256(_state(value).encode("utf-8", "replace")).hexdigest()[:12]
-    return json.loads(json.dumps(plan, default=str))
-
-
-def _state(path: str) -> str:
-    """What tells that a file has changed, or the names in a folder; of a folder of few files these too."""
-    if not os.path.isdir(path):
-        status = os.stat(path)
-        return f"{status.st_size} {status.st_mtime_ns}"
-    with os.scandir(path) as entries:
-        names = sorted(entry.name for entry in entries)
-    few = names if len(names) <= _FEW else []
-    return "\n".join([*names, *(_state(os.path.join(path, name)) for name in few)])
+def _progress(
+    args: argparse.Namespace,
+    rule: IdRule,
+    source: Any,
+    listed: Sequence[Listed] | None,
+    share: range | None,
+    whole: dict[int, Part],
+) -> Progress:
+    options = {"size": args.part_size, "rule": rule, "skip_bad": args.skip_bad}
+    if listed is not None and share is not None:
+        return ListedProgress(listed, share, whole, feature_dim=source.feature_dim, **options)
+    first, total = (0, None) if share is None else (share.start, len(share))
+    return NumberedProgress(_input(args), first, total, whole, **options)
 
 
 def _input(args: argparse.Namespace) -> str:

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, count, islice
+from itertools import chain
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.interrupts import keep_memory, start_worker
-from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
-from vtlm_fairseq.regions.parts import Failure, Part, Parts
+from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage, Listed
+from vtlm_fairseq.regions.parts import Failure, Parts
+from vtlm_fairseq.regions.progress import Places, Progress, by_rule
 from vtlm_fairseq.regions.store import RegionStoreWriter
+from vtlm_fairseq.text.id_rules import IdRule
 
-Numbers = Iterable[int]
 _BLOCK, _BLOCK_BYTES = 256, 1 << 20  # images and features that are checked together
 
 
@@ -25,90 +26,93 @@ class Conversion(NamedTuple):
     Attributes:
         source: of the images.
         label: what messages and lists of errors call it.
+        rule: of the ids, for messages.
         prepare: the id of an image, and its features, boxes, labels and scores.
         padding: these without rows that are no regions, given with where they are from, for `Rules.check`.
         writer: keyword arguments of the parts' writers.
-        first: place of the first image of this conversion in the source.
-        size: images of a part.
+        listed: images of the source, where it lists them.
+        end: place behind the last image of this conversion in the source; None: all that there are.
         skip_bad: images that cannot be taken are listed; otherwise the first of them ends the conversion.
     """
 
     source: ImageSource
     label: str
+    rule: IdRule
     prepare: Callable[[InputImage], tuple[str, dict[str, Any]]]
     padding: Callable[[dict[str, Any], str], dict[str, Any]]
     writer: dict[str, Any]
-    first: int
-    size: int
+    listed: Sequence[Listed] | None
+    end: int | None
     skip_bad: bool
 
-    def make(self, parts: Parts, total: int | None, *, workers: int, on_progress: Callable[[int], object]) -> None:
+    def make(self, parts: Parts, progress: Progress, *, workers: int, on_progress: Callable[[int], object]) -> None:
         """Make the parts that are missing.
 
         Args:
             parts: where they go.
-            total: images to convert, from `first` on; None: all that there are, one process finds out how many.
-            workers: processes; 0: this one.
-            on_progress: called with the number of images of each part that is made, or was.
+            progress: which they are.
+            workers: processes; 0: this one, which a source without a known end needs.
+            on_progress: called with the number of images that are done, and of those of each part that is made.
 
         Raises:
             VTLMError: an image that cannot be taken, or all of them.
         """
-        whole = parts.whole()
-        for part in whole.values():
-            on_progress(_tried(part))
-        if total is None:
-            runs: list[Numbers] = list(_gaps(whole, self.size))
-        else:
-            missing = [number for number in range(max(1, -(-total // self.size))) if number not in whole]
-            share = max(1, -(-len(missing) // max(1, workers)))
-            runs = [missing[start : start + share] for start in range(0, len(missing), share)]
-        end = None if total is None else self.first + total
-        if workers < 1 or total is None:
-            for done in chain.from_iterable(self._work(parts, run, end) for run in runs):
+        on_progress(progress.done)
+        if workers < 1:
+            for done in self._work(parts, progress.work()):
                 on_progress(done)
-        else:
-            for done in _in_processes([lambda run=run: self._work(parts, run, end) for run in runs]):
-                on_progress(done)
+            return
+        work = list(progress.work())
+        share = max(1, -(-len(work) // workers))
+        runs = [work[start : start + share] for start in range(0, len(work), share)]
+        for done in _in_processes([lambda run=run: self._work(parts, run) for run in runs]):
+            on_progress(done)
 
-    def _work(self, parts: Parts, numbers: Numbers, end: int | None) -> Iterator[int]:
+    def _work(self, parts: Parts, work: Iterable[tuple[int, Places]]) -> Iterator[int]:
         """Make parts, and give the number of images of each."""
-        images: Iterator[InputImage | VTLMError] = iter(())
-        last = -2
-        for number in numbers:
-            if number != last + 1:
-                images = _images(self.source, self.first + number * self.size, end)
-            last = number
-            done = self._make_part(parts, number, islice(images, self.size))
+        images = _InOrder(self.source, self.end, self.listed)
+        for number, places in work:
+            done = self._make_part(parts, number, places, images.at(places))
             if done:
                 yield done
-            if done < self.size:
+            if done < len(places):
                 return
 
-    def _make_part(self, parts: Parts, number: int, images: Iterator[InputImage | VTLMError]) -> int:
+    def _make_part(self, parts: Parts, number: int, places: Places, images: Iterator[InputImage | VTLMError]) -> int:
         failures: list[Failure] = []
-        tried = 0
+        tried: list[tuple[str, bool]] = []
         ahead = next(images, None)
-        if ahead is None and number:
+        if ahead is None and number and places:
             return 0
         with parts.writer(number, **self.writer) as writer:
             for block in _blocks(chain([ahead] if ahead is not None else [], images)):
                 together = self._add_together(writer, block)
-                for image in () if together else block:
-                    try:
-                        self._add(writer, image)
-                    except _BadImageError as error:
-                        if not self.skip_bad:
-                            raise VTLMError(str(error)) from None
-                        place = self.first + number * self.size + tried
-                        image_id = image.image_id if isinstance(image, InputImage) else f"#{place + 1}"
-                        failures.append(Failure(image_id, self.label, str(error)))
-                    tried += 1
-                tried += len(block) if together else 0
-            if number == 0 and failures and len(failures) == tried:
-                raise VTLMError(f"{failures[0].reason}; and so it is with each of the first {tried} images")
+                for image in block:
+                    place = places[len(tried)]
+                    listed = None if self.listed is None else self.listed[place]
+                    failure = None if together else self._try(writer, image, listed, place)
+                    tried.append((listed.key if listed else "", failure is None))
+                    failures += [failure] if failure else []
+            if number == 0 and failures and len(failures) == len(tried):
+                raise VTLMError(f"{failures[0].reason}; and so it is with each of the first {len(tried)} images")
             parts.write_failures(number, failures)
-        return tried
+            parts.write_tried(number, tried)
+        return len(tried)
+
+    def _try(
+        self, writer: RegionStoreWriter, image: InputImage | VTLMError, listed: Listed | None, place: int
+    ) -> Failure | None:
+        """Add an image; what is wrong with it, where images with faults are left out."""
+        try:
+            self._add(writer, image)
+            return None
+        except _BadImageError as error:
+            if not self.skip_bad:
+                raise VTLMError(str(error)) from None
+            if listed is not None:
+                return Failure(listed.image_id, listed.source, str(error))
+            image_id = image.image_id if isinstance(image, InputImage) else f"#{place + 1}"
+            return Failure(image_id, self.label, str(error))
 
     def _add_together(self, writer: RegionStoreWriter, block: Sequence[InputImage | VTLMError]) -> bool:
         """Check and add images at once, which takes a third of the time; nothing is added where one has a fault."""
@@ -136,7 +140,10 @@ class Conversion(NamedTuple):
         try:
             image_id, arrays = self.prepare(image)
             arrays = self.padding(arrays, f"{image.source}: image {image_id!r}")
-            writer.check_id(image_id)
+            where = f"{image.source}: image {image_id!r}{by_rule(self.rule, image.image_id, image_id)}"
+            if image_id in writer:
+                raise VTLMError(f"{where} is given twice; ids must be unique, --skip-bad takes the first")
+            writer.check_id(image_id, where)
         except VTLMError as error:
             raise _BadImageError(str(error)) from None
         try:
@@ -202,20 +209,33 @@ def _images(source: ImageSource, start: int, end: int | None) -> Iterator[InputI
             return
 
 
-def _tried(part: Part) -> int:
-    return len(part.image_ids) + len(part.failures)
+class _InOrder:
+    """Images at places of a source, which is read on as long as they follow each other."""
 
+    def __init__(self, source: ImageSource, end: int | None, listed: Sequence[Listed] | None) -> None:
+        self._source, self._end, self._listed = source, end, listed
+        self._images: Iterator[InputImage | VTLMError] = iter(())
+        self._place = -1
 
-def _gaps(whole: dict[int, Part], size: int) -> Iterator[Numbers]:
-    """Runs of numbers of parts that are missing, the last one without end, unless a part is the last."""
-    start = 0
-    for number in sorted(whole):
-        if number > start:
-            yield range(start, number)
-        if _tried(whole[number]) < size:
-            return
-        start = number + 1
-    yield count(start)
+    def at(self, places: Places) -> Iterator[InputImage | VTLMError]:
+        """Each of them, or its fault; fewer where the source ends.
+
+        Raises:
+            VTLMError: another image than the list says.
+        """
+        for place in places:
+            if place != self._place:
+                self._images = _images(self._source, place, self._end)
+            image = next(self._images, None)
+            if image is None:
+                return
+            self._place = place + 1
+            if self._listed and isinstance(image, InputImage) and image.image_id != self._listed[place].image_id:
+                raise VTLMError(
+                    f"{image.source}: is where {self._listed[place].source} was; leave the input alone while it is "
+                    "converted, and give the same command again"
+                )
+            yield image
 
 
 def _in_processes(works: Sequence[Callable[[], Iterator[int]]]) -> Iterator[int]:
@@ -266,29 +286,3 @@ def _serve(work: Callable[[], Iterator[int]], sender: Connection) -> None:
         sender.send(("fault", f"{error.filename or 'conversion'}: {error.strerror or error}"))
     sender.close()
     os._exit(0)
-
-
-def joined(parts: Parts, *, skip_bad: bool) -> tuple[list[str], np.ndarray, list[Failure]]:
-    """Stores, rows and failures of all parts, in their order, for `Parts.join`.
-
-    Raises:
-        VTLMError: an id is in two parts, and `skip_bad` is not set.
-    """
-    stores, rows, failures = [], [], []
-    seen: set[str] = set()
-    row = 0
-    for _, part in sorted(parts.whole().items()):
-        stores.append(part.store)
-        failures += part.failures
-        for image_id in part.image_ids:
-            if image_id not in seen:
-                seen.add(image_id)
-                rows.append(row)
-            elif skip_bad:
-                failures.append(Failure(image_id, parts.out, "the id is given twice; the first image of it is stored"))
-            else:
-                raise VTLMError(
-                    f"{parts.out}: image {image_id!r} is given twice; ids must be unique, --skip-bad takes the first"
-                )
-            row += 1
-    return stores, np.array(rows, dtype=np.int64), failures

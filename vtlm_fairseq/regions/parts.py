@@ -1,9 +1,9 @@
 """What an extraction or a conversion has done so far, on disk: finished parts, and the store that they become.
 
 Beside the store there is a folder `STORE.parts` while the command runs. It holds `plan.json` (what is made, and how)
-and, for each part, `00000.tsv` (what failed) and `00000.h5` (a store of the others). A part appears whole or not at
-all, its failures first, so that the command can be killed at any moment. At the end the parts are copied to one store;
-that takes the space of the store a second time.
+and, for each part, `00000.tsv` (what failed), of a conversion `00000.json` (which images were tried, of which files)
+and `00000.h5` (a store of the others). A part appears whole or not at all, its store last, so that the command can be
+killed at any moment. At the end the parts are copied to one store; that takes the space of the store a second time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,9 @@ from vtlm_fairseq.terminal import say
 SOME_FAILED = 3
 """Exit status of a command that made a store, and could not take some images."""
 
+CONTENT = "content of "
+"""How keys of a plan begin that hold the state of a file."""
+
 
 class Failure(NamedTuple):
     """An image that is not in the store, and why."""
@@ -61,11 +64,21 @@ class Failure(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part that is whole."""
+    """A part that is whole.
+
+    Attributes:
+        store: its file.
+        image_ids: in the store.
+        failures: of the others.
+        tried: key of each image, and whether it is in the store; None where this was not noted.
+        feature_dim: of the store.
+    """
 
     store: str
     image_ids: list[str]
     failures: list[Failure]
+    tried: list[tuple[str, bool]] | None = None
+    feature_dim: int = 0
 
 
 class Parts:
@@ -76,6 +89,7 @@ class Parts:
         plan: what decides about the result besides the images; a run goes on only with the same plan.
         kind: what makes it, `extraction` or `conversion`; the store's attribute of that name tells the plan.
         overwrite: begin anew and replace `out`.
+        inputs: state of each file or folder that a finished `out` was made of; parts note those of their own images.
 
     Attributes:
         folder: of the parts.
@@ -87,13 +101,18 @@ class Parts:
             another process is at it.
     """
 
-    def __init__(self, out: str, plan: dict[str, Any], *, kind: str, overwrite: bool) -> None:
+    def __init__(
+        self, out: str, plan: dict[str, Any], *, kind: str, overwrite: bool, inputs: Mapping[str, str] | None = None
+    ) -> None:
         self.out = out
         self.folder = Path(f"{os.path.realpath(out) if os.path.islink(out) else out}.parts")
         self.errors = Path(f"{out}.errors.tsv")
         self.made = False
         self._plan, self._kind, self._overwrite = plan, kind, overwrite
-        self._key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        contents = {name.removeprefix(CONTENT): plan[name] for name in plan if name.startswith(CONTENT)}
+        self._made_of = {**contents, **(inputs or {})}
+        self._key = _digest({**plan, **{CONTENT + name: state for name, state in self._made_of.items()}})
+        self._options_key = _digest({name: plan[name] for name in plan if not name.startswith(CONTENT)})
         self._stack = ExitStack()
 
     def __enter__(self) -> Parts:
@@ -136,10 +155,21 @@ class Parts:
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         elif os.path.exists(self.out):
             check_openable([self.out])
-            if read_header(self.out).attributes.get(self._kind) != self._key:
-                raise VTLMError(f"--out {self.out}: exists; remove it or add --overwrite")
+            attributes = read_header(self.out).attributes
+            if attributes.get(self._kind) != self._key:
+                changed = self._changed_since(attributes)
+                of = f", made with these options, but {changed} has changed since" if changed else ""
+                raise VTLMError(f"--out {self.out}: exists{of}; remove it or add --overwrite")
             self.made = True
         self._compare_plan()
+
+    def _changed_since(self, attributes: Mapping[str, Any]) -> str:
+        """The first of the files and folders that has changed since `out` was made of it with the same options."""
+        with suppress(ValueError, TypeError):
+            before = json.loads(attributes.get(f"{self._kind}_inputs", ""))
+            if before.pop("options") == self._options_key:
+                return next((name for name, state in self._made_of.items() if before.get(name) != state), "")
+        return ""
 
     def _compare_plan(self) -> None:
         path = self.folder / "plan.json"
@@ -149,6 +179,12 @@ class Parts:
         before = parse_object(path.read_bytes(), str(path), hint="add --overwrite to begin anew")
         for name in {**self._plan, **before}:
             if before.get(name) != self._plan.get(name):
+                if name.startswith(CONTENT):
+                    changed = name.removeprefix(CONTENT)
+                    raise VTLMError(
+                        f"{self.folder}: {changed} has changed since its parts were made, or another version made "
+                        "them; put it back as it was, or add --overwrite to begin anew"
+                    )
                 raise VTLMError(
                     f"{self.folder}: holds the parts of another {self._kind}, {name} was {before.get(name)!r} and is "
                     f"{self._plan.get(name)!r}; go on with the same options, or add --overwrite to begin anew"
@@ -176,6 +212,10 @@ class Parts:
         """Write the list of a part's images that failed."""
         write_lines(self.folder / f"{number:05}.tsv", (failure.line() for failure in failures))
 
+    def write_tried(self, number: int, tried: Sequence[tuple[str, bool]]) -> None:
+        """Write the keys of a part's images, and which of them are in its store."""
+        write_text(self.folder / f"{number:05}.json", json.dumps({"images": tried}) + "\n")
+
     def join(
         self,
         stores: Sequence[str],
@@ -195,7 +235,10 @@ class Parts:
             Numbers of images and regions of the store.
         """
         store = RegionStore(stores, max_regions=None, repeats=True)
-        with writer_like(store, self.out, {self._kind: self._key}) as writer:
+        attributes = {self._kind: self._key}
+        if self._made_of:
+            attributes[f"{self._kind}_inputs"] = json.dumps({**self._made_of, "options": self._options_key})
+        with writer_like(store, self.out, attributes) as writer:
             copy_rows(store, rows, writer, on_progress)
             self._write_errors(failures)
         store.close()
@@ -236,8 +279,19 @@ def _openable(stores: list[str]) -> set[str]:
 
 def _read(store: Path, failures: Path) -> Part | None:
     try:
-        done = [decode(image_id) for image_id in read_header(str(store)).ids]
+        header = read_header(str(store))
+        done = [decode(image_id) for image_id in header.ids]
         failed = [Failure.of_line(line) for line in read_lines(failures)] if failures.exists() else []
-    except VTLMError:
+        tried, noted = None, store.with_suffix(".json")
+        if noted.exists() and failures.with_suffix(".h5") == store:
+            content = parse_object(noted.read_bytes(), str(noted), hint="")["images"]
+            tried = [(str(key), bool(stored)) for key, stored in content]
+            if sum(stored for _, stored in tried) != len(done):
+                return None
+    except (VTLMError, OSError, ValueError, TypeError, KeyError):
         return None
-    return Part(str(store), done, failed)
+    return Part(str(store), done, failed, tried, header.feature_dim)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -281,13 +281,16 @@ class RegionStoreWriter:
             for name, (start, size) in self._places.items():
                 write(name, self._plain, start + done * size)
 
-    def check_id(self, image_id: str) -> None:
-        """Refuse an id that cannot be added.
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._ids
+
+    def check_id(self, image_id: str, where: str = "") -> None:
+        """Refuse an id that cannot be added; `where` is how the message begins.
 
         Raises:
             VTLMError: it is no line of text, or is there.
         """
-        where = f"{self.path}: image {image_id!r}"
+        where = where or f"{self.path}: image {image_id!r}"
         if not image_id or set(image_id) & set("\0\n\r"):
             raise VTLMError(f"{where}: an image id is one line of text, not empty")
         encode_id(image_id)

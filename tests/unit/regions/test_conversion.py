@@ -58,8 +58,8 @@ def test_bad_images_are_left_out(tmp_path, capsys, workers):
     out_text = capsys.readouterr().out
     assert "8 images" in out_text and "5 images left out" in out_text
     found = listed(out)
-    assert [line[0] for line in found] == ["#2", "i003", "i005", "i008", "i011"]
-    assert {line[1] for line in found} == {str(folder)}
+    assert [line[0] for line in found] == ["i001", "i003", "i005", "i008", "i011"]
+    assert [line[1] for line in found] == [str(folder / f"{line[0]}.npz") for line in found]
     words = ("i001.npz", "not finite", "0 to 3", "0 to 3", "[R, 3]")
     assert all(word in line[2] for word, line in zip(words, found, strict=True))
     for name in ("i001", "i003", "i005", "i008", "i011"):
@@ -73,9 +73,6 @@ def test_without_skip_bad_what_was_made_stays(tmp_path):
     assert "'i007'" in fails(*command(folder, out, "--part-size", 2))
     assert sorted(path.name for path in (tmp_path / "s.h5.parts").glob("*.h5")) == ["00000.h5", "00001.h5", "00002.h5"]
     assert "part_size was 2 and is 500" in fails(*command(folder, out, "--skip-bad"))
-    np.savez(folder / "i009.npz", features=np.zeros((2, 3)))
-    assert f"content of {folder} was" in fails(*command(folder, out, "--skip-bad", "--part-size", 2))
-    (folder / "i009.npz").unlink()
     kept = tmp_path / "kept"
     shutil.copytree(tmp_path / "s.h5.parts", kept)
     assert main(command(folder, out, "--skip-bad", "--part-size", 2)) == 3  # goes on
@@ -83,7 +80,7 @@ def test_without_skip_bad_what_was_made_stays(tmp_path):
     assert main(command(folder, out, "--skip-bad", "--part-size", 2)) == 3  # complete
     out.unlink()
     kept.rename(tmp_path / "s.h5.parts")
-    save(folder, 9)  # mended
+    save(folder, 9)  # all written anew, the one that failed mended
     assert main(command(folder, out, "--part-size", 2)) == 0
     assert len(RegionStore([str(out)])) == 9
 
@@ -195,27 +192,150 @@ class Killed(Lines):
             yield image
 
 
-def test_ids_given_twice_in_different_parts(tmp_path, monkeypatch):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    features, ids = np.arange(12.0).reshape(6, 1, 2), ["a", "b", "c", "a", "d", "d"]
+def parts_of(out):
+    return {path.name: path.read_bytes() for path in out.with_name(f"{out.name}.parts").glob("*.h5")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "workers"), [("--npz", 0), ("--layout npz", 2), ("--layout npy", 0)])
+def test_files_that_come_go_change_and_are_mended_between_calls(tmp_path, capsys, source, workers):
+    """Finished parts stay, and the end is that of one run over the files as they are."""
+    folder, out = save(tmp_path / "in", 12), tmp_path / "s.h5"
+    settings = ["features=features", "boxes=boxes", "labels=labels", "label_offset=0", "shape=regions"]
+    settings += ["box_units=relative", "box_format=xyxy"]
+    if source == "--layout npy":
+        settings += [f"files.{name}={name}/{{id}}.npy" for name in ("features", "boxes", "labels")]
+    (tmp_path / "own.yaml").write_text(f"container: {source.split()[-1]}\n")
+
+    def write(name, feature=None):
+        """One image; of the .npy only the labels change, whose file lies beside the features."""
+        arrays = {"features": np.full((2, 3), 5.0), "boxes": np.array([[0, 0, 0.5, 0.5], [0.25, 0, 1, 1]])}
+        arrays["labels"] = np.array([feature or 0, 2])
+        if source != "--layout npy":
+            np.savez(folder / f"{name}.npz", **arrays)
+            return
+        for kind, values in arrays.items():
+            (folder / kind).mkdir(exist_ok=True)
+            if kind == "labels" or not (folder / kind / f"{name}.npy").exists():
+                np.save(folder / kind / f"{name}.npy", values)
+
+    def file(name):
+        return folder / "features" / f"{name}.npy" if source == "--layout npy" else folder / f"{name}.npz"
+
+    for i in range(12):
+        write(f"i{i:03}")
+    file("i007").write_bytes(b"")
+    argv = command(folder, out, "--part-size", 3, "--workers", workers)
+    if source != "--npz":
+        argv[1:3] = ["--layout", tmp_path / "own.yaml", "--input", folder]
+        argv += [part for setting in settings for part in ("--layout-set", setting)]
+    assert "i007" in fails(*argv)
+    file("i007").unlink()
+    file("i004").unlink()
+    write("i001", 1)
+    write("a-new", 1)
+    assert main([str(a) for a in argv]) == 0
+    store = RegionStore([str(out)])
+    assert store.ids() == ["a-new", *(f"i{i:03}" for i in range(12) if i not in (4, 7))]
+    assert [int(store[row].labels[0]) for row in range(4)] == [1, 0, 1, 0]
+    whole = tmp_path / "whole.h5"
+    assert main([str(whole) if a == str(out) else str(a) for a in argv]) == 0
+    assert values(out) == values(whole)
+    capsys.readouterr()
+    assert main([str(a) for a in argv]) == 0 and "complete already" in capsys.readouterr().out
+    write("i005", 1)
+    line = fails(*argv)
+    assert f"{folder} has changed" in line and "--overwrite" in line
+    assert main([str(a) for a in (*argv, "--overwrite")]) == 0
+    assert RegionStore([str(out)])[5].labels.tolist()[0] == 1
+
+
+def test_finished_parts_stay_as_they_are(tmp_path):
+    folder, out = save(tmp_path / "in", 8, i007={"features": np.full((2, 3), np.inf)}), tmp_path / "s.h5"
+    argv = command(folder, out, "--part-size", 2)
+    assert "'i007'" in fails(*argv)
+    before = parts_of(out)
+    assert len(before) == 3
+    (folder / "i000.npz").unlink()
+    save(tmp_path / "other", 1)
+    (tmp_path / "other/i000.npz").rename(folder / "a.npz")
+    assert "'i007'" in fails(*argv)
+    assert before.items() < parts_of(out).items()  # of i001 too, whose part held i000
+
+
+def test_a_file_of_all_images_that_has_changed(tmp_path):
+    """Parts and a finished store are not used for another; the line names the file and the option."""
+    features = np.arange(1.0, 13).reshape(6, 1, 2)
     np.save(tmp_path / "f.npy", features)
-    (tmp_path / "ids").write_text("".join(f"{i}\n" for i in ids))
-    argv = [
-        "convert",
-        "--npy",
-        str(tmp_path / "f.npy"),
-        "--ids",
-        str(tmp_path / "ids"),
-        "--out",
-        str(tmp_path / "s.h5"),
-    ]
-    argv += ["--part-size", "2"]
-    assert "'d' is given twice" in fails(*argv)
-    (tmp_path / "ids").write_text("".join(f"{i}\n" for i in (*ids[:5], "e")))
-    assert "'a' is given twice" in fails(*argv, "--overwrite")
-    (tmp_path / "ids").write_text("".join(f"{i}\n" for i in ids))
-    assert main([*argv, "--skip-bad", "--overwrite"]) == 3
+    (tmp_path / "ids").write_text("a\nb\nc\nd\ne\nf\n")
+    argv = ["convert", "--npy", tmp_path / "f.npy", "--ids", tmp_path / "ids", "--out", tmp_path / "s.h5"]
+    features[5] = np.inf
+    np.save(tmp_path / "f.npy", features)
+    assert "'f'" in fails(*argv, "--part-size", 2)
+    features[5] = 1
+    np.save(tmp_path / "f.npy", features)
+    line = fails(*argv, "--part-size", 2)
+    assert f"{tmp_path / 'f.npy'} has changed" in line and "--overwrite" in line
+    assert main([str(a) for a in (*argv, "--part-size", 2, "--overwrite")]) == 0
+    features[0] = 9
+    np.save(tmp_path / "f.npy", features)
+    assert f"{tmp_path / 'f.npy'} has changed" in fails(*argv, "--part-size", 2)
+    assert "has changed" not in fails(*argv, "--part-size", 3)
+
+
+def test_ids_given_twice(tmp_path):
+    """Found before the work where they are known; both places are named, and the rule that made them so."""
+    features = np.arange(1.0, 13).reshape(6, 1, 2)
+    np.save(tmp_path / "f.npy", features)
+    (tmp_path / "ids").write_text("a\nb\nc\na\nd\n007\n")
+    argv = ["convert", "--npy", tmp_path / "f.npy", "--ids", tmp_path / "ids", "--part-size", 2]
+    argv += ["--out", tmp_path / "s.h5"]
+    line = fails(*argv)
+    assert f"{tmp_path / 'ids'}, line 4: image 'a'" in line and f"{tmp_path / 'ids'}, line 1" in line
+    assert "--skip-bad" in line and not (tmp_path / "s.h5.parts").exists()
+    assert main([str(a) for a in (*argv, "--skip-bad")]) == 3
     store = RegionStore([str(tmp_path / "s.h5")])
-    assert store.ids() == ["a", "b", "c", "d"] and store[0].features.tolist() == [[0, 1]]
-    assert {line[0] for line in listed(tmp_path / "s.h5")} == {"a", "d"}
+    assert store.ids() == ["a", "b", "c", "d", "007"] and store[0].features.tolist() == [[1, 2]]
+    assert [line[0] for line in listed(tmp_path / "s.h5")] == ["a"]
+    folder = save(tmp_path / "in", 1)
+    for name in ("7", "007"):
+        (folder / f"{name}.npz").write_bytes((folder / "i000.npz").read_bytes())
+    line = fails(*command(folder, tmp_path / "t.h5", "--id-rule", "zeros"))
+    assert all(part in line for part in (str(folder / "7.npz"), str(folder / "007.npz"), "--id-rule zeros"))
+
+
+def test_ids_given_twice_that_are_known_when_they_are_read(tmp_path, monkeypatch):
+    class Twice(Lines):
+        def images(self, start=0, stop=None):
+            names = {3: "n0", 5: "n4"}
+            for k, image in enumerate(super().images(start, stop), start):
+                yield image._replace(image_id=names.get(k, image.image_id))
+
+    monkeypatch.setattr(conversion, "open_source", lambda args: Twice(6))
+    argv = command("in", tmp_path / "s.h5", "--part-size", 2)
+    assert "line 5: image 'n4'" in fails(*argv) and "--skip-bad" in fails(*argv)
+    assert main([*argv, "--skip-bad"]) == 3
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["n0", "n1", "n2", "n4"]
+    found = {line[0]: line[2] for line in listed(tmp_path / "s.h5")}
+    assert set(found) == {"n0", "n4"} and "1 and 4" in found["n0"]
+
+
+@pytest.mark.parametrize("source", ["--npz", "--vtlm-pickles", "--layout"])
+def test_pipes_in_a_folder_are_refused(tmp_path, source):
+    folder = save(tmp_path / "in", 1)
+    ending = "pkl" if source == "--vtlm-pickles" else "npz"
+    os.mkfifo(folder / f"a.{ending}")
+    argv = [source, folder]
+    if source == "--layout":
+        argv = ["--layout", "milvlg", "--layout-set", "label_offset=0", "--input", folder]
+    line = fails("convert", *argv, "--num-classes", 3, "--out", tmp_path / "s.h5")
+    assert f"{folder / 'a'}.{ending}" in line and "pipe" in line
+
+
+def test_the_source_is_not_replaced(tmp_path):
+    folder, out = save(tmp_path / "in", 2), tmp_path / "s.h5"
+    assert main(command(folder, out)) == 0
+    before = out.read_bytes()
+    assert "--store" in fails("convert", "--store", out, "--out", out, "--overwrite")
+    assert "--store" in fails("convert", "--store", tmp_path, "--out", out, "--overwrite")
+    assert out.read_bytes() == before

@@ -324,6 +324,27 @@ def test_faults_of_coco(tmp_path, changes, expected):
     assert not (tmp_path / "s.h5").exists()
 
 
+def test_coco_features_of_images_of_the_same_name_in_two_folders(tmp_path):
+    """Each has its own, in folders as the images are; a file that would be that of both is refused."""
+    content = coco(tmp_path)
+    for image, folder in zip(content["images"], ("train", "val ü"), strict=True):
+        image["file_name"] = f"{folder}/cat.jpg"
+    content["annotations"][1]["image_id"] = 4
+    content["annotations"][1]["bbox"] = [0, 0, 50, 50]
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    np.save(tmp_path / "f/cat.npy", np.array([[1, 2, 3]], np.float32))
+    argv = ("--coco-json", tmp_path / "coco.json", "--features", tmp_path / "f")
+    line = fails("convert", *argv, "--out", tmp_path / "s.h5")
+    assert all(part in line for part in ("'train/cat.jpg'", "'val ü/cat.jpg'", str(tmp_path / "f/cat.npy")))
+    (tmp_path / "f/val ü").mkdir()
+    np.save(tmp_path / "f/val ü/cat.npy", np.array([[4, 5, 6]], np.float32))
+    store = convert(tmp_path / "s.h5", *argv)
+    found = {image_id: store[row].features.tolist() for row, image_id in enumerate(store.ids())}
+    assert found == {"train/cat.jpg": [[1, 2, 3]], "val ü/cat.jpg": [[4, 5, 6]]}
+    np.save(tmp_path / "f/val ü/cat.npy", np.array([[7, 8, 9]], np.float32))
+    assert f"{tmp_path / 'f'} has changed" in fails("convert", *argv, "--out", tmp_path / "s.h5")
+
+
 def test_coco_features_that_are_not_there(tmp_path):
     coco(tmp_path)
     (tmp_path / "f/cat.npy").unlink()

@@ -9,7 +9,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.checks import PIXEL_SLACK, look_relative
-from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage, Listed, check_no_pipe
 from vtlm_fairseq.text.id_rules import explain_missing
 
 _ARRAYS = ("features", "boxes", "labels", "scores", "soft_labels")
@@ -26,6 +26,7 @@ class NpzImages(ImageFiles):
 
     def read(self, path: Path) -> InputImage:
         """Arrays ``features``, ``boxes``, ``labels``, and perhaps ``scores`` and ``soft_labels``."""
+        check_no_pipe(path)
         arrays = _load(path)
         if isinstance(arrays, np.ndarray):
             raise VTLMError(f"{path}: not a .npz file; stacked arrays are read with --npy")
@@ -72,6 +73,7 @@ class NpyImages(ImageSource):
         self._boxes = _load_beside("--boxes", boxes, (images, regions, 4))
         self._labels = _load_beside("--labels", labels, (images, regions))
         self._scores = _load_beside("--scores", scores, (images, regions))
+        self._ids_file, self.listed_inputs = ids, (ids,)
         self._counts = _load_beside("--counts", counts, (images,))
         if self._counts is not None:
             wrong = self._counts.dtype.kind not in "iu" or (self._counts < 0) | (self._counts > regions)
@@ -80,6 +82,11 @@ class NpyImages(ImageSource):
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def listed(self) -> list[Listed]:
+        """The lines of the ids."""
+        where = f"--ids {self._ids_file}, line"
+        return [Listed(image_id, f"{where} {number}") for number, image_id in enumerate(self._ids, start=1)]
 
     def records(self) -> Iterator[int]:
         """Rows of the arrays."""
@@ -100,6 +107,7 @@ def _load(path: str | Path) -> Any:
 
 
 def _load_npy(path: str, option: str) -> np.ndarray:
+    check_no_pipe(path)
     array = _load(path)
     if not isinstance(array, np.ndarray):
         array.close()

@@ -9,7 +9,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.names import find_inside
-from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage, Listed, file_state
 from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 
@@ -17,8 +17,8 @@ class CocoImages(ImageSource):
     """Images of a COCO-format file: `images`, `categories` and `annotations`, or a list of results.
 
     Row k of an image's `.npy` belongs to its k-th annotation in the order of the file; the `.npy` is called after
-    `file_name` or the image's number. Category ids become labels 0..C-1 in the order of the ids. Ids in the store
-    are the file names. The JSON is held in memory, features are not.
+    `file_name`, with its folders or without, or the image's number; it belongs to one image. Category ids become labels
+    0..C-1 in the order of the ids. Ids in the store are the file names. The JSON is held in memory, features are not.
 
     Args:
         path: the JSON file.
@@ -48,6 +48,8 @@ class CocoImages(ImageSource):
         first = next((i for i in self._images if self._annotations.get(i["id"])), None)
         if first is None:
             raise VTLMError(f"--coco-json {path}: no annotation of any image")
+        self._files = self._find_files()
+        self.listed_inputs = (features,)
         self.feature_dim = self._features(first).shape[1]
 
     def _by_image(self, annotations: list[dict]) -> dict[Any, list[dict]]:
@@ -70,6 +72,39 @@ class CocoImages(ImageSource):
     def __len__(self) -> int:
         return len(self._images)
 
+    def _find_files(self) -> dict[Any, Path]:
+        """By image number the .npy of each image that has annotations, where one is there.
+
+        Raises:
+            VTLMError: one would be that of two images.
+        """
+        found: dict[Any, Path] = {}
+        taken: dict[Path, dict] = {}
+        for image in self._images:
+            names = _file_names(image) if self._annotations.get(image["id"]) else ()
+            path = next(filter(None, (find_inside(self._folder, name, (".npy",)) for name in names)), None)
+            if path is None:
+                continue
+            other = taken.setdefault(path, image)
+            if other["id"] != image["id"]:
+                both = " and ".join(repr(str(i["file_name"])[:99]) for i in (other, image))
+                raise VTLMError(
+                    f"{path}: named after both {both}; put the features into folders as the images are, "
+                    f"{self._folder / names[1]}.npy"
+                )
+            found[image["id"]] = path
+        return found
+
+    def listed(self) -> list[Listed]:
+        """The images, and the states of their features."""
+        return [
+            Listed(str(image["file_name"]), self._where(image), file_state(self._files.get(image["id"], "")))
+            for image in self._images
+        ]
+
+    def _where(self, image: dict) -> str:
+        return f"{self._path}, image {image['id']}"
+
     def records(self) -> Iterator[dict]:
         """The file's records of images."""
         return iter(self._images)
@@ -77,7 +112,7 @@ class CocoImages(ImageSource):
     def read(self, image: dict) -> InputImage:
         """The image of a record."""
         annotations = self._annotations.get(image["id"], [])
-        where = f"{self._path}, image {image['id']}"
+        where = self._where(image)
         try:
             boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(len(annotations), 4)
             scores = np.array([a.get("score", 1.0) for a in annotations], dtype=np.float32)
@@ -92,13 +127,12 @@ class CocoImages(ImageSource):
         return InputImage(str(image["file_name"]), where, features, boxes, labels, scores, size)
 
     def _features(self, image: dict) -> np.ndarray:
-        name = PurePosixPath(str(image["file_name"])).name
-        candidates = (name, PurePosixPath(name).stem, str(image["id"]))
-        path = next(filter(None, (find_inside(self._folder, n, (".npy",)) for n in candidates)), None)
+        path = self._files.get(image["id"])
+        names = _file_names(image)
         if path is None:
-            hint = explain_missing([name], (path.stem for path in self._folder.glob("*.npy")), BY_HAND)
-            names = ", ".join(f"{n}.npy" for n in candidates)
-            raise VTLMError(f"--features {self._folder}: none of {names} is there{hint}")
+            known = (path.stem for path in self._folder.glob("**/*.npy"))
+            hint = explain_missing([PurePosixPath(names[0]).name], known, BY_HAND)
+            raise VTLMError(f"--features {self._folder}: none of {', '.join(f'{n}.npy' for n in names)} is there{hint}")
         try:
             features = np.load(path, allow_pickle=False)
         except Exception as error:  # numpy raises a dozen types for damaged files
@@ -106,8 +140,15 @@ class CocoImages(ImageSource):
         regions = len(self._annotations[image["id"]])
         if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != regions:
             shape = getattr(features, "shape", "of a .npz")
-            raise VTLMError(f"{path}: shape {shape}, must be [{regions}, D] for the annotations of {name}")
+            raise VTLMError(f"{path}: shape {shape}, must be [{regions}, D] for the annotations of {names[0]}")
         return features
+
+
+def _file_names(image: dict) -> list[str]:
+    """What an image's features may be called, without .npy: its file with folders, or without, or its number."""
+    path = PurePosixPath(str(image["file_name"]))
+    names = (str(path), str(path.with_suffix("")) if path.name else "", path.name, path.stem, str(image["id"]))
+    return list(dict.fromkeys(names))
 
 
 def _read_json(path: str, option: str) -> Any:

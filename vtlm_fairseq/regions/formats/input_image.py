@@ -1,5 +1,7 @@
 """One image of the input of a conversion, whatever its format."""
 
+import hashlib
+import os
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
@@ -37,6 +39,26 @@ class InputImage(NamedTuple):
     soft_labels: np.ndarray | None = None
 
 
+class Listed(NamedTuple):
+    """An image of a source that says at its start what it has.
+
+    Attributes:
+        image_id: as `InputImage` has it.
+        source: file, or place in one, for messages.
+        state: of the files that are the image's own, which changes when they do.
+    """
+
+    image_id: str
+    source: str
+    state: str = ""
+
+    @property
+    def key(self) -> str:
+        """Another for another image, or another state of its files."""
+        text = f"{self.image_id}\0{self.source}\0{self.state}"
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
 class ImageSource:
     """Images of a source in a fixed order, for `vtlm_fairseq.regions.conversion`.
 
@@ -49,12 +71,20 @@ class ImageSource:
         has_labels: whether its images have labels.
         has_soft_labels: whether they have class scores.
         class_names: names of the classes, where the source knows them.
+        listed_inputs: files and folders of which the state of the images says all that matters.
+        further_files: that no option names and all images depend on.
     """
 
     feature_dim: int
     has_labels: bool = True
     has_soft_labels: bool = False
     class_names: list[str] | None = None
+    listed_inputs: tuple[str, ...] = ()
+    further_files: tuple[str, ...] = ()
+
+    def listed(self) -> list[Listed] | None:
+        """Of each image what is known before it is read; None where ids are known only then."""
+        return None
 
     def records(self) -> Iterator[Any]:
         """Where each image is."""
@@ -101,14 +131,38 @@ class ImageFiles(ImageSource):
     def __init__(self, folder: str) -> None:
         self._files = files_in(folder, self.ending, label=f"{self.option} {folder}")
         warn_of_folders(folder, self.ending, label=f"{self.option} {folder}")
+        self.listed_inputs = (folder,)
         self.feature_dim = self.read(self._files[0]).features.shape[1]
 
     def __len__(self) -> int:
         return len(self._files)
 
+    def listed(self) -> list[Listed]:
+        """The files and their states."""
+        return [Listed(f.name.removesuffix(self.ending), str(f), file_state(f)) for f in self._files]
+
     def records(self) -> Iterator[Path]:
         """The files; the id of an image is the file's name without the ending."""
         return iter(self._files)
+
+
+def file_state(path: str | Path) -> str:
+    """Size and time of modification of a file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "gone"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def check_no_pipe(path: str | Path) -> None:
+    """Refuse what is there and is no file: a pipe would keep the command waiting.
+
+    Raises:
+        VTLMError: a pipe, a device or a folder.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise VTLMError(f"{path}: a pipe, a device or a folder, not a file")
 
 
 def files_in(folder: str, ending: str, *, label: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 
 import numpy as np
 
@@ -9,13 +10,21 @@ from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.regions.formats.child import Child
 from vtlm_fairseq.regions.formats.containers import Record, open_container
-from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage, warn_of_folders
+from vtlm_fairseq.regions.formats.input_image import (
+    ImageSource,
+    InputImage,
+    Listed,
+    check_no_pipe,
+    file_state,
+    warn_of_folders,
+)
 from vtlm_fairseq.regions.formats.layout import Layout
 from vtlm_fairseq.regions.formats.mapping import Reader
 
 _FILES = {"npz": ".npz", "npy": ".npy", "pickle": ".pkl"}  # containers of a folder with files for each image
 _END = 1 << 62
 _BLOCK = 256  # records that are counted or read at once
+_LISTED = 4096  # that are listed at once
 _BLOCK_BYTES = 1 << 20  # of features: an answer costs the time of a small image
 _FIRST = 100  # images that are looked at for the width of the features
 
@@ -49,6 +58,8 @@ class MappedImages(ImageSource):
     ) -> None:
         if not os.path.exists(path):
             raise VTLMError(f"--input {path}: no such file or folder")
+        if not os.path.isdir(path):
+            check_no_pipe(path)
         if os.path.isdir(path) and (ending := _FILES.get(layout.container)):
             known = {part for template in layout.files.values() for part in template.split("/")[:-1]}
             warn_of_folders(path, ending, label=f"--input {path}", known=known)
@@ -67,9 +78,23 @@ class MappedImages(ImageSource):
             )
 
         self._path, self._child, self._reader = path, child, child()
+        if os.path.isdir(path) and layout.container in _FILES and layout.arrangement == "image":
+            self.listed_inputs = (path,)
+        elif layout.container == "npy":
+            beside = (os.path.join(os.path.dirname(path), file) for file in layout.files.values())
+            self.further_files = tuple(file for file in beside if os.path.exists(file))
         self._last: tuple[int, InputImage | str | None] | None = None
         self.feature_dim = 0
         self.feature_dim = self._find_width()
+
+    def listed(self) -> list[Listed] | None:
+        """The images of a folder, and the states of their files."""
+        if not self.listed_inputs:
+            return None
+        found: list[Listed] = []
+        while more := self._reader.ask(("list", len(found))):
+            found += more
+        return found
 
     def records(self) -> Iterator[int]:
         """Places of the images, from 0."""
@@ -165,8 +190,10 @@ class _Server:
         self._records = open_container(self._layout, self._path, self._ids)
         self._number, self._record, self._fault = -1, None, None
 
-    def __call__(self, request: tuple) -> int | list[InputImage | str | None] | InputImage | str | None:
+    def __call__(self, request: tuple) -> int | list[Listed] | list[InputImage | str | None] | InputImage | str | None:
         """("count", n): how many of the next 256 images from n on there are.
+
+        ("list", n): some `Listed` from image n on, none at the end.
 
         ("read", n): image n, or its fault in words; None where there are not so many.
 
@@ -178,6 +205,9 @@ class _Server:
         kind, number, *end = request
         if kind == "count":
             return next((k for k in range(_BLOCK) if self._seek(number + k) is None), _BLOCK)
+        if kind == "list":
+            found = (self._seek(number + k) for k in range(_LISTED))
+            return [_listed(record) for record in takewhile(lambda record: record is not None, found)]
         if kind == "read":
             return self._read(number)
         images: list[InputImage | str | None] = []
@@ -218,6 +248,10 @@ class _Server:
                 self._number = _END  # the file is closed; whatever is asked for next, it is opened again
                 return None
         return self._record
+
+
+def _listed(record: Record) -> Listed:
+    return Listed(record.image_id, record.where, ", ".join(file_state(file) for file in record.files))
 
 
 def _lmdb_size(path: str) -> int:

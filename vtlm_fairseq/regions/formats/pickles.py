@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.regions.formats.input_image import ImageFiles, InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageFiles, InputImage, check_no_pipe
 
 NUM_CLASSES = 601
 """Classes of the authors' detector (Open Images V4)."""
@@ -32,6 +32,7 @@ def load_plain_pickle(path: Path) -> Any:
     Raises:
         VTLMError: anything else is in it, it is cut off, or cannot be read.
     """
+    check_no_pipe(path)
     try:
         with open(path, "rb") as file:
             return unpickle_plain(file, str(path))

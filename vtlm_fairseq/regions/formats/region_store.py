@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
+from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage, Listed
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.store import RegionStore
 
@@ -32,6 +32,10 @@ class StoreImages(ImageSource):
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def listed(self) -> list[Listed]:
+        """Its images."""
+        return [Listed(image_id, self._path) for image_id in self._ids]
 
     def records(self) -> Iterator[int]:
         """Rows of the store."""

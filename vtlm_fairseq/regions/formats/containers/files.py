@@ -30,7 +30,7 @@ def npz_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
         def load(file: Path = file) -> Mapping[str, Any]:
             return npz_arrays(str(file), str(file), layout.needed())
 
-        yield Record(layout.image_id(file.name.removesuffix(".npz")), str(file), load)
+        yield Record(layout.image_id(file.name.removesuffix(".npz")), str(file), load, (file,))
 
 
 def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Record]:
@@ -50,6 +50,7 @@ def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
         if beside and file.name.endswith(beside):
             continue
         stem = file.name.removesuffix(".npy")
+        own = tuple(Path(path) / files[name].replace("{id}", stem) for name in layout.needed() if name in files)
 
         def load(stem: str = stem) -> Mapping[str, Any]:
             found = {}
@@ -62,7 +63,7 @@ def npy_files(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
                         raise VTLMError(f"{beside}: no such file, the {name} of {stem[:99]!r}{_others(beside, stem)}")
             return found
 
-        yield Record(layout.image_id(stem), str(file), load)
+        yield Record(layout.image_id(stem), str(file), load, own)
 
 
 def _others(path: Path, stem: str) -> str:
@@ -81,7 +82,7 @@ def pickles(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[Re
             def load(file: Path = file) -> Mapping[str, Any]:
                 return fields_of(unpickled(read_bytes(file), str(file)), str(file))
 
-            yield Record(layout.image_id(file.name.removesuffix(".pkl")), str(file), load)
+            yield Record(layout.image_id(file.name.removesuffix(".pkl")), str(file), load, (file,))
         return
     content = unpickled(read_bytes(Path(path), most=1 << 40), path)
     yield from entries(layout, content, path)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
+from vtlm_fairseq.regions.formats.input_image import check_no_pipe
 from vtlm_fairseq.regions.formats.pickles import unpickle_plain
 
 MAX_BYTES = 1 << 30
@@ -27,11 +28,13 @@ class Record(NamedTuple):
         image_id: its id.
         where: file, and place in it, for messages.
         load: reads its fields; to be called before the next record is asked for.
+        files: that are the image's own; none where all are in one.
     """
 
     image_id: str
     where: str
     load: Callable[[], Mapping[str, Any]]
+    files: tuple[Path, ...] = ()
 
 
 def faulty(error: VTLMError) -> Record:
@@ -80,6 +83,7 @@ def read_bytes(path: Path, *, most: int = MAX_BYTES) -> bytes:
     Raises:
         VTLMError: it cannot be read, or is larger than ``most``.
     """
+    check_no_pipe(path)
     try:
         size = os.path.getsize(path)
         if size > most:
@@ -133,6 +137,8 @@ def npz_arrays(
         VTLMError: it is no .npz, or an array is as `npy_array` refuses it.
     """
     found = {}
+    if isinstance(file, str):
+        check_no_pipe(file)
     try:
         with zipfile.ZipFile(file) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
