@@ -64,6 +64,17 @@ for line in sys.argv[1:]:
 """
 
 
+REFUSED = """
+import importlib, sys
+for line in sys.argv[1:]:
+    command, *argv = line.split()
+    try:
+        importlib.import_module(f"vtlm_fairseq.cli.{command}").main(argv)
+    except SystemExit as error:
+        print(error)
+"""
+
+
 def runs(code: str, *argv, cwd=None) -> str:
     """Runs Python code in a process of its own, which must not load the heavy ones; what it prints."""
     command = [sys.executable, "-c", code + HEAVY, *map(str, argv)]
@@ -75,6 +86,24 @@ def runs(code: str, *argv, cwd=None) -> str:
 @pytest.mark.parametrize("entry", COMMANDS)
 def test_help(entry):
     runs(HELP, entry.partition(":")[0])
+
+
+def test_targets_that_cannot_be_made(tmp_path):
+    """Refused before anything heavy is loaded."""
+    (tmp_path / "there").mkdir()
+    lines = (
+        "report bin --path ckpt --regions r.h5 --out no/page", "probe incongruent bin --system V=ckpt --out no/table",
+        "probe attention bin --system V=ckpt --regions r.h5 --plot layers.xyz",
+        "probe entity bin --entities e --write there", "plot log --out curves.xyz",
+        "convert average ckpt --out no/ckpt", "convert check ckpt --reference r.npz --dump no/dump",
+        "convert card ckpt --out no/card", "prepare contrastive bin --regions r.h5 --out there",
+        "prepare captions --train a --valid b --out there",
+        "prepare multi30k --raw r --image-splits i --vocab-size 9 --out there",
+    )  # fmt: skip
+    found = runs(REFUSED, *lines, cwd=tmp_path).splitlines()
+    assert len(found) == len(lines)
+    for line, message in zip(lines, found, strict=True):
+        assert message.startswith("error: ") and line.split()[-1] in message
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

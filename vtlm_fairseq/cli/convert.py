@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from vtlm_fairseq.cli.parsers import finish
+from vtlm_fairseq.files import check_writable
 from vtlm_fairseq.interop import ABSOLUTE
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.terminal import command_line
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with one line, for a fault of input or options.
     """
     args = build_parser().parse_args(argv)
+    for name in ("out", "dump"):  # before the imports, which take seconds
+        if (path := getattr(args, name, None)) is not None:
+            check_writable(path, label=f"--{name} {path}", parents=args.command == "checkpoint")
     warnings.simplefilter("ignore")  # PyTorch on the kinds of masks that fairseq hands to attention
     import_user_dir(args.user_dir)
     if args.command == "card":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vtlm_fairseq.cli.parsers import finish
+from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, reader
 from vtlm_fairseq.terminal import command_line
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     check_vocabulary(parser, args)
+    if args.command in ("captions", "multi30k", "contrastive"):
+        check_new_folder(args.out)  # before the imports, which take seconds
     importlib.import_module(f"vtlm_fairseq.corpora.{args.module}").run(args)
     return 0
 

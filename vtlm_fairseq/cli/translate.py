@@ -98,12 +98,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def split_line(line: str, place: str, needs_image: bool) -> tuple[str, str]:
-    """Sentence and image id of a line.
+    """Sentence and image id of a line; blanks around the id are left out, as in captions.
 
     Raises:
         VTLMError: no id where one is needed.
     """
     sentence, tab, image = line.rpartition("\t")
+    image = image.strip()
     if not tab:
         sentence, image = line, ""
     if needs_image and not image:

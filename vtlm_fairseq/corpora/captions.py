@@ -133,14 +133,12 @@ class Captions:
                     f"the line, or see --regions and --image-map{self._hint(split)}"
                 )
             else:
-                first = first or f"{pair.place}: {reason} ({pair.image!r})"
+                first = first or (f"{pair.place}: {reason} ({pair.image!r})", not pair.reason)
                 if dropped is not None:
                     dropped.add(split, pair, reason)
         if first is not None and not kept:
-            raise VTLMError(
-                f"{first}, and so it is with every pair of {split}; check --regions, --image-map, --id-rule and "
-                f"--strip-extension{self._hint(split)}"
-            )
+            options = "; check --regions, --image-map, --id-rule and --strip-extension" if first[1] else ""
+            raise VTLMError(f"{first[0]}, and no pair of {split} can be used{options}{self._hint(split)}")
 
     def _hint(self, split: str) -> str:
         """Rules or a prefix by which images would be in the stores, and in the map."""

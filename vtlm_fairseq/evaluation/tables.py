@@ -12,12 +12,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tabulate import tabulate
 
 from vtlm_fairseq.errors import UNPRINTABLE, VTLMError, printable
 from vtlm_fairseq.evaluation.options import System
-from vtlm_fairseq.files import check_writable, write_text
+from vtlm_fairseq.evaluation.plots import check_plot
+from vtlm_fairseq.files import check_new_folder, check_writable, write_text
 from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.terminal import say, write_out
 
@@ -134,8 +136,8 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_out(args: argparse.Namespace) -> None:
-    """Find out before the work that ``--out`` or ``--sentences`` cannot be written, or that an output would replace a
-    file of the same command.
+    """Find out before the work that ``--out``, ``--sentences``, ``--plot`` or the folder of ``--write`` cannot be
+    written, or that an output would replace a file of the same command.
 
     Raises:
         VTLMError: so it is.
@@ -143,6 +145,10 @@ def check_out(args: argparse.Namespace) -> None:
     for name in ("out", "sentences"):
         if getattr(args, name, None) is not None:
             check_writable(getattr(args, name), label=f"--{name} {getattr(args, name)}")
+    if isinstance(getattr(args, "plot", None), Path):
+        check_plot(args.plot)
+    if isinstance(getattr(args, "write", None), Path):
+        check_new_folder(args.write)
     given = {name: value for name, value in vars(args).items() if name in (*_OUTPUTS, *_INPUTS)}
     for name in _OUTPUTS:
         for other, values in given.items():

@@ -18,6 +18,7 @@ import shutil
 import socket
 import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -78,6 +79,11 @@ def check_writable(path: PathLike, *, label: str | None = None, parents: bool = 
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise VTLMError(f"{label}: cannot be written ({_why_not(folder)}): no right to write in {folder}")
+    try:  # rights are not all: of some file systems nobody may make a file
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        if error.errno not in FULL:  # what is replaced may make room
+            raise VTLMError(f"{label}: cannot be written ({reason(error)}): no file can be made in {folder}") from None
 
 
 def _why_not(path: PathLike) -> str:

@@ -143,8 +143,10 @@ def encode_id(image_id: str | bytes) -> bytes:
     Raises:
         VTLMError: no store can hold it.
     """
+    if not isinstance(image_id, str | bytes):
+        raise VTLMError(f"image id {image_id!r} is of type {type(image_id).__name__}, must be text: {str(image_id)!r}?")
     try:
-        encoded = image_id.encode("utf-8") if isinstance(image_id, str) else bytes(image_id)
+        encoded = image_id.encode("utf-8") if isinstance(image_id, str) else image_id
     except UnicodeEncodeError:
         raise VTLMError(f"image id {image_id[:99]!r} is not Unicode text") from None
     # numpy pads byte strings with zeros, and each takes the room of the longest

@@ -53,8 +53,8 @@ def tar_pairs(paths: Sequence[str], columns: tuple[str | None, str, str], *, pre
         _check_keys((tar, islice(_samples(tar, set()), _BEGINNING)) for tar in paths if len(paths) > 1)
     wanted = {_member(column) for column in columns if column is not None}
     for tar in paths:
-        for key, texts in _samples(tar, wanted):
-            pair = _of_sample(tar, key, texts, wanted, columns)
+        for key, texts, dotted in _samples(tar, wanted):
+            pair = _of_sample(tar, key, texts, wanted, columns, dotted=dotted)
             yield pair._replace(prefix=_name(tar) if prefix else "", shard=_name(tar))
 
 
@@ -66,9 +66,9 @@ def _name(path: str) -> str:
     return f"{os.path.splitext(os.path.basename(path))[0]}/"
 
 
-def _samples(tar: str, wanted: set[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each key, and the text of those of its members that are wanted, by ending."""
-    key, texts = None, {}
+def _samples(tar: str, wanted: set[str]) -> Iterator[tuple[str, dict[str, str], bool]]:
+    """Each key, the text of those of its members that are wanted, by ending, and whether some are after another dot."""
+    key, texts, dotted = None, {}, False
     for member, read in tar_members(tar, mode="r:", hint="copy it again, and unpack it if it is compressed"):
         folder, name = os.path.split(member.name)
         stem, _, suffix = name.partition(".")
@@ -77,8 +77,9 @@ def _samples(tar: str, wanted: set[str]) -> Iterator[tuple[str, dict[str, str]]]
         here, suffix, place = os.path.join(folder, stem), suffix.lower(), f"{tar}/{member.name}"
         if here != key:
             if key is not None:
-                yield key, texts
-            key, texts = here, {}
+                yield key, texts, dotted
+            key, texts, dotted = here, {}, False
+        dotted |= suffix not in wanted and any(suffix.endswith(f".{ending}") for ending in wanted)
         if suffix in wanted:
             if suffix in texts:
                 raise VTLMError(f"{place}: a second member of this name; make the tar file again")
@@ -89,15 +90,24 @@ def _samples(tar: str, wanted: set[str]) -> Iterator[tuple[str, dict[str, str]]]
             except UnicodeDecodeError:
                 raise VTLMError(f"{place}: not UTF-8 text; convert it") from None
     if key is not None:
-        yield key, texts
+        yield key, texts, dotted
 
 
 def _of_sample(
-    tar: str, key: str, texts: Mapping[str, str], wanted: set[str], columns: tuple[str | None, str, str]
+    tar: str,
+    key: str,
+    texts: Mapping[str, str],
+    wanted: set[str],
+    columns: tuple[str | None, str, str],
+    *,
+    dotted: bool,
 ) -> Pair:
     place = f"{tar}/{key}"
     if lacking := sorted(wanted - texts.keys()):
-        return Pair(key, "", "", place, reason=f"no .{lacking[0]} member follows or precedes the others of its key")
+        why = f"no .{lacking[0]} member follows or precedes the others of its key"
+        if dotted:
+            why += ", which ends at the first dot of a name: rename members that have dots before their ending"
+        return Pair(key, "", "", place, reason=why)
     record = parse_object(texts["json"].encode(), f"{place}.json", hint="mend it") if "json" in wanted else {}
     if why := _not_fetched(record, {"url", "status"}):
         return Pair(key, "", "", place, reason=why)
@@ -129,11 +139,11 @@ def _field(record: Mapping[str, Any], name: str, place: str) -> str:
     return value
 
 
-def _check_keys(beginnings: Iterable[tuple[str, Iterable[tuple[str, object]]]]) -> None:
+def _check_keys(beginnings: Iterable[tuple[str, Iterable[tuple[str, *tuple[object, ...]]]]]) -> None:
     """Keys that repeat are met at the beginnings of the files: of each, the first keys with whatever they have."""
     first: dict[str, str] = {}
     for path, keys in beginnings:
-        for key, _ in keys:
+        for key, *_ in keys:
             if first.setdefault(key, path) != path:
                 raise VTLMError(
                     f"{first[key]} and {path} both have key {key!r}: --id-prefix tar, also given to vtlm-extract, puts "
@@ -181,7 +191,7 @@ def parquet_pairs(paths: Sequence[str], columns: tuple[str | None, str, str], *,
                     yield Pair(values[0].strip(), values[1], values[2], place, given, why, _name(path))
 
 
-def _first_keys(path: str) -> list[tuple[str, None]]:
+def _first_keys(path: str) -> list[tuple[str]]:
     """Keys of the first rows of a file that is img2dataset's; of another file none."""
     from vtlm_fairseq.regions.formats.containers.record import open_parquet
 
@@ -189,7 +199,7 @@ def _first_keys(path: str) -> list[tuple[str, None]]:
         if not set(_FETCH_COLUMNS) <= set(file.schema_arrow.names):
             return []
         batch = next(file.iter_batches(batch_size=_BEGINNING, columns=["key"], use_threads=False), None)
-        return [] if batch is None else [(str(key), None) for key in batch.column(0).to_pylist()]
+        return [] if batch is None else [(str(key),) for key in batch.column(0).to_pylist()]
 
 
 def _nested(record: Mapping[str, Any], name: str, place: str) -> str:

@@ -25,6 +25,12 @@ def test_no_right_to_write(tmp_path, monkeypatch):
     assert "Read-only file system" in fault(files.check_writable, path)
 
 
+def test_where_nobody_may_make_a_file():
+    """Rights say nothing of it: root may do all in /proc."""
+    for check in (files.check_writable, files.check_new_folder):
+        assert "/proc/x: cannot be written" in fault(check, "/proc/x")
+
+
 @pytest.mark.parametrize(
     "error", [NotImplementedError(), OSError(errno.ENOLCK, "no locks"), OSError(errno.EIO, "damage")]
 )

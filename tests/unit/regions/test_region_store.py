@@ -109,6 +109,9 @@ def test_missing_ids_count_and_first_five(tmp_path):
     store = RegionStore([str(tmp_path / "empty.h5")])
     assert (len(store), store.rows([]).tolist(), store.ids()) == (0, [], [])
     assert "missing from the store: 'x'" in fault(store.rows, ["x"])
+    for wrong in (1, np.int64(1), 1.0, None):
+        message = fault(store.rows, ["x", wrong])
+        assert type(wrong).__name__ in message and "must be text" in message and repr(str(wrong)) in message
 
 
 # ---- shards and folders

@@ -80,6 +80,14 @@ def test_two_texts_of_a_key(tmp_path):
     assert pairs[2].reason.startswith("no .de.txt member")
 
 
+def test_keys_with_dots(tmp_path):
+    """As in extraction, a key ends at the first dot; the reason says so where a member may have been meant."""
+    write_tar(tmp_path / "a.tar", [("k.v1.0.jpg", b""), ("k.v1.0.txt", b"x"), ("l.jpg", b"")])
+    dotted, plain = read(tmp_path / "a.tar", {"en": ".txt", "de": ".txt"})
+    assert (dotted.image, plain.image) == ("k", "l")
+    assert "first dot" in dotted.reason and plain.reason and "dot" not in plain.reason
+
+
 def test_faults_of_tar_files(tmp_path):
     columns = {"en": "caption", "de": "de"}
     write_tar(tmp_path / "a.tar", sample("1"))

@@ -14,6 +14,7 @@ from region_sources import coco
 from stores import ends_with, fault, make_store
 from vtlm_fairseq.cli.prepare import main as prepare
 from vtlm_fairseq.cli.regions import main as regions
+from vtlm_fairseq.cli.translate import split_line
 from vtlm_fairseq.corpora.flickr30k_entities import read_entities
 from vtlm_fairseq.evaluation.report.pictures import say_missing
 from vtlm_fairseq.regions.formats.coco_json import CocoImages
@@ -21,6 +22,7 @@ from vtlm_fairseq.regions.formats.layout import read_layout
 from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.regions.validate import find_missing
+from vtlm_fairseq.text.caption_files import CaptionFile
 from vtlm_fairseq.text.id_rules import IdRule, explain_missing
 
 E_ACUTE = unicodedata.normalize("NFC", "cafe\u0301")
@@ -95,6 +97,13 @@ def test_where_ids_are_looked_up(tmp_path):
     (tmp_path / "images").write_text("a\nx/b\n")
     (line,) = find_missing([str(tmp_path / "s.h5")], str(tmp_path / "images"))
     assert "--id-rule basename" in line and "1 of 1" in line
+
+
+def test_blanks_around_ids_are_left_out_by_captions_and_by_translation(tmp_path):
+    (tmp_path / "c.csv").write_text("image,en,de\n 001 ,a dog,ein Hund\n")
+    (pair,) = CaptionFile(str(tmp_path / "c.csv"), source_lang="en", target_lang="de", columns=None)
+    assert pair.image == "001" and split_line("a dog\t 001 ", "line 1", True) == ("a dog", "001")
+    assert "line 1: no image id" in fault(split_line, "a dog\t ", "line 1", True)
 
 
 def convert(folder, *argv):

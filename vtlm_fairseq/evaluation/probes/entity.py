@@ -13,7 +13,6 @@ from vtlm_fairseq.evaluation.probes.entity_variants import MASKED, Choice, Varia
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, Figure, seed_statistics
 from vtlm_fairseq.evaluation.systems import System, check_systems, describe_regions, system_regions
 from vtlm_fairseq.evaluation.tables import Table, publish
-from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.options import loading_options
 from vtlm_fairseq.text.subwords import MASK
@@ -30,8 +29,6 @@ def run(args: argparse.Namespace) -> None:
     systems = check_systems(args.systems)
     if not systems and args.write is None:
         raise VTLMError("nothing to do: give --system NAME=CKPT,CKPT to translate, or --write DIR to keep the variants")
-    if args.write is not None:
-        check_new_folder(args.write)
     for system in systems:
         for path in system.paths:
             system_regions(path, regions=args.regions, split=args.gen_subset)

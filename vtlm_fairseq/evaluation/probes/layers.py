@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.evaluation.plots import check_plot
 from vtlm_fairseq.evaluation.systems import System, check_systems, system_regions
 from vtlm_fairseq.evaluation.tables import Table, publish
 
@@ -32,8 +31,6 @@ def run_by_layer(
         VTLMError: a fault of input or options.
     """
     systems = systems_with_regions(args)
-    if args.plot is not None:
-        check_plot(args.plot)
     results = {system: [measure(path, args, label=system.name) for path in system.paths] for system in systems}
     try:
         publish(table(results, args), args)
