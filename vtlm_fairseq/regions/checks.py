@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.padding import zero_rows
 from vtlm_fairseq.regions.soft_labels import SoftLabels
 
 SLACK, PIXEL_SLACK = 0.01, 2.0
@@ -13,6 +14,7 @@ or to the last one inclusive. They are cut at its edge."""
 
 
 _LARGEST_RELATIVE, _SMALLEST_IMAGE = 1.5, 4  # pixels: boxes all within the one are none, of an image beyond the other
+_KINDS = {"b": "true or false", "c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates"}
 _INFINITY, _SIGN = 0x7C00, 0x8000  # bits of a half
 
 
@@ -71,10 +73,16 @@ class Rules(NamedTuple):
             stored = features.astype(self.dtype, copy=False) if numbers else features
         sound = numbers and all_finite(stored)
         for name, values in (("boxes", boxes), ("scores", scores), *(() if sound else (("features", features),))):
-            if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-                raise VTLMError(f"{name} hold a value that is not finite or not a number; mend the input")
+            if values.dtype.kind not in "fiu":
+                raise VTLMError(f"{name} are {_KINDS.get(values.dtype.kind, values.dtype)}, must be real numbers")
+            if not np.isfinite(values).all():
+                raise VTLMError(f"{name} hold a value that is not finite (NaN or infinite); mend the input")
         if not sound:
             raise VTLMError(f"a feature is too large for {self.dtype}; use --dtype float32")
+        if features.dtype != self.dtype and (lost := zero_rows(stored)).any() and features[lost].any():
+            raise VTLMError(
+                f"all features of a region are too small for {self.dtype}, which makes them 0; use --dtype float32"
+            )
         if labels.dtype.kind not in "iu" and regions:
             raise VTLMError(f"labels are {labels.dtype}, must be whole numbers")
         if regions and not 0 <= labels.min() <= labels.max() < self.num_classes:

@@ -13,8 +13,12 @@ def is_background(name: str) -> bool:
     return _BACKGROUND.fullmatch(name) is not None
 
 
-def read_class_names(path: str) -> list[str]:
+def read_class_names(path: str, hint: str = "") -> list[str]:
     """Lines of `--class-names`.
+
+    Args:
+        path: the file.
+        hint: how labels that count a background are brought to 0.
 
     Raises:
         VTLMError: it cannot be read, a line is empty, or it begins with a background class.
@@ -22,7 +26,7 @@ def read_class_names(path: str) -> list[str]:
     names = read_lines(path, label=f"--class-names {path}", filled=True)
     if is_background(names[0]):
         raise VTLMError(
-            f"--class-names {path}: line 1 is {names[0]!r}, and stores have no background class: take the line out; "
-            "labels that count it, so that the first class is 1, are brought to 0 by --layout-set label_offset=1"
+            f"--class-names {path}: line 1 is {names[0]!r}, and stores have no background class: take the line out"
+            + (f"; labels that count it, so that the first class is 1, are brought to 0 by {hint}" if hint else "")
         )
     return names

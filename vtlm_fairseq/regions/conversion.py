@@ -15,11 +15,12 @@ from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.class_names import read_class_names
 from vtlm_fairseq.regions.conversion_plan import make_plan, refuse_own_input, share_of
-from vtlm_fairseq.regions.convert_options import UNKNOWN
+from vtlm_fairseq.regions.convert_options import MOST_CLASSES, UNKNOWN
 from vtlm_fairseq.regions.converting import Conversion
-from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages, read_sizes, to_relative_boxes
+from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages
 from vtlm_fairseq.regions.formats.bottom_up_tsv import BottomUpImages
 from vtlm_fairseq.regions.formats.coco_json import CocoImages
+from vtlm_fairseq.regions.formats.image_sizes import ImageSizes, read_sizes, to_relative_boxes
 from vtlm_fairseq.regions.formats.input_image import InputImage, Listed
 from vtlm_fairseq.regions.formats.layout import read_layout
 from vtlm_fairseq.regions.formats.mapped import MappedImages
@@ -53,10 +54,9 @@ def run_convert(args: argparse.Namespace) -> int:
     """Make a store; 0, or 3 where some images could not be taken."""
     check_writable(args.out, label=f"--out {args.out}", streams=False)
     refuse_own_input(args)
-    sizes = _check_options(args)
+    _check_options(args)
     rule = args.id_rule.and_extension(args.strip_extension)
-    if sizes is not None:
-        sizes = {rule(image_id): size for image_id, size in sizes.items()}
+    sizes = None if args.image_sizes is None else read_sizes(args.image_sizes, rule)
     source = open_source(args)
     listed = source.listed()
     plan, inputs = make_plan(args, source, listed)
@@ -73,6 +73,7 @@ def run_convert(args: argparse.Namespace) -> int:
         share = share_of(args, source, listed)
         progress = _progress(args, rule, source, listed, share, whole)
         class_names = _class_names(args, source) if clusters is None else clusters.class_names
+        _check_number(args, class_names)
         num_soft = 0 if clusters is not None else args.soft_labels or getattr(source, "num_soft", 0)
         conversion = Conversion(
             source,
@@ -164,8 +165,8 @@ def refuse_existing(args: argparse.Namespace, *, streams: bool = True) -> None:
     check_writable(args.out, label=f"--out {args.out}", streams=streams)
 
 
-def _check_options(args: argparse.Namespace) -> dict[str, tuple[float, float]] | None:
-    """Refuse options that have no effect on this source; returns the sizes of images, where given."""
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that have no effect on this source."""
     for name, source in _BELONGS.items():
         if getattr(args, name) is not None and getattr(args, source) is None:
             more = _IN_THE_FILES if args.npz and name in _STACKED else ""
@@ -179,7 +180,7 @@ def _check_options(args: argparse.Namespace) -> dict[str, tuple[float, float]] |
             raise VTLMError(
                 "--box-format and --box-units of a --layout are --layout-set box_format=... and box_units=..."
             )
-        return read_sizes(args.image_sizes) if args.image_sizes is not None else None
+        return
     if args.layout_set:
         raise VTLMError("--layout-set goes with --layout")
     plain = args.npz is not None or args.npy is not None
@@ -190,7 +191,6 @@ def _check_options(args: argparse.Namespace) -> dict[str, tuple[float, float]] |
         )
     if (args.box_units == "pixels") != (args.image_sizes is not None):
         raise VTLMError("--box-units pixels and --image-sizes FILE go together: give both or neither")
-    return read_sizes(args.image_sizes) if args.image_sizes is not None else None
 
 
 def open_source(args: argparse.Namespace) -> Any:
@@ -228,7 +228,7 @@ def _prepare(
     *,
     yxyx: bool,
     rule: IdRule,
-    sizes: dict[str, tuple[float, float]] | None,
+    sizes: ImageSizes | None,
     pixels: bool,
     clusters: Clusters | None,
     soft_labels: bool,
@@ -257,8 +257,22 @@ def _prepare(
 def _given_names(args: argparse.Namespace) -> list[str] | None:
     """Names of the classes by the options."""
     if args.class_names is not None:
-        return read_class_names(args.class_names)
+        hint = ""
+        if args.layout is not None:
+            hint = "--layout-set label_offset=1"
+        elif args.bottom_up_tsv is not None:
+            hint = "--layout lxmert --input FILE --layout-set label_offset=1 (10 columns)"
+        elif args.npz is not None or args.npy is not None:
+            hint = "taking 1 off each in the files"
+        return read_class_names(args.class_names, hint)
     return None if args.num_classes is None else [f"class {c}" for c in range(args.num_classes)]
+
+
+def _check_number(args: argparse.Namespace, class_names: list[str]) -> None:
+    if not 1 <= len(class_names) <= MOST_CLASSES:
+        given = [name for name in ("num_classes", "class_names") if getattr(args, name) is not None]
+        where = f"{option(given[0])} {getattr(args, given[0])}" if given else _input(args)
+        raise VTLMError(f"{where}: {len(class_names):,} classes, must be 1 to {MOST_CLASSES:,}")
 
 
 def _class_names(args: argparse.Namespace, images: Any) -> list[str]:

@@ -23,7 +23,7 @@ from text_json import _change
 from vtlm_fairseq.cli.regions import build_parser
 from vtlm_fairseq.cli.regions import main as regions_command
 from vtlm_fairseq.regions.conversion import open_source
-from vtlm_fairseq.regions.formats.arrays import to_relative_boxes
+from vtlm_fairseq.regions.formats.image_sizes import to_relative_boxes
 from vtlm_fairseq.regions.store import RegionStore, validate
 
 

@@ -60,7 +60,7 @@ def test_class_names_that_begin_with_the_background(tmp_path, first, refused):
     argv = ["convert", "--npz", tmp_path / "in", "--class-names", tmp_path / "names", "--out", tmp_path / "s.h5"]
     if refused:
         message = fails(*argv)
-        assert repr(first) in message and "line 1" in message and "label_offset" in message
+        assert repr(first) in message and "line 1" in message and "take the line out" in message
     else:
         assert main([str(a) for a in argv]) == 0
 

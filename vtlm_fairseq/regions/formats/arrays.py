@@ -1,4 +1,4 @@
-"""What `vtlm-regions convert` reads: numpy files, id lists and image sizes."""
+"""What `vtlm-regions convert` reads: numpy files and id lists."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +8,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files.lines import read_lines
-from vtlm_fairseq.regions.checks import PIXEL_SLACK, look_relative
 from vtlm_fairseq.regions.formats.input_image import ImageFiles, ImageSource, InputImage, Listed, check_no_pipe
-from vtlm_fairseq.text.id_rules import explain_missing
 
 _ARRAYS = ("features", "boxes", "labels", "scores", "soft_labels")
 
@@ -65,7 +63,12 @@ class NpyImages(ImageSource):
         self._source, self.has_labels = features, labels is not None
         self._features = _load_npy(features, "--npy")
         if self._features.ndim != 3:
-            raise VTLMError(f"--npy {features}: shape {self._features.shape}, must be [N, R, D]")
+            hint = {
+                2: "; one vector an image [N, D]: --layout multi30k-avgpool --input FILE",
+                4: "; maps [N, D, rows, columns]: --layout multi30k-res4 --input FILE, or a YAML (docs/formats.md)",
+            }
+            shape = self._features.shape
+            raise VTLMError(f"--npy {features}: shape {shape}, must be [N, R, D]{hint.get(len(shape), '')}")
         images, regions, self.feature_dim = self._features.shape
         self._ids = read_lines(ids, label=f"--ids {ids}", filled=True)
         if len(self._ids) != images:
@@ -122,67 +125,3 @@ def _load_beside(option: str, path: str | None, shape: tuple[int, ...]) -> np.nd
     if array.shape != shape:
         raise VTLMError(f"{option} {path}: shape {array.shape}, must be {shape} to fit the features")
     return array
-
-
-def read_sizes(path: str) -> dict[str, tuple[float, float]]:
-    """Width and height in pixels of each image id, from lines of id, width, height between tabs.
-
-    Raises:
-        VTLMError: a line that is not so (named), or a size that is not positive.
-    """
-    sizes: dict[str, tuple[float, float]] = {}
-    for number, line in enumerate(read_lines(path, label=f"--image-sizes {path}"), start=1):
-        fields = line.split("\t")
-        try:
-            image_id, width, height = fields[0], *map(float, fields[1:])
-            if not (0 < width < np.inf and 0 < height < np.inf):
-                raise ValueError
-        except ValueError:
-            raise VTLMError(
-                f"--image-sizes {path}: line {number} is {line!r}, not id, width, height (above 0) between tabs"
-            ) from None
-        sizes[image_id] = (width, height)
-    return sizes
-
-
-def to_relative_boxes(image: InputImage, *, yxyx: bool, sizes: dict[str, tuple[float, float]] | None) -> np.ndarray:
-    """Boxes [R, 4] of an image as x1, y1, x2, y2 divided by width and height (of the image itself, or `sizes`).
-
-    Pixel boxes that end up to two pixels outside the image are cut at its edge.
-
-    Raises:
-        VTLMError: boxes of another shape, an image without a size, a box that ends further outside.
-    """
-    assert image.boxes is not None
-    boxes = np.asarray(image.boxes)
-    if boxes.shape != (len(image.features), 4) or boxes.dtype.kind not in "fiu":
-        raise VTLMError(
-            f"{image.source}: image {image.image_id!r}: boxes are {boxes.dtype} {boxes.shape}, "
-            f"must be numbers [{len(image.features)}, 4]"
-        )
-    boxes = boxes.astype(np.float64)
-    if yxyx:
-        boxes = boxes[:, [1, 0, 3, 2]]
-    if sizes is None and image.size is None:
-        return boxes
-    if image.size is None and image.image_id not in sizes:
-        hint = explain_missing([image.image_id], sizes)
-        raise VTLMError(f"--image-sizes has no line for image {image.image_id!r}{hint}")
-    width, height = image.size or sizes[image.image_id]
-    if look_relative(boxes, (width, height)):
-        raise VTLMError(
-            f"{image.source}: image {image.image_id!r}: no box is larger than a pixel; are they relative? "
-            + ("leave out --box-units and --image-sizes" if image.size is None else "mend the file")
-        )
-    edge = np.array([width, height, width, height])
-    outside = (boxes < -PIXEL_SLACK) | (boxes > edge + PIXEL_SLACK)
-    if outside.any():
-        region = int(np.flatnonzero(outside.any(axis=1))[0])
-        hint = "check --image-sizes, --box-units and --box-format"
-        if image.size is not None:
-            hint = "mend the width and height in the file (are they in the order that its columns have?)"
-        raise VTLMError(
-            f"{image.source}: image {image.image_id!r}: box {boxes[region].tolist()} is outside the image of "
-            f"{width:g} x {height:g} pixels; {hint}"
-        )
-    return np.clip(boxes, 0, edge) / edge

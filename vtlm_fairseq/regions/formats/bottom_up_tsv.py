@@ -5,17 +5,20 @@ Three layouts are told apart by their number of columns; they differ in the orde
 
 import base64
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
-from vtlm_fairseq.regions.formats.containers.tables import plain_text
+from vtlm_fairseq.regions.formats.containers.tables import is_header, plain_text
 from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 
 _START = ("image_id", "image_h", "image_w", "objects_id", "objects_conf")
 _END = ("num_boxes", "boxes", "features")
+_NEEDED = ("image_id", "image_w", "image_h", "boxes", "features")
+_ALSO = {"img_id": "image_id", "img_w": "image_w", "img_h": "image_h"}  # in a line of names
 _CUT = "the file is cut off or has other columns (--tsv-columns)"
 LAYOUTS: dict[int, tuple[str, ...]] = {
     10: (*_START, "attrs_id", "attrs_conf", *_END),
@@ -40,11 +43,16 @@ class BottomUpImages(ImageSource):
         self._path = path
         if not Path(path).is_file():
             raise VTLMError(f"--bottom-up-tsv {path}: no such file")
-        self._columns = None if columns is None else tuple(columns.split(","))
+        given = None if columns is None else tuple(columns.split(","))
+        header = self._read_header()
+        if given is not None and header is not None and given != header:
+            raise VTLMError(f"{path}, line 1: names other columns than --tsv-columns {columns}; leave that out")
+        self._columns, self._start = given or header, 1 if header is None else 2
         if self._columns is not None:
-            lacking = [n for n in ("image_id", "image_w", "image_h", "boxes", "features") if n not in self._columns]
+            lacking = [n for n in _NEEDED if n not in self._columns]
             if lacking:
-                raise VTLMError(f"--tsv-columns {columns}: lacks {', '.join(lacking)}")
+                where = f"{path}, line 1" if columns is None else f"--tsv-columns {columns}"
+                raise VTLMError(f"{where}: lacks {', '.join(lacking)}")
         first = next(iter(self), None)
         if first is None:
             raise VTLMError(f"--bottom-up-tsv {path}: empty")
@@ -52,8 +60,13 @@ class BottomUpImages(ImageSource):
         self.has_labels = first.labels is not None
 
     def records(self) -> Iterator[tuple[int, str]]:
-        """Numbers of the lines, from 1, and the lines."""
-        return enumerate(stream_lines(self._path), start=1)
+        """Numbers of the lines, from 1, and the lines, but the one that names the columns."""
+        return islice(enumerate(stream_lines(self._path), start=1), self._start - 1, None)
+
+    def _read_header(self) -> tuple[str, ...] | None:
+        """Names of the columns, where the first line has them."""
+        fields = [_ALSO.get(name, name) for name in next(stream_lines(self._path), "").split("\t")]
+        return tuple(fields) if is_header(fields, LAYOUTS[10]) else None
 
     def read(self, record: tuple[int, str]) -> InputImage:
         """The image of a line."""

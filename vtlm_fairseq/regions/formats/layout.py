@@ -180,7 +180,9 @@ def _load(path: Path, where: str) -> dict[str, Any]:
         content = yaml.safe_load(data)
     except VTLMError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, AttributeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise VTLMError(f"{where}: cannot be read ({reason(error)})") from None
+    except (ValueError, LookupError, TypeError, RecursionError, AttributeError, yaml.YAMLError) as error:
         raise VTLMError(f"{where}: not readable YAML ({reason(error)})") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise VTLMError(f"{where}: not a YAML file of KEY: VALUE lines")

@@ -1,7 +1,7 @@
 """Rows of a table: TSV with named columns, parquet."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,27 +21,41 @@ def tsv_lines(layout: Layout, path: str, ids: Sequence[str] | None) -> Iterator[
     if key not in layout.columns:
         raise VTLMError(f"layout {layout.name}: id {key!r} is none of its columns")
     layout.refuse_ids(ids, f"column {key} has the ids")
-    at = layout.columns.index(key)
+    columns, named_by = list(layout.columns), f"layout {layout.name}"
     for number, line in enumerate(stream_lines(path), start=1):
         where, parts = f"{path}, line {number}", line.split("\t")
-        if len(parts) != len(layout.columns):
+        if number == 1 and is_header(parts, layout.columns):
+            lacking = [name for name in (key, *layout.needed(optional=False)) if name not in parts]
+            if lacking:
+                raise VTLMError(
+                    f"{where}: names the columns, and {lacking[0]!r} is none of them; write the names there as layout "
+                    f"{layout.name} has them ({', '.join(layout.columns)}), or take the line out"
+                )
+            columns, named_by = parts, "line 1"
+            continue
+        if len(parts) != len(columns):
             yield faulty(
                 VTLMError(
-                    f"{where}: {len(parts)} columns between tabs, layout {layout.name} has {len(layout.columns)}; the "
-                    "file is cut off, or say --layout-set columns=..."
+                    f"{where}: {len(parts)} columns between tabs, {named_by} has {len(columns)}; the file is "
+                    "cut off, or say --layout-set columns=..."
                 )
             )
             continue
 
-        def load(parts: list[str] = parts, where: str = where) -> Mapping[str, Any]:
-            named = dict(zip(layout.columns, parts, strict=True))
+        def load(parts: list[str] = parts, where: str = where, columns: list[str] = columns) -> Mapping[str, Any]:
+            named = dict(zip(columns, parts, strict=True))
             return {
                 name: decoded(named[name], types[name], f"{where}, {name}") if name in types else named[name]
                 for name in layout.needed()
                 if name in named
             }
 
-        yield Record(layout.image_id(plain_text(parts[at])), where, load)
+        yield Record(layout.image_id(plain_text(parts[columns.index(key)])), where, load)
+
+
+def is_header(fields: Sequence[str], names: Collection[str]) -> bool:
+    """Whether the first line of a table names its columns: two of the names known are in it."""
+    return len(set(names) & set(fields)) > 1
 
 
 def _dtype(name: str, text: str, layout: Layout) -> np.dtype:
