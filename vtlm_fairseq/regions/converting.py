@@ -227,14 +227,15 @@ class _InOrder:
             if place != self._place:
                 self._images = _images(self._source, place, self._end)
             image = next(self._images, None)
+            listed = None if self._listed is None else self._listed[place]
+            if listed and (image is None or (isinstance(image, InputImage) and image.image_id != listed.image_id)):
+                raise VTLMError(
+                    f"{listed.source}: is no longer where it was; leave the input alone while it is converted, and "
+                    "give the same command again"
+                )
             if image is None:
                 return
             self._place = place + 1
-            if self._listed and isinstance(image, InputImage) and image.image_id != self._listed[place].image_id:
-                raise VTLMError(
-                    f"{image.source}: is where {self._listed[place].source} was; leave the input alone while it is "
-                    "converted, and give the same command again"
-                )
             yield image
 
 

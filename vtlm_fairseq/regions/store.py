@@ -82,6 +82,7 @@ class RegionStore:
         num_images: N over all files.
         num_regions: T over all files, before truncation.
         paths: the files, absolute.
+        sources: further files from which virtual datasets of these take their data.
         attributes: root attributes of the first file.
 
     Raises:
@@ -127,6 +128,7 @@ class RegionStore:
         self.num_regions = sum(int(header.offsets[-1]) for header in headers)
         self._index: tuple[np.ndarray, np.ndarray] | None = self._sort_ids([header.ids for header in headers])
         self._files = [(header.files, header.content) for header in headers]
+        self.sources = tuple({path for files, _ in self._files for path in files} - set(self.paths))
         self._handles: dict[int, StoreFile] = {}
         self._check_at = 0.0
         self._pid = os.getpid()

@@ -332,6 +332,19 @@ def test_pipes_in_a_folder_are_refused(tmp_path, source):
     assert f"{folder / 'a'}.{ending}" in line and "pipe" in line
 
 
+def test_shards_of_a_virtual_store_are_looked_at(tmp_path):
+    shards, virtual, out = [tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "v.h5", tmp_path / "s.h5"
+    for number, shard in enumerate(shards):
+        folder = save(tmp_path / f"in{number}", 1)
+        (folder / "i000.npz").rename(folder / f"{number}.npz")
+        assert main(command(folder, shard)) == 0
+    merge_stores([str(shard) for shard in shards], str(virtual))
+    argv = ["convert", "--store", str(virtual), "--out", str(out)]
+    assert main(argv) == 0 and main(argv) == 0
+    os.utime(shards[1], (1, 1))
+    assert "b.h5 has changed" in fails(*argv)
+
+
 def test_the_source_is_not_replaced(tmp_path):
     folder, out = save(tmp_path / "in", 2), tmp_path / "s.h5"
     assert main(command(folder, out)) == 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
@@ -161,7 +162,11 @@ def check_no_pipe(path: str | Path) -> None:
     Raises:
         VTLMError: a pipe, a device or a folder.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return  # what opens it says why it cannot be read
+    if not is_file:
         raise VTLMError(f"{path}: a pipe, a device or a folder, not a file")
 
 

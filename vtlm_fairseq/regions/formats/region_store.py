@@ -23,6 +23,7 @@ class StoreImages(ImageSource):
     def __init__(self, path: str) -> None:
         self._path = path
         self._store = RegionStore(store_files(path, option="--store "), None)
+        self.further_files = tuple(sorted(self._store.sources))
         self._ids = self._store.ids()
         self.feature_dim, self.detector = self._store.feature_dim, self._store.detector
         self.class_names = self._store.class_names
