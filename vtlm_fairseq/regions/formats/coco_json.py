@@ -39,11 +39,13 @@ class CocoImages(ImageSource):
         if not isinstance(described, dict):
             raise VTLMError(f"{where}: a list of results; give the file with its images and categories, --coco-dataset")
         categories = _records(_get(described, "categories", where), ("id", "name"), f"{where}, categories")
+        _check_ids(categories, f"{where}, categories")
         categories.sort(key=lambda c: (isinstance(c["id"], str), c["id"]))
         self.class_names = [str(c["name"]) for c in categories]
         self._labels = {c["id"]: label for label, c in enumerate(categories)}
         fields = ("id", "width", "height", "file_name")
         self._images = _records(_get(described, "images", where), fields, f"{where}, images")
+        _check_ids(self._images, f"{where}, images")
         self._annotations = self._by_image(_records(annotations, ("image_id", "category_id", "bbox"), path))
         first = next((i for i in self._images if self._annotations.get(i["id"])), None)
         if first is None:
@@ -162,6 +164,15 @@ def _get(content: dict, key: str, path: str | None) -> Any:
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise VTLMError(f"{path}: no list {key!r}; a COCO file holds images, categories and annotations")
     return content[key]
+
+
+def _check_ids(records: list[dict], where: str) -> None:
+    """Refuse two records of a number that are not the same."""
+    first: dict[Any, int] = {}
+    for number, record in enumerate(records):
+        other = first.setdefault(record["id"], number)
+        if records[other] != record:
+            raise VTLMError(f"{where}: records {other} and {number} have the same id, {record['id']!r}; mend the file")
 
 
 def _records(values: list, fields: tuple[str, ...], where: str) -> list[dict]:
