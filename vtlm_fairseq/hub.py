@@ -155,7 +155,7 @@ class VTLM(TextModel):
         ids = [self.encode(text, lang) for text, lang in zip(sides, (self.source_lang, self.target_lang), strict=False)]
         if not any((side == self.mask_idx).any() for side in ids):
             raise VTLMError(f"no {MASK} in the text; write it in place of a word")
-        regions = None if image is None else self.line_regions([image], ["image="])
+        regions = None if image is None else self.line_regions([image], ["fill_mask"])
         ((_, log_probs),) = self.predict(ids[:1], ids[1:] or [None], regions=regions)
         log_probs[:, ~torch.from_numpy(self._words)] = -torch.inf
         values, words = log_probs.topk(min(top, int(self._words.sum())), dim=1)
