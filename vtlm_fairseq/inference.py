@@ -188,9 +188,13 @@ class Translator(TextModel):
         )
         with raise_instead_of_exit():
             generator = self.task.build_generator(self.models, search)
-        samples = batches(dataset, batch_size, cuda=self.cuda)
-        for i, found in all_hypotheses(self.task, self.models, generator, samples):
-            translations[kept[i]] = [
+        lines = torch.tensor(kept) + first_line - 1  # from 0, as those of a binarised text
+        samples = (
+            {**sample, "id": lines.to(sample["id"].device)[sample["id"]]}
+            for sample in batches(dataset, batch_size, cuda=self.cuda)
+        )
+        for line, found in all_hypotheses(self.task, self.models, generator, samples):
+            translations[line - first_line + 1] = [
                 Hypothesis(self.decode(made["tokens"].int().cpu(), detokenize=detokenize), float(made["score"]) / LOG_2)
                 for made in found[:nbest]
             ]
@@ -221,9 +225,15 @@ def best_hypotheses(
 def all_hypotheses(
     task: FairseqTask, models: list[torch.nn.Module], generator: SequenceGenerator, samples: Iterable[dict]
 ) -> Iterator[tuple[int, list[dict]]]:
-    """Number of each example of batches, and its hypotheses as fairseq makes them, best first."""
+    """Number of each example of batches, and its hypotheses as fairseq makes them, best first.
+
+    Raises:
+        VTLMError: the model's scores are not finite.
+    """
     for sample in samples:
-        yield from zip(sample["id"].tolist(), task.inference_step(generator, models, sample), strict=True)
+        with raise_instead_of_exit():
+            found = task.inference_step(generator, models, sample)
+        yield from zip(sample["id"].tolist(), found, strict=True)
 
 
 def batches(dataset: FairseqDataset, batch_size: int, *, cuda: bool) -> Iterator[dict]:

@@ -16,6 +16,7 @@ from tiny import (
     translation_task,
     vtlm_model,
 )
+from toy import spoil
 from vtlm_fairseq.evaluation.teacher_forcing import score_translations
 from vtlm_fairseq.hub import VTLM, MultimodalTransformer, find_checkpoint, find_checkpoints
 
@@ -178,6 +179,10 @@ def test_faults_of_translation(tmp_path):
     two = hub.line_regions(["img0.jpg"] * 2)
     assert "regions of 2 lines" in fault(score_translations, hub, *pair, regions=two)
     assert path in fault(VTLM, path)
+    make_store(tmp_path / "huge.h5", 4, feature_dim=4, dtype="float32")
+    spoil(tmp_path / "huge.h5", "features", lambda features: features * 1e30)
+    text = fault(lambda: load("huge.h5").translate(["", "w1"], ["img0.jpg"] * 2, first_line=11))
+    assert "not finite" in text and "--regions" in text and "line numbers from 0): 11;" in text
 
 
 def test_names_with_colons(vtlm, tmp_path):

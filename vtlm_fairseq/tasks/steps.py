@@ -1,5 +1,6 @@
 """What both tasks do at a step: autocast, watches over loss and loader, the agreement to stop."""
 
+import re
 from contextlib import nullcontext
 
 import torch
@@ -7,8 +8,8 @@ from fairseq.search import DiverseBeamSearch
 
 from vtlm_fairseq.data.batching import raise_fault
 from vtlm_fairseq.data.device_regions import TABLE
-from vtlm_fairseq.errors import exit_on_error
-from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun
+from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.health import LoaderWatch, LossWatch, is_nan_rerun, name_examples
 from vtlm_fairseq.models.encoder import match_source_length, share_states
 from vtlm_fairseq.precision import warn_if_slow
 from vtlm_fairseq.tasks.acceleration import mark_lengths
@@ -105,11 +106,24 @@ class WatchedSteps:
             return super().valid_step(sample, model, criterion)
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
-        """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys."""
+        """As FairseqTask's, under autocast; the hypotheses of a sentence share their cross-attention keys.
+
+        Scores of which none is a number end the command.
+        """
         sample = self.complete_batch(sample)
+        ids = sample.get("id")
         sample = match_source_length(share_states(sample, generator), generator)
         if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
             # it takes the ids of sentences for their places in the batch
             sample = {**sample, "id": torch.arange(len(sample["id"]), device=sample["id"].device)}
-        with self.autocast(sample):
-            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        with exit_on_error(), self.autocast(sample):
+            try:
+                return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+            except AssertionError as error:
+                # fairseq's generator ends a hypothesis at the last step, whatever its score, unless that is NaN
+                if not re.fullmatch(r"(\d+) < \1", str(error)):
+                    raise
+                raise VTLMError(
+                    f"the model's scores are not finite (NaN); {name_examples(ids)}; see whether --regions holds "
+                    "features of another scale (vtlm-regions info), or take an earlier checkpoint"
+                ) from None
