@@ -116,14 +116,15 @@ class WatchedSteps:
         if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
             # it takes the ids of sentences for their places in the batch
             sample = {**sample, "id": torch.arange(len(sample["id"]), device=sample["id"].device)}
-        with exit_on_error(), self.autocast(sample):
-            try:
+        try:
+            with self.autocast(sample):
                 return super().inference_step(generator, models, sample, prefix_tokens, constraints)
-            except AssertionError as error:
-                # fairseq's generator ends a hypothesis at the last step, whatever its score, unless that is NaN
-                if not re.fullmatch(r"(\d+) < \1", str(error)):
-                    raise
-                raise VTLMError(
-                    f"the model's scores are not finite (NaN); {name_examples(ids)}; see whether --regions holds "
-                    "features of another scale (vtlm-regions info), or take an earlier checkpoint"
-                ) from None
+        except AssertionError as error:
+            # fairseq's generator ends a hypothesis at the last step, whatever its score, unless that is NaN
+            if not re.fullmatch(r"(\d+) < \1", str(error)):
+                raise
+        with exit_on_error():
+            raise VTLMError(
+                f"the model's scores are not finite (NaN); {name_examples(ids)}; see whether --regions holds features "
+                "of another scale (vtlm-regions info), or take an earlier checkpoint"
+            )
