@@ -194,7 +194,7 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
         ((*both, "--test", f"t={tsv}", "--regions", store, "--strip-extension"),
          ("cc.tsv line 12: image has no regions", "a test set must be whole")),
         ((*both, "--regions", store), ("cc.tsv line 1: image is not in the region store ('img0.jpg')",
-                                       "every pair of train", "--strip-extension")),
+                                       "no pair of train", "--strip-extension")),
         (("--train", tsv, "--valid-size", 2, "--regions", folder), ("--regions", "vtlm-regions merge")),
         ((*both, "--min-tokens", 500, "--max-tokens", 600), ("no pair is left", "--min-tokens")),
         ((*both, "-t", "en"), ("-s en -t en",)),

@@ -117,6 +117,10 @@ class SelfAttention(Attention):
 class DecoderSelfAttention(Attention):
     """The decoder's: fairseq's but where a CPU trains in half precision."""
 
+    def __init__(self, embed_dim: int, num_heads: int, **options):
+        super().__init__(embed_dim, num_heads, **options)
+        self.dropout_module.module_name = MultiheadAttention.__name__  # for --retain-dropout-modules
+
     def forward(
         self,
         query: Tensor,
