@@ -81,6 +81,7 @@ def test_without_region_inputs_every_sentence_is_left_out():
     assert found.mass.shape == (2, 4, 0) and found.without == 3
 
 
+@pytest.mark.slow
 def test_recorded_weights_are_fairseqs(words):
     """Layer by layer the mean over heads is what fairseq returns for that alignment layer; logits stay the same."""
     model = translation_model(words, region_dim=4, region_classes=5)

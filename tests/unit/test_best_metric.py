@@ -20,6 +20,7 @@ def begun(cfg):
     return task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolved", [False, True])
 def test_direction_reaches_the_scheduler(tmp_path, resolved):
     """reduce_lr_on_plateau turns with the metric; fairseq-hydra-train resolves what refers to it beforehand."""

@@ -72,6 +72,7 @@ def forward(model, source, target, regions) -> float:
         return float(torch.log_softmax(logits[0], -1).gather(1, target[:, None]).sum())
 
 
+@pytest.mark.slow
 def test_scores_equal_a_forward_pass_and_batches_do_not_matter(world):
     """PITFALLS 14: scores of a batch equal those of single sentences; PITFALLS 4: other regions, other scores."""
     translator, lines = world

@@ -256,6 +256,7 @@ def assert_close(one, other):
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_two_equal_halves_are_the_whole_batch(training):
     """PITFALLS 19: --update-freq 2 with equal counts."""
     whole, first, second = micro_batches([4, 5, 5, 4], [3, 1, 2, 2], [[0, 1, 2, 3], [0, 1], [2, 3]])

@@ -99,6 +99,7 @@ def trained(tmp_path_factory) -> Trained:
     return Trained(tmp_path_factory.mktemp("described"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_options_that_are_not_given_are_the_checkpoints(trained, name, relation):
@@ -116,6 +117,7 @@ def test_options_that_are_not_given_are_the_checkpoints(trained, name, relation)
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relation", ["load", *SLOW, "pretrained"])
 @pytest.mark.parametrize("option", list(OPTIONS))
 def test_options_that_differ(trained, option, relation, caplog):

@@ -121,6 +121,7 @@ def fails(call: Callable, *args: object) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_links_rights_and_leftovers(work, name):
     """A link stays and its target is replaced, with the target's rights; what a killed run left goes, no more."""
@@ -150,6 +151,7 @@ def test_links_rights_and_leftovers(work, name):
     assert listed(work.out) == sorted([name, f"{name}.tmp", new.name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_devices_and_pipes(work, name):
     """Written straight, or refused where it cannot be a stream; the device stays one."""
@@ -223,6 +225,7 @@ def another():
         process.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["average.pt", "store.h5", "merged.h5", "copied.h5", "extracted.h5"])
 def test_two_runs_into_one_file(work, name, another):
     """The second is told of the first and leaves nothing; the lock of one that was killed holds nobody up."""

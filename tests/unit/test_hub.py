@@ -151,6 +151,7 @@ def test_faults(vtlm, tmp_path):
     assert text.startswith("memory.h5: image 'img1.jpg' holds a feature or box that is not finite")
 
 
+@pytest.mark.slow
 def test_faults_of_translation(tmp_path):
     data = folder(tmp_path / "bin", {"train": 3})
     config = translation_config(data.path)

@@ -221,6 +221,7 @@ def test_checkpoints_that_cannot_be_checked(tmp_path):
         assert fault(check, str(tmp_path / "x.pt"), str(FIXTURES / "pretrain_forward.npz")).startswith(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_reference_files(tmp_path):
     """Of a translation model every output is computed; a file of another one, or of none, is one line that says why."""
     path, arrays = str(convert(FIXTURES / "mmt.pth", tmp_path)), reference("mmt")

@@ -255,6 +255,7 @@ def test_same_masks_with_a_spawned_worker(data, reference):
         multiprocessing.set_start_method(before, force=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_same_masks_after_resuming_in_the_middle_of_epoch_2(data, reference, workers):
     first = iterate(data, epoch=1)
@@ -304,6 +305,7 @@ def test_every_strategy_depends_on_seed_epoch_and_example_alone(data, words, reg
     assert valid[0] == valid[1] and len(valid[0]) == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_masks_are_the_same_at_every_epoch(data, workers):
     iterator = iterate(data, epoch=1, split="valid", workers=workers)

@@ -49,6 +49,7 @@ def encode(model, net) -> tuple[torch.Tensor, torch.Tensor]:
 # ---- size
 
 
+@pytest.mark.slow
 def test_parameter_count_of_the_papers_encoder():
     """10,014 words, three language rows (two languages and the image), 601 classes, D 1536."""
     words = dictionary(10_014 - 4 - 1)

@@ -175,6 +175,7 @@ def test_counts_and_files_of_train(raw):
     assert "train.de: no such file, nor train.de.gz; see --raw" in ends_with(prepare_cli.main, argv)
 
 
+@pytest.mark.slow
 def test_options_and_files_that_do_not_fit(raw, capsys):
     codes = ("--bpe-model", str(write(raw / "codes", "d o 12\n")))
     with pytest.raises(SystemExit, match="none.txt.*--dict"):

@@ -186,6 +186,7 @@ def test_a_mismatched_pair_has_all_of_another_image_as_it_is_masked():
     assert {k for k, _ in seen} == {0, 1, 3, 4, 5, 6, 7, 8} and len(seen) > 40
 
 
+@pytest.mark.slow
 def test_half_of_the_pairs_by_their_own_draw():
     """Whatever batch they are in, epoch after epoch; the same in validation; within 3 standard deviations of half."""
     count = 400
@@ -244,6 +245,7 @@ class Centre(RegionObjective):
         return (output - target).abs().sum()
 
 
+@pytest.mark.slow
 def test_one_of_ones_own_learns():
     """It needs nothing but its class: its loss falls, and is logged apart."""
     batch, model, criterion = collate(dataset_of("centre")), model_of("centre"), criterion_of("centre:4")

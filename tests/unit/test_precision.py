@@ -108,6 +108,7 @@ def test_what_uses_a_gpu(monkeypatch):
     assert precision.fast_options(cpu=True) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["train", "hydra"])
 def test_options_that_are_printed_train(monkeypatch, capsys, form):
     """Behind a command or a recipe, whose optimizer they replace and whose betas they keep."""

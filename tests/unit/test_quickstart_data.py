@@ -67,6 +67,7 @@ def test_seed_1_is_the_data_of_the_published_figures(data):
         assert file.attrs["synthetic"] and "synthetic" in file.attrs["detector"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SIZES)
 def test_only_one_region_tells_the_sense(data, split):
     """Neither the sentence nor all of a scene but the features and label of one region; distractors show other

@@ -159,6 +159,7 @@ def test_rerun(small):
     assert second == ["NMT from scratch, seed 1", "again", "H100", "2.11", 4, *[wrong] * 3, 2]
 
 
+@pytest.mark.slow
 def test_every_pair_of_seeds_is_compared(small):
     """3 x 1 pairs of two systems; with itself, the same seed with each of five derangements; equal texts have p = 1."""
     found = compare(small, Pair("nmt", "vtlm_mmt"))

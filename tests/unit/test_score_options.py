@@ -28,6 +28,7 @@ def here(tmp_path, monkeypatch):
         TextPipeline("en", "de", steps=steps).save(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "named"),
     [

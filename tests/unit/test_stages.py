@@ -26,6 +26,7 @@ def touch(name: str, text: str = "") -> str:
     return f"open({name!r}, 'a').write({text!r})"
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_not_run_again_a_changed_one_and_what_needs_it_is(tmp_path):
     first, other = stage("a", touch("a", "1")), stage("c", touch("c", "3"))
     second = stage("b", "open('b', 'w').write(open('a').read() + '2')", needs=("a",))
@@ -39,6 +40,7 @@ def test_a_finished_stage_is_not_run_again_a_changed_one_and_what_needs_it_is(tm
     assert (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_failure_shows_the_last_lines_of_the_log_and_the_next_call_goes_on_there(tmp_path, capsys):
     failing = "for i in range(1, 31): print('line', i)\n" + touch("b", "half") + "\nraise SystemExit(7)"
     screen = io.StringIO()

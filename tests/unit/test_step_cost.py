@@ -116,6 +116,7 @@ def test_no_attention_of_a_cpu_trains_by_the_fused_kernel_in_half_precision(data
     assert found[0] > 0 and found[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretraining", "translation"])
 def test_lengths_of_a_batch_are_few(tmp_path, kind):
     """For graphs and kernels: multiples of 8, for regions up to the most of the split; what is real stays the same."""
@@ -196,6 +197,7 @@ def test_logs_are_read_as_they_were():
     assert as_numbers([log])[0]["a"] == 8.0 and isinstance(log["a"], torch.Tensor)
 
 
+@pytest.mark.slow
 def test_a_users_criterion_gets_its_tensors(data):
     trainer, batches = training(data, "pretraining", "--autocast", "bf16")
     seen = []

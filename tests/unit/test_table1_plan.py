@@ -114,6 +114,7 @@ def test_readme_commands_are_the_recipes():
         assert commands(EXAMPLES / corpus / "README.md").keys() == linked(corpus)
 
 
+@pytest.mark.slow
 def test_runner_at_the_papers_size_is_the_recipes():
     """Its options are those of the README's commands, which are the recipes; so is what it starts from."""
     made = planner()

@@ -190,6 +190,7 @@ def test_datasets_shuffle_in_training_only(data, build):
         assert not train.left_pad_source and not train.left_pad_target
 
 
+@pytest.mark.slow
 def test_joined_splits_and_upsampling(tmp_path):
     """``train`` (repeated) and ``train1``: regions follow the text."""
     made = folder(tmp_path / "bin", {"train": 3, "train1": 4})
@@ -233,6 +234,7 @@ def test_sides_of_different_lengths(tmp_path, build):
 # ---- .images
 
 
+@pytest.mark.slow
 def test_regions_that_are_cut_are_counted(data, caplog):
     """An image counts once, however many lines it has; images of the store that no line names do not count."""
     argv = ("--regions", data / "regions" / "train.h5", "--max-regions", "4")
@@ -245,6 +247,7 @@ def test_regions_that_are_cut_are_counted(data, caplog):
     assert "--max-regions is 0" in ends_with(none.load_dataset, "train")
 
 
+@pytest.mark.slow
 def test_a_cut_that_is_chance_needs_the_number(data, tmp_path, caplog):
     """Cells of a grid have one score: which 36 of 49 are read must be said. Of a detector they are the best."""
     for name, scores in (("grid", np.ones(49)), ("detector", np.linspace(1, 0.1, 49))):
@@ -269,6 +272,7 @@ def test_a_cut_that_is_chance_needs_the_number(data, tmp_path, caplog):
 # ---- models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("langs", [None, "fr,en,de"])
 @pytest.mark.parametrize("pretraining", [True, False])
 def test_the_model_learns_languages_and_region_sizes(data, pretraining, langs):
@@ -306,6 +310,7 @@ def test_a_resumed_run_keeps_its_languages_and_opens_no_pretrained_file(data, tm
     assert "langs fr,en,de" in ends_with(tasks.setup_task(cfg.task).build_model, cfg.model)
 
 
+@pytest.mark.slow
 def test_contradictions_in_training(data):
     def build(*argv):
         cfg = translation_config(data / "bin", *argv)
@@ -340,6 +345,7 @@ def test_contradictions_of_a_checkpoint(data):
     assert "en-de" in message and "-s en -t de" in message
 
 
+@pytest.mark.slow
 def test_a_store_of_another_detector_is_refused(data, tmp_path):
     cfg = translation_config(data / "bin", "--regions", data / "regions")
     tasks.setup_task(cfg.task).build_model(cfg.model)

@@ -183,6 +183,7 @@ def test_an_encoding_that_lacks_a_character(monkeypatch):
             print("写真")
 
 
+@pytest.mark.slow
 def test_in_a_shell(store):
     """What a user types; 0 or 141 by who is faster."""
     command = f"{sys.executable} -m vtlm_fairseq.cli.regions info {store}"

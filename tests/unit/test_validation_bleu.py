@@ -67,6 +67,7 @@ def figure(texts: tuple[str, str], tokenize: str = "13a") -> float:
 MOSES = ("--eval-bleu-detok", "moses", "--eval-bleu-detok-args", '{"source_lang": "en", "target_lang": "de"}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PIECES)
 def test_what_is_compared(tmp_path, caplog, kind):
     """text.json where the options are silent; explicit ones win; a line says what it is."""

@@ -156,6 +156,7 @@ def test_words_that_name_a_region(labels, named):
     assert more[:, named].all() and len(more)
 
 
+@pytest.mark.slow
 def test_a_hidden_region_is_named_by_no_word():
     """Its words are not preferred while it is masked or replaced, whether it is predicted or not; kept, they are."""
 
@@ -242,6 +243,7 @@ def test_options_that_change_nothing(data, caplog):
     assert "lexicon changes nothing" in caplog.text
 
 
+@pytest.mark.slow
 def test_mixtures_that_are_none(data):
     """Shares that are missing, not positive or not 1 together; an unknown part."""
     for text in ("random:0.5", "random:1.2,whole-word:-0.2", "random,whole-word", "random:x,whole-word:1", "random:"):

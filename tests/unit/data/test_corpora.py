@@ -66,6 +66,7 @@ def test_shares():
     assert share_out(np.array([0, 3, 10**9]), 0.5).tolist() == [0, 1, 10**9 + 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1, 2, 4, 1000])
 def test_every_example_is_seen_as_often(temperature):
     """Over 9 epochs, in other orders with another seed; twice in an epoch it has other masks."""

@@ -133,6 +133,7 @@ def test_salient_by_score_and_area(scores, weights):
     assert (selected[:200].sum(axis=1) == alone.sum(axis=1)).all()
 
 
+@pytest.mark.slow
 def test_salient_reads_the_scores_of_a_store(tmp_path):
     """From shards, and where features are places in a table; the largest of equal scores comes first."""
     names = [f"img{i}.jpg" for i in range(9)]
@@ -232,6 +233,7 @@ def test_a_strategy_that_fails_is_a_fault_of_the_batch(drawn, message):
         assert message in batch[FAULT] and "--region-masking: Wrong.draw" in batch[FAULT]
 
 
+@pytest.mark.slow
 def test_names(tmp_path):
     """One registers once; an unknown one, and numbers out of range, are answered at the start."""
     mine = type("Mine", (RegionMasking,), {})
@@ -249,6 +251,7 @@ def test_names(tmp_path):
             pretraining_task(tmp_path / "bin", *store, *argv)
 
 
+@pytest.mark.slow
 def test_what_is_said_at_the_start(tmp_path, caplog):
     """Shares of a sample, of strategies that are not the paper's; scores that are all equal."""
     folder(tmp_path / "bin", {"train": 40, "valid": 5})

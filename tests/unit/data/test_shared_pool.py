@@ -240,6 +240,7 @@ def test_a_forked_process_keeps_its_tensors():
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.slow
 def test_a_forked_process_gives_no_buffer_back():
     """What it drops is still held here; the worker makes another buffer in the place of that one."""
     batches = iter(loader(Batches(40, rows=4)))
@@ -305,6 +306,7 @@ class Awkward(Batches):
         return send_small_by_value(batch)
 
 
+@pytest.mark.slow
 def test_awkward_batches():
     batches = iter(loader(Awkward(40)))
     held, places = [], set()

@@ -170,6 +170,7 @@ def test_values_that_no_store_holds(tmp_path):
     assert "boxes hold a value that is not finite" in listed(tmp_path / "s.h5")["img0001"]
 
 
+@pytest.mark.slow
 def test_a_detector_that_fails_on_every_image(tmp_path):
     """After the first batch, in one line; what was made stays where it worked before."""
     write_images(tmp_path / "in", 40)
@@ -192,6 +193,7 @@ def test_a_detector_that_fails_on_every_image(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_failures_alone_are_listed(tmp_path):
     """More of them than would end a run at its start, tried again by the same command."""
     write_images(tmp_path / "in", 3)
@@ -252,6 +254,7 @@ class Odd(Picky):
         return [None if "nothing" in path else found for path in inputs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_faults_of_a_detectors_own_code(tmp_path, workers):
     """One that reads or gives nonsense for an image leaves it out; what no other image can escape ends the command."""

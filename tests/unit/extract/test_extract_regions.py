@@ -59,6 +59,7 @@ def test_labels_are_no_grid(tmp_path):
     assert listed == ["a-labels", "b-labels"]
 
 
+@pytest.mark.slow
 def test_unreadable_files_are_listed(grids, tmp_path, capsys):
     """Exit status 3; the others are stored in order."""
     np.save(grids / "img0003.npy", np.zeros((5, 3)))
@@ -184,6 +185,7 @@ def test_resumed_wherever_it_ended(grids, tmp_path, crash_at, done):
     assert steps == 1 + 2 * 3 + 3  # plan; errors and store of each part; errors, store, end of parts
 
 
+@pytest.mark.slow
 def test_parts_that_are_damaged_or_of_another_extraction(grids, tmp_path, crash_at):
     """The former are made again; the latter are not mixed."""
     whole, out = contents(extract(grids, tmp_path / "whole.h5", "--part-size", 4)), tmp_path / "s.h5"
@@ -216,6 +218,7 @@ def test_two_processes_do_not_write_one_store(grids, tmp_path):
             assert "another process" in pool.submit(ends_with, extract, grids, tmp_path / "s.h5").result()
 
 
+@pytest.mark.slow
 def test_shards_merged_equal_one_run(tmp_path):
     """Folder of 13 images in four shards: arrays of the merged store, virtual or copied, are those of one run."""
     write_grids(tmp_path / "in", 13)
@@ -310,6 +313,7 @@ def test_readers_that_are_killed(tmp_path):
     assert "--workers" in ends_with(extract, tmp_path / "in", tmp_path / "s.h5", *argv)
 
 
+@pytest.mark.slow
 def test_images_of_all_kinds(tmp_path):
     """Decoded in worker processes: the result does not depend on their number; --max-regions keeps the best."""
     folder = tmp_path / "in"

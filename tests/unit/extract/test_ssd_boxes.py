@@ -52,6 +52,7 @@ def test_suppression_is_within_a_class(options, kept):
     assert list(zip(rows.tolist(), classes.tolist(), strict=True)) == kept
 
 
+@pytest.mark.slow
 def test_many_candidates_are_taken_in_order():
     """More than are sorted at once, with ties, and all classes suppressed but for one box each."""
     rng = np.random.default_rng(0)

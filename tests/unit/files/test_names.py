@@ -84,6 +84,7 @@ def test_names_in_text_json(tmp_path, name):
     assert "text.json" in fault(TextPipeline.load, tmp_path)
 
 
+@pytest.mark.slow
 def test_languages_and_splits_of_options(tmp_path):
     argv = ["--raw", str(tmp_path), "--image-splits", str(tmp_path), "--vocab-size", "9", "-s", "../en"]
     assert "../en" in ends_with(prepare_cli.main, ["multi30k", *argv, "--out", str(tmp_path / "out")])
@@ -120,6 +121,7 @@ def test_images_of_entities(tmp_path, name):
     assert "image id" in fault(lambda: list(read_entities(tmp_path / "e", [name])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda outer: "../../x", lambda outer: str(outer / "x")], ids=["up", "absolute"])
 def test_feature_files_of_coco(tmp_path, make):
     """The id of an image names its file of features: one outside the folder was read."""

@@ -68,6 +68,7 @@ def test_bad_images_are_left_out(tmp_path, capsys, workers):
     assert values(out) == values(tmp_path / "t.h5")
 
 
+@pytest.mark.slow
 def test_without_skip_bad_what_was_made_stays(tmp_path):
     folder, out = save(tmp_path / "in", 9, i007={"features": np.full((2, 3), np.inf)}), tmp_path / "s.h5"
     assert "'i007'" in fails(*command(folder, out, "--part-size", 2))
@@ -113,6 +114,7 @@ def test_shards_and_processes(tmp_path, workers):
         main(command(folder, tmp_path / "b.h5", "--shard", "3/3"))
 
 
+@pytest.mark.slow
 def test_images_that_are_checked_together(tmp_path):
     """Each has its own regions in the order of its own scores, whatever the others have, and none at all is some."""
     rng = np.random.default_rng(3)
@@ -156,6 +158,7 @@ class Lines(ImageSource):
             yield InputImage(f"n{k}", f"line {k}", np.full((1, 2), k + 1), np.array([[0, 0, 1, 1]]), one, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_source_that_ends_at_a_fault(tmp_path, monkeypatch, workers):
     """It is begun again behind the image, unless that does not help."""
@@ -171,6 +174,7 @@ def test_a_source_that_ends_at_a_fault(tmp_path, monkeypatch, workers):
     assert "line 5: damaged" in fails(*command("in", tmp_path / "t.h5", "--workers", workers, "--skip-bad"))
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed(tmp_path, monkeypatch):
     """As by a system without memory: one line, and what was made stays."""
     monkeypatch.setattr(conversion, "open_source", lambda args: Killed(20))
@@ -263,6 +267,7 @@ def test_finished_parts_stay_as_they_are(tmp_path):
     assert before.items() < parts_of(out).items()  # of i001 too, whose part held i000
 
 
+@pytest.mark.slow
 def test_a_file_of_all_images_that_has_changed(tmp_path):
     """Parts and a finished store are not used for another; the line names the file and the option."""
     features = np.arange(1.0, 13).reshape(6, 1, 2)
@@ -283,6 +288,7 @@ def test_a_file_of_all_images_that_has_changed(tmp_path):
     assert "has changed" not in fails(*argv, "--part-size", 3)
 
 
+@pytest.mark.slow
 def test_ids_given_twice(tmp_path):
     """Found before the work where they are known; both places are named, and the rule that made them so."""
     features = np.arange(1.0, 13).reshape(6, 1, 2)
@@ -304,6 +310,7 @@ def test_ids_given_twice(tmp_path):
     assert all(part in line for part in (str(folder / "7.npz"), str(folder / "007.npz"), "--id-rule zeros"))
 
 
+@pytest.mark.slow
 def test_ids_given_twice_that_are_known_when_they_are_read(tmp_path, monkeypatch):
     class Twice(Lines):
         def images(self, start=0, stop=None):
@@ -332,6 +339,7 @@ def test_pipes_in_a_folder_are_refused(tmp_path, source):
     assert f"{folder / 'a'}.{ending}" in line and "pipe" in line
 
 
+@pytest.mark.slow
 def test_shards_of_a_virtual_store_are_looked_at(tmp_path):
     shards, virtual, out = [tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "v.h5", tmp_path / "s.h5"
     for number, shard in enumerate(shards):

@@ -41,6 +41,7 @@ def test_an_image_without_size(tmp_path):
     assert f"--image-sizes {tmp_path / 'sizes'}" in fails(*argv)
 
 
+@pytest.mark.slow
 def test_features_that_half_precision_makes_0(tmp_path):
     """As those that it makes infinite: refused with the option, unless they were 0."""
     argv = npz(tmp_path / "in", features=np.array([[1, 2, 3], [1e-9, 0, 1e-8]]))
@@ -77,6 +78,7 @@ def test_names_that_begin_with_a_background(tmp_path):
     assert "--layout-set label_offset=1" in fails(*argv, "--class-names", tmp_path / "names")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "layout"), [((2, 4, 3, 3), "multi30k-res4"), ((2, 4), "multi30k-avgpool")])
 def test_stacked_features_of_another_form(tmp_path, shape, layout):
     np.save(tmp_path / "f.npy", np.ones(shape))
@@ -95,6 +97,7 @@ def test_a_layout_file_that_is_not_there(tmp_path):
 NAMES = "img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features".split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [("--layout", "lxmert", "--input"), ("--bottom-up-tsv",)])
 def test_a_tsv_whose_first_line_names_the_columns(tmp_path, source):
     """They are read by these names, in any order and beside others; a name that is missing is said."""

@@ -63,18 +63,21 @@ def test_detections(tmp_path, folder, names, case):
     assert regions.features[:, :2].tolist() == [[2, 20], [1, 10]]
 
 
+@pytest.mark.slow
 def test_bottom_up(tmp_path, folder):
     store = convert(tmp_path / "s.h5", "--layout", "bottom-up", "--input", made.bottom_up(folder))
     np.testing.assert_allclose(store[0].boxes, RELATIVE, atol=1e-6)
     assert store.class_names == ["region"] and store[0].features[:, 0].tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_older_option_reads_bytes_of_python_too(tmp_path, folder):
     path = made.lxmert(folder, as_bytes=True)
     store = convert(tmp_path / "s.h5", "--bottom-up-tsv", path, "--num-classes", 5)
     assert store[0].labels.tolist() == [1, 3] and store[0].features[:, 0].tolist() == [2, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_vgamt_mdetr(tmp_path, folder, count):
     path = made.vgamt_mdetr(folder, count=count)
@@ -114,6 +117,7 @@ def test_fairseq_mmt(tmp_path, folder):
     assert "2 images" in fails("convert", *argv, "--ids", ids(tmp_path, "a"), "--out", tmp_path / "x.h5")
 
 
+@pytest.mark.slow
 def test_multi30k_grids(tmp_path, folder):
     grids = np.zeros((2, 1024, 2, 2), np.float16)
     grids[0, 0], grids[1, 1] = [[1, 2], [3, 4]], [[5, 6], [7, 8]]
@@ -128,6 +132,7 @@ def test_multi30k_grids(tmp_path, folder):
     assert "chw" in line
 
 
+@pytest.mark.slow
 def test_multi30k_pooled(tmp_path, folder):
     np.save(folder / "g.npy", made.features(2048))
     argv = ("--layout", "multi30k-avgpool", "--input", folder / "g.npy", "--ids", ids(tmp_path, "a", "b"))
@@ -136,6 +141,7 @@ def test_multi30k_pooled(tmp_path, folder):
     assert store[0].boxes.tolist() == [[0, 0, 1, 1]]
 
 
+@pytest.mark.slow
 def test_vgamt_clip(tmp_path, folder):
     for number, name in enumerate(("a.jpg", "b.jpg")):
         np.save(folder / f"{name}.npy", made.features(512)[number])
@@ -145,6 +151,7 @@ def test_vgamt_clip(tmp_path, folder):
     assert store.ids() == ["a.jpg", "b.jpg"] and store[1].features[0, :2].tolist() == [2, 20]
 
 
+@pytest.mark.slow
 def test_cliptrans(tmp_path, folder):
     import torch
 
@@ -253,6 +260,7 @@ def test_what_is_wrong_is_noticed(tmp_path, folder, names, case):
     assert not (tmp_path / "s.h5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, -1, 1, 3000])
 def test_classes_by_half_precision_scores_of_any_sign(tmp_path, folder, names, shift):
     """Logits below 0 as probabilities."""
@@ -263,6 +271,7 @@ def test_classes_by_half_precision_scores_of_any_sign(tmp_path, folder, names, s
     assert store[0].labels.tolist() == wanted[[1, 0]].tolist()
 
 
+@pytest.mark.slow
 def test_what_is_behind_a_count_may_be_said_to_be_none(tmp_path, folder, names):
     path = made.milvlg(folder, count=1)
     argv = ["--layout-set", "label_offset=0", "--layout-set", "padding=any"]

@@ -95,6 +95,7 @@ def test_stacked_npy(tmp_path):
     check(run(tmp_path, tmp_path / "x.npy", "--ids", tmp_path / "ids", **changes), "ab")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["pickle", "torch"])
 def test_a_dictionary_by_id(tmp_path, container):
     if container == "pickle":
@@ -140,6 +141,7 @@ def test_pixels_by_a_list_of_sizes(tmp_path):
     check(run(tmp_path, tmp_path / "in", *sizes, container="npz", box_units="pixels"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["xywh", "cxcywh"])
 def test_forms_of_boxes(tmp_path, form):
     (tmp_path / "in").mkdir()
@@ -201,6 +203,7 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path, workers, capsys):
     assert len(listed) == 2 and "i2" in listed[0] and "outside" in listed[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["npz", "pickle"])
 def test_folders_in_a_folder_are_named(tmp_path, caplog, container):
     """Their files are left out, which is said; where there are no others, they are what is meant."""

@@ -57,6 +57,7 @@ def test_padding_is_refused_kept_or_dropped(tmp_path, zeros, flat, capsys):
     assert ("all 0 in 2" if zeros else "no area in 2") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_row_among_many(tmp_path, capsys):
     """`validate` reads all; its sample and that of `info` see some images."""
     features, boxes = np.ones((3000, 1, 2)), np.tile([0.0, 0, 0.5, 1], (3000, 1, 1))
@@ -78,6 +79,7 @@ def test_boxes_turned_inside_out_are_no_padding(tmp_path):
     assert "x1 <= x2" in fails("convert", *argv, "--drop-empty", "--out", tmp_path / "s.h5")
 
 
+@pytest.mark.slow
 def test_features_that_are_0_at_first_are_no_padding(tmp_path):
     """Of wide features one value far behind is enough, in half precision too."""
     features = np.zeros((1, 2, 300), np.float16)

@@ -40,6 +40,7 @@ def test_clusters_of_one_split_serve_the_others(tmp_path):
     assert other.identity != train.identity  # other centres are other classes
 
 
+@pytest.mark.slow
 def test_what_cannot_be_clustered(tmp_path):
     argv, _ = grids(tmp_path, "train", 2, seed=1)
     out = ("--out", tmp_path / "s.h5")

@@ -114,6 +114,7 @@ def malicious(marker: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_malicious_pickles_are_refused_without_running(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -202,6 +203,7 @@ def tsv_line(columns: int = 10, *, image="COCO_1", width=200, height=100, boxes=
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [10, 8])
 def test_bottom_up_tsv(tmp_path, columns):
     """Height stands before width; pixels become fractions, one pixel over the edge is cut."""
@@ -214,6 +216,7 @@ def test_bottom_up_tsv(tmp_path, columns):
     assert store[1].boxes.tolist() == [[0, 0, 0.25, 0.5]]
 
 
+@pytest.mark.slow
 def test_bottom_up_tsv_without_labels_and_of_named_columns(tmp_path):
     """The six-column layout has width before height."""
     (tmp_path / "x.tsv").write_text(tsv_line(6) + "\n")
@@ -278,6 +281,7 @@ def test_bottom_up_sample_file(tmp_path):
 # ---- COCO
 
 
+@pytest.mark.slow
 def test_coco(tmp_path):
     """x, y, width, height in pixels; category ids become classes in their order."""
     content = coco(tmp_path)
@@ -328,6 +332,7 @@ def test_faults_of_coco(tmp_path, changes, expected):
     assert not (tmp_path / "s.h5").exists()
 
 
+@pytest.mark.slow
 def test_coco_features_of_images_of_the_same_name_in_two_folders(tmp_path):
     """Each has its own, in folders as the images are; a file that would be that of both is refused."""
     content = coco(tmp_path)

@@ -49,6 +49,7 @@ def test_small_and_odd_images(size):
     assert max(drawn.size) >= 640 and drawn.size[0] * size[1] == drawn.size[1] * size[0]
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     write_pair(tmp_path / "s.h5")
     Image.new("L", (640, 480), 255).save(tmp_path / "a.jpg")

@@ -215,6 +215,7 @@ def test_shards_are_checked_together(tmp_path, capsys):
     assert "holds both train.h5 and shards" in lines(capsys, tmp_path)[0]
 
 
+@pytest.mark.slow
 def test_ids_that_a_split_needs(tmp_path, capsys):
     make_store(tmp_path / "s.h5", ["a", "b"])
     (tmp_path / "x.images").write_text("b\nc\na\nc\nd\n")

@@ -132,6 +132,7 @@ def test_attributes_on_which_all_agree_are_kept(tmp_path):
         assert attributes["licence"] == "CC0" and attributes["created_by"] == "me" and "size" not in attributes
 
 
+@pytest.mark.slow
 def test_command(shards, tmp_path, capsys):
     paths, stored = shards
     out = str(tmp_path / "m.h5")
@@ -178,6 +179,7 @@ def test_rows_are_copied_as_they_are(tmp_path, monkeypatch):
     assert "a.h5" in message and "shorter" in message and not (tmp_path / "u.h5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", [(), ("--copy",)])
 def test_boxes_in_pixels_are_said_and_not_merged(tmp_path, capsys, copy):
     """Those that end by rounding alone outside are neither."""

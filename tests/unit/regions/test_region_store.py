@@ -117,6 +117,7 @@ def test_missing_ids_count_and_first_five(tmp_path):
 # ---- shards and folders
 
 
+@pytest.mark.slow
 def test_shards(tmp_path):
     first = make_store(tmp_path / "train.0.h5", ["a", "b"], regions=[2, 40], seed=1)
     make_store(tmp_path / "train.1.h5", [], seed=2)
@@ -138,6 +139,7 @@ def test_shards(tmp_path):
     assert RegionStore.open(str(tmp_path / "valid.h5"), "train").ids() == ["v"]
 
 
+@pytest.mark.slow
 def test_more_shards_than_files_kept_open(tmp_path, monkeypatch):
     monkeypatch.setattr("vtlm_fairseq.regions.store.MAX_OPEN_FILES", 8)
     stored = {}

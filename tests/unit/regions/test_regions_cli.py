@@ -24,6 +24,7 @@ def save_npz(folder, image_id, regions, **overrides):
     np.savez(folder / f"{image_id}.npz", **{k: v for k, v in arrays.items() if v is not None})
 
 
+@pytest.mark.slow
 def test_convert_npz(tmp_path, capsys):
     """PITFALLS 26."""
     save_npz(tmp_path / "in", "b.jpg", 3)
@@ -65,6 +66,7 @@ def test_class_names_that_begin_with_the_background(tmp_path, first, refused):
         assert main([str(a) for a in argv]) == 0
 
 
+@pytest.mark.slow
 def test_convert_npy_in_pixels_and_yxyx(tmp_path):
     """PITFALLS 26: width and height, and x and y, are not mixed up."""
     np.save(tmp_path / "f.npy", np.arange(12, dtype=np.float32).reshape(2, 2, 3))
@@ -187,6 +189,7 @@ def test_info(tmp_path, capsys):
     assert (text["detector"], text["recipe"]) == ("random", "by hand")
 
 
+@pytest.mark.slow
 def test_info_and_validate_of_a_folder_and_of_nothing(tmp_path, capsys):
     make_store(tmp_path / "train.0.h5", 1)
     make_store(tmp_path / "valid.h5", 1)

@@ -65,6 +65,7 @@ def test_what_is_kept_by_hand(tmp_path, num_soft):
     assert summarise(path)["class scores"].split()[2] == str(num_soft)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", [False, True])
 @pytest.mark.parametrize("num_soft", [5, 2])
 def test_merged(tmp_path, copy, num_soft):
@@ -136,6 +137,7 @@ def test_sources_without(tmp_path, capsys):
     assert "--soft-labels: every: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mmf", "uniter"])
 def test_of_other_projects(tmp_path, kind):
     """Without the column of the background."""
