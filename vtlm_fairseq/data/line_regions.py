@@ -9,7 +9,7 @@ import torch
 from vtlm_fairseq.data.masking import cut
 from vtlm_fairseq.data.shared import empty_batch
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.regions.checks import bad_boxes, within_image
+from vtlm_fairseq.regions.checks import FIND_ALL, bad_boxes, not_finite, within_image
 from vtlm_fairseq.regions.soft_labels import SoftLabels
 from vtlm_fairseq.regions.store import Regions, RegionStore
 
@@ -126,7 +126,7 @@ class LineRegions:
             is_finite, labels = _finite_rows(batch.features), []
             for place, some in enumerate(self.store.read_rows(rows, batch.features, batch.boxes)):
                 if not is_finite(place):  # while the processor has it at hand
-                    raise self._not_finite(rows[place])
+                    raise not_finite(self._where(rows[place]))
                 labels.append(some)
             if not within_image(batch.boxes):
                 place = next(place for place, boxes in enumerate(batch.boxes) if not within_image(boxes))
@@ -147,23 +147,17 @@ class LineRegions:
         for what, bad in found.faults(self.store.num_classes).items():
             if bad.any():
                 image = np.repeat(rows, self.store.counts(rows))[bad.argmax()]
-                raise VTLMError(f"{self._where(image)}: {what}; find all such images with: vtlm-regions validate")
+                raise VTLMError(f"{self._where(image)}: {what}; {FIND_ALL}")
         return found
 
     def _check(self, row: int, regions: Regions) -> None:
         if regions.features.size and not _finite_rows(regions.features[None])(0):
-            raise self._not_finite(row)
+            raise not_finite(self._where(row))
         if not within_image(regions.boxes):
             raise bad_boxes(self._where(row), regions.boxes)
 
     def _where(self, row: int) -> str:
         return f"{', '.join(self.store.paths)}: image {self.store.image_id(int(row))!r}"
-
-    def _not_finite(self, row: int) -> VTLMError:
-        return VTLMError(
-            f"{self._where(row)} holds a feature or box that is not finite (NaN or infinite); find all such images "
-            "with: vtlm-regions validate"
-        )
 
 
 def _finite_rows(values: np.ndarray) -> Callable[[int], bool]:

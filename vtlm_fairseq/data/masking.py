@@ -5,8 +5,7 @@ batch or on resuming. Words and regions have generators of their own and are ind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +69,7 @@ class Seeds:
     seed: int
     epoch: int
     indices: Sequence[int]
+    _made: list[Draws] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def generator(self, stream: int, place: int) -> np.random.Generator:
         """Of the example in a place."""
@@ -79,11 +79,10 @@ class Seeds:
         """The numbers of the generators of all; None where one's seed is too large for that, or they are too few."""
         if len(self.indices) < _FEW or max(self.seed, self.epoch, *self.indices) >= 1 << 32:
             return None
-        return self._draws[stream]
-
-    @cached_property
-    def _draws(self) -> list[Draws]:
-        return make_draws(seed=self.seed, epoch=self.epoch, indices=np.array(self.indices), streams=(WORDS, REGIONS))
+        if not self._made:  # cached_property of Python 3.11 has a lock, which a process forked meanwhile never gets
+            indices = np.array(self.indices)
+            self._made[:] = make_draws(seed=self.seed, epoch=self.epoch, indices=indices, streams=(WORDS, REGIONS))
+        return self._made[stream]
 
 
 def generator(*, seed: int, epoch: int, index: int, stream: int) -> np.random.Generator:

@@ -24,8 +24,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout_p
     Returns:
         B x H x T x head width.
     """
-    slow = dropout_p > 0 or (q.dtype != torch.float32 and torch.is_grad_enabled())
-    if not slow or q.device.type != "cpu" or torch.compiler.is_compiling():
+    drops = dropout_p > 0 and q.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not drops and not trains_in_half(q):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     scores = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
     if mask is not None:
@@ -34,7 +34,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, dropout_p
 
 
 def trains_in_half(x: Tensor) -> bool:
-    """Whether a CPU is asked for gradients in half precision, where fairseq's own attention takes the slow kernel."""
+    """Whether a CPU is asked for gradients in half precision, for which PyTorch's fused attention is slow."""
     if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype

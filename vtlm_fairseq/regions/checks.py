@@ -15,6 +15,7 @@ or to the last one inclusive. They are cut at its edge."""
 
 _LARGEST_RELATIVE, _SMALLEST_IMAGE = 1.5, 4  # pixels: boxes all within the one are none, of an image beyond the other
 _KINDS = {"b": "true or false", "c": "complex numbers", "U": "text", "S": "text", "O": "objects", "M": "dates"}
+FIND_ALL = "find all such images with: vtlm-regions validate"
 _INFINITY, _SIGN = 0x7C00, 0x8000  # bits of a half
 
 
@@ -149,13 +150,17 @@ def bad_boxes(where: str, boxes: np.ndarray) -> VTLMError:
         where: store and image, for messages.
         boxes: all or some of the image's.
     """
-    find = "find all such images with: vtlm-regions validate"
     if not np.isfinite(boxes).all():
-        return VTLMError(f"{where} holds a feature or box that is not finite (NaN or infinite); {find}")
+        return not_finite(where)
     return VTLMError(
         f"{where} has boxes from {boxes.min():g} to {boxes.max():g}, beyond the image: boxes are relative to it, 0 to "
-        f"1; divide pixels by its width and height (vtlm-regions convert); {find}"
+        f"1; divide pixels by its width and height (vtlm-regions convert); {FIND_ALL}"
     )
+
+
+def not_finite(where: str) -> VTLMError:
+    """What to say of an image of a store with a value that is not finite; `where` as for `bad_boxes`."""
+    return VTLMError(f"{where} holds a feature or box that is not finite (NaN or infinite); {FIND_ALL}")
 
 
 def look_relative(boxes: np.ndarray, size: tuple[float, float] | None) -> bool:

@@ -146,11 +146,11 @@ def _check_shards(shards: Sequence[str], out: str) -> dict[str, object]:
 
 def _check_boxes(path: str) -> None:
     """Refuse boxes beyond the image."""
-    header = read_header(path)
     with unreadable(path), open_file(path) as file:
         for start in range(0, len(file["boxes"]), _BLOCK):
             boxes = file["boxes"][start : start + _BLOCK]
             if not within_image(boxes):
+                header = read_header(path)
                 row = int(beyond_image(boxes).argmax())
                 image = decode(header.ids[np.searchsorted(header.offsets, start + row, side="right") - 1])
                 raise bad_boxes(f"{path}: image {image!r}", boxes[row : row + 1])

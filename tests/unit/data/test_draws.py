@@ -1,5 +1,9 @@
 """Draws of many examples at once: those of numpy's generator of each."""
 
+import multiprocessing
+import os
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,3 +58,28 @@ def test_a_batch_is_its_examples(rates, rejecting, monkeypatch):
         other = batches[1]["net_input"][name]
         assert values == other if isinstance(values, bool) else values.equal(other), name
     assert batches[0]["region_target"].equal(batches[1]["region_target"])
+
+
+def test_a_process_forked_while_another_thread_draws(monkeypatch):
+    """As a loader's worker is, which begins while a loader without workers reads ahead: it waits for no lock."""
+    parent, begun, go_on = os.getpid(), threading.Event(), threading.Event()
+
+    def slow(**options) -> list[Draws]:
+        if os.getpid() == parent:
+            begun.set()
+            go_on.wait()
+        return make_draws(**options)
+
+    monkeypatch.setattr("vtlm_fairseq.data.masking.make_draws", slow)
+    dataset = lm_dataset(sentences(10), sentences(10, seed=1), train=True)
+    reader = threading.Thread(target=dataset.__getitems__, args=(range(10),))
+    reader.start()
+    begun.wait()
+    worker = multiprocessing.get_context("fork").Process(target=dataset.__getitems__, args=(range(10),))
+    worker.start()
+    worker.join(30)
+    ended = worker.exitcode
+    worker.kill()
+    go_on.set()
+    reader.join()
+    assert ended == 0
