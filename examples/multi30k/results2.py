@@ -282,9 +282,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         Runner(args.out, stages, root=ROOT, environment=environment(), screen=sys.stderr).run()
         for run in runs:
             log = args.runs / run.name / "log"
-            if args.split == "valid" and not run.system.translates and log.is_file():
+            if not run.system.translates and log.is_file():
                 text = json.dumps({"run": run.name, "epochs": learning_curve(log)}).replace("}, ", "},\n")
-                write_atomically(args.records / "valid" / "training" / f"{run.name}.json", text + "\n")
+                write_atomically(args.records / SPLITS[args.split] / "training" / f"{run.name}.json", text + "\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ PRETRAINED = {
     "noise": "VTLM, features are noise",
     "noboxes": "VTLM, features are noise, no boxes",
     "nouns": "VTLM, aligned nouns masked",
+    "tlmnouns": "TLM, aligned nouns masked",
     "vtlm15": "VTLM, 15 % of the regions masked",
 }
 _SIZES = {"1k": "1,000 pairs", "5k": "5,000 pairs"}
@@ -58,7 +59,7 @@ def find_system(name: str) -> System:
     start = "" if base is None else PRETRAINED[base] + (", 145,000 captions" if parts["more"] else "")
     ends = "" if task is None else f"{task.upper()} from scratch" if base is None else f" -> {task.upper()}"
     size = f", {_SIZES[parts['size']]}" if parts.get("size") else ""
-    has_regions = task == "mmt" if task else base != "tlm"
+    has_regions = task == "mmt" if task else base not in ("tlm", "tlmnouns")
     regions = (base if base in ("noise", "noboxes") else "regions") if has_regions else None
     return System(name, start + ends + size, translates=task is not None, regions=regions)
 

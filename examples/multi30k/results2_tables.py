@@ -22,7 +22,7 @@ TESTED = ["from", "to", "p", "detects"]
 
 NOUNS = ("vtlm - noise", "nouns - vtlm", "vtlm15 - vtlm", "vtlm_145k - vtlm", "nouns_145k - nouns")
 """Pairs of systems whose given - shuffled regions are compared."""
-ACCURACY = ("vtlm - noise", "vtlm - tlm", "noise - tlm", "nouns - tlm")
+ACCURACY = ("vtlm - noise", "vtlm - tlm", "noise - tlm", "nouns - tlm", "nouns - tlmnouns")
 """Pairs whose accuracy on masked nouns is compared, each with what it is given."""
 BLEU = tuple(
     "mmt - nmt, tlm_nmt - nmt, vtlm_mmt - mmt, vtlm_mmt - tlm_mmt, vtlm_mmt - tlm_nmt, nouns_mmt - tlm_mmt, "
@@ -222,6 +222,24 @@ def contrastive_table(records: Records) -> Table:
     return Table(columns, rows, precision={"margin, given - shuffled": 4, "from": 4, "to": 4, "p": 3, "detects": 4})
 
 
+def grounding_table(records: Records) -> Table:
+    """The README's: what is right with own regions and with another image's, in both languages and in translation."""
+    rows = []
+    for row in nouns_table(records).rows:
+        system, seeds, language, nouns, _, given, shuffled, _, difference, *tested = row
+        if nouns != "all" and given is not None:
+            rows.append([system, seeds, f"masked noun, {language}", given, shuffled, difference, *tested[:2]])
+    for system, seeds in records.seeds("contrastive").items():
+        if system.regions:
+            sums = np.array([record["sentences"] for record in seeds])
+            given, shuffled = sums[..., [3, 0]], sums[..., [4, 0]]
+            means = [float(share(one.sum(axis=1)).mean()) for one in (given, shuffled)]
+            test = seed_test(given, shuffled, share, paired=True)
+            rows.append([system.title, len(seeds), "right translation of two", *means, test.difference, *test.interval])
+    columns = ["system", "seeds", "what is right, %", "own regions", "another image's", "difference", "from", "to"]
+    return Table(columns, rows, precision=dict.fromkeys(columns, 1))
+
+
 def bleu_table(records: Records, prefix: str = "") -> Table:
     """BLEU with given, shuffled and hidden regions; with ``mask.`` of the sentences whose noun is masked."""
     rows = []
@@ -293,6 +311,7 @@ def gradients_table(records: Records) -> Table:
 MEASURES: dict[str, Callable[[Records], Table]] = {
     "masked nouns": nouns_table,
     "masked nouns compared": nouns_pairs_table,
+    "grounding": grounding_table,
     "last words": last_words_table,
     "contrastive": contrastive_table,
     "translation": bleu_table,

@@ -83,6 +83,15 @@ def test_records_and_tables(run, corpus, world):
     theirs = json.loads((world / "records/valid/contrastive/vtlm_mmt.1.json").read_text())["rows"][1]
     expected = [theirs[name] for name in ("lines", "accuracy", "shuffled accuracy", "given - shuffled")]
     assert margins["VTLM -> MMT"][2:6] == pytest.approx(expected, abs=1e-3)
+    grounding = {(row[0], row[2]): row[3:6] for row in tables["grounding"].rows}
+    assert set(grounding) == {
+        *(("VTLM", f"masked noun, {language}") for language in ("EN", "DE")),
+        ("VTLM -> MMT", "right translation of two"),
+    }
+    assert grounding["VTLM", "masked noun, DE"] == pytest.approx([ours[1], ours[2], ours[4]])
+    shares = [theirs[name] for name in ("accuracy", "shuffled accuracy")]
+    right = grounding["VTLM -> MMT", "right translation of two"]
+    assert right == pytest.approx([*shares, shares[0] - shares[1]], abs=1e-3)
     assert [row[0] for row in tables["attention"].rows] == ["VTLM -> MMT"] * 2
 
 

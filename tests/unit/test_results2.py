@@ -162,7 +162,7 @@ def test_tables_of_a_page(tmp_path):
     for split in ("valid", "test_2016_flickr"):
         write_lines(tmp_path / f"{split}.de", REFERENCE)
     made = with_tables(text, Results(tmp_path / "results", tmp_path), name="A.md")
-    assert made.count("| VTLM ") == 4
+    assert made.count("| VTLM ") == 4 + 2
 
 
 def test_figures_of_the_summary_stand_in_the_tables():
