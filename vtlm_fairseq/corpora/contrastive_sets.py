@@ -106,6 +106,12 @@ def run(args: argparse.Namespace) -> None:
     pair, dictionary = open_folder(args.data, args.source_lang, args.target_lang)
     regions = RegionNames(args.regions, args.data, split)
     train, text = (read_split(args.data, name, pair, dictionary) for name in ("train", split))
+    images = read_image_names(args.data, split)
+    if len(images) != len(text):
+        raise VTLMError(
+            f"{args.data}/{split}.images has {len(images)} lines, the text of {split} has {len(text)} pairs; line i "
+            "must name the image of pair i"
+        )
     alignment = train.align()
     learnt, found = (list(find_pairs(one, alignment, regions.classes.places)) for one in (train, text))
     vocabulary = Vocabulary(train, [one for one in learnt if one.target is not None], regions)
@@ -115,7 +121,6 @@ def run(args: argparse.Namespace) -> None:
             f"{args.data}: no noun of {split} is named by a region of its image and has a wrong one; the class names "
             f"of --regions must be words of {pair[0]}"
         )
-    images = read_image_names(args.data, split)
     with new_folder(args.out) as folder:
         files = {f"src.{pair[0]}": [], f"src.mask.{pair[0]}": [], f"correct.{pair[1]}": [], f"incorrect.{pair[1]}": []}
         for item in items:

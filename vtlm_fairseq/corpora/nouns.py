@@ -122,23 +122,31 @@ def run(args: argparse.Namespace) -> None:
     """Make the tables.
 
     Raises:
-        VTLMError: a fault of input or options.
+        VTLMError: a fault of input or options, or there is no such noun.
     """
     pair, dictionary = open_folder(args.data, args.source_lang, args.target_lang)
     if args.words is not None:
         nouns = Nouns(read_lines(args.words))
     else:
         nouns = Nouns(RegionStore.open(args.regions, None).class_names)
+    names = [check_name(split, "split", hint="see --subsets") for split in args.subsets.split(",")]
+    texts = {split: read_split(args.data, split, pair, dictionary) for split in names}
     alignment = read_split(args.data, "train", pair, dictionary).align()
-    for split in args.subsets.split(","):
-        text = read_split(args.data, check_name(split, "split", hint="see --subsets"), pair, dictionary)
-        every = list(find_pairs(text, alignment, nouns.places))
+    found = {split: list(find_pairs(text, alignment, nouns.places)) for split, text in texts.items()}
+    if not any(one.target is not None for every in found.values() for one in every):
+        raise VTLMError(
+            f"{args.data}: of {args.subsets} no word of {pair[0]} is one of the nouns of "
+            f"{f'--regions {args.regions} (its class names)' if args.words is None else f'--words {args.words}'} and "
+            f"has an aligned word in {pair[1]}; give such words of {pair[0]} with --words"
+        )
+    for split, every in found.items():
+        text = texts[split]
         kept = [[one.line, one.source.start, one.source.stop, one.target.start, one.target.stop]
                 for one in every if one.target is not None]  # fmt: skip
         path = write_table(args.data, split, pair, np.array(kept, dtype=np.int32).reshape(-1, 5))
         lines, lost = len({row[0] for row in kept}), len(every) - len(kept)
-        found = f"{len(kept):,} aligned nouns in {lines:,} of {len(text):,} lines"
-        say(f"{path}: {found}; {lost:,} nouns without an aligned word")
+        said = f"{len(kept):,} aligned nouns in {lines:,} of {len(text):,} lines"
+        say(f"{path}: {said}; {lost:,} nouns without an aligned word")
 
 
 def open_folder(folder: str, source: str | None, target: str | None) -> tuple[tuple[str, str], Dictionary]:

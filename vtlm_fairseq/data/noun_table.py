@@ -16,7 +16,6 @@ from vtlm_fairseq.terminal import get_logger
 logger = get_logger(__name__)
 
 SCHEMA_VERSION = 1
-MAKE = "make it with: vtlm-prepare nouns"
 
 
 class NounTable:
@@ -26,9 +25,13 @@ class NounTable:
         rows: [P, 5] int32, ascending by line: line (from 0), sub-words ``[start, end)`` of the noun in the source
             sentence and of its word in the target sentence, without a leading ``</s>``.
         lines: number of lines.
+
+    Attributes:
+        count: number of nouns.
     """
 
     def __init__(self, rows: np.ndarray, lines: int) -> None:
+        self.count = len(rows)
         self._spans = rows[:, 1:].astype(np.int64)
         self._starts = np.searchsorted(rows[:, 0], np.arange(lines + 1))
 
@@ -84,6 +87,11 @@ def table_paths(folder: str, parts: Sequence[str], pair: tuple[str, str]) -> lis
     return found
 
 
+def make_hint(folder: str, split: str) -> str:
+    """The command that makes a table, for messages."""
+    return f"make it with: vtlm-prepare nouns {folder} --subsets {split} and --regions STORE or --words FILE"
+
+
 def checksum(folder: str, split: str, pair: tuple[str, str]) -> str:
     """Of the vocabulary and the binarised text of a split, whichever direction it was binarised in.
 
@@ -111,7 +119,7 @@ def _read(folder: str, part: str, pair: tuple[str, str], lines: int) -> np.ndarr
     """[P, 5] int64 of one part."""
     (path,) = table_paths(folder, [part], pair)
     if not os.path.isfile(path):
-        raise VTLMError(f"{path}: no such table of aligned nouns; {MAKE} {folder} --subsets {part}")
+        raise VTLMError(f"{path}: no such table of aligned nouns; {make_hint(folder, part)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             version, text, rows = file["schema_version"], file["text"], file["rows"]
@@ -119,14 +127,16 @@ def _read(folder: str, part: str, pair: tuple[str, str], lines: int) -> np.ndarr
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile):
         damaged = True
     if not damaged and int(version) > SCHEMA_VERSION:
-        raise VTLMError(f"{path}: has schema version {version}, this vtlm-fairseq knows {SCHEMA_VERSION}; {MAKE}")
+        raise VTLMError(
+            f"{path}: has schema version {version}, this vtlm-fairseq knows {SCHEMA_VERSION}; {make_hint(folder, part)}"
+        )
     if not damaged and str(text) != checksum(folder, part, pair):
         raise VTLMError(
-            f"{path}: was made for other text, or with another dictionary, than {part} of {folder} has; {MAKE} "
-            f"{folder} --subsets {part}"
+            f"{path}: was made for other text, or with another dictionary, than {part} of {folder} has; "
+            f"{make_hint(folder, part)}"
         )
     if damaged or not _is_sound(rows, lines):
-        raise VTLMError(f"{path}: is damaged; {MAKE} {folder} --subsets {part}")
+        raise VTLMError(f"{path}: is damaged; {make_hint(folder, part)}")
     rows = rows.astype(np.int64)
     return rows if path == _path(folder, part, pair) else rows[:, [0, 3, 4, 1, 2]]
 

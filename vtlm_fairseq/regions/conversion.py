@@ -14,7 +14,13 @@ from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.ranges import option
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.class_names import read_class_names
-from vtlm_fairseq.regions.conversion_plan import make_plan, refuse_own_input, share_of
+from vtlm_fairseq.regions.conversion_plan import (
+    check_unchanged,
+    make_plan,
+    refuse_own_input,
+    share_of,
+    states_of,
+)
 from vtlm_fairseq.regions.convert_options import MOST_CLASSES, UNKNOWN
 from vtlm_fairseq.regions.converting import Conversion
 from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages
@@ -59,6 +65,7 @@ def run_convert(args: argparse.Namespace) -> int:
     sizes = None if args.image_sizes is None else read_sizes(args.image_sizes, rule)
     source = open_source(args)
     listed = source.listed()
+    before = states_of(args, source)
     plan, inputs = make_plan(args, source, listed)
     with Parts(args.out, plan, kind="conversion", overwrite=args.overwrite, inputs=inputs) as parts:
         if parts.made:
@@ -103,6 +110,7 @@ def run_convert(args: argparse.Namespace) -> int:
         with tqdm(total=None if share is None else len(share), unit=" images", disable=None) as bar:
             workers = 0 if share is None else args.workers
             conversion.make(parts, progress, workers=workers, on_progress=bar.update)
+        check_unchanged(before, source, listed, share)
         stores, rows, failures = progress.joined(parts.whole())
         with tqdm(total=len(rows), desc="joining", unit=" images", disable=None) as bar:
             parts.join(stores, rows, failures, lambda done: bar.update(done - bar.n))

@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape, glob
 from typing import Any
 
@@ -56,12 +56,53 @@ def make_plan(
     plan["shard"] = list(args.shard)
     if args.soft_labels is None:
         del plan["soft_labels"]  # stores of versions without it stay complete
-    paths = [value for value in plan.values() if isinstance(value, str) and os.path.exists(value)]
-    for path in [*paths, *source.further_files]:
-        if path not in source.listed_inputs:
-            plan[f"{CONTENT}{path}"] = _short(_state(path))
+    for path in _inputs(args, source):
+        plan[f"{CONTENT}{path}"] = _short(_state(path))
     state = _short("".join(image.key for image in listed or ()))
     return json.loads(json.dumps(plan, default=str)), dict.fromkeys(source.listed_inputs, state)
+
+
+def states_of(args: argparse.Namespace, source: ImageSource) -> dict[str, str]:
+    """State of each file that all images depend on, for `check_unchanged`."""
+    files = [file for path in _inputs(args, source) for file in _files(path)]
+    return {file: file_state(file) for file in files if os.path.isfile(file)}  # a pipe's state changes as it is read
+
+
+def check_unchanged(
+    before: Mapping[str, str], source: ImageSource, listed: Sequence[Listed] | None, share: range | None
+) -> None:
+    """What was written to while it was read may be in the parts as it was before, as it is now, or as neither.
+
+    Args:
+        before: what `states_of` said before the images were read.
+        source: of the images.
+        listed: its images, as they were then.
+        share: places of those that are converted.
+
+    Raises:
+        VTLMError: a file has changed since.
+    """
+    for file, state in before.items():
+        if file_state(file) != state:
+            raise VTLMError(
+                f"{file}: has changed while it was converted, and parts may be of one state and of the other; leave it "
+                "alone, and convert it again with --overwrite"
+            )
+    if listed is not None and share is not None:
+        now = set(source.listed() or ())
+        if changed := [listed[place] for place in share if listed[place] not in now]:
+            raise VTLMError(
+                f"{changed[0].source}: has changed while it was converted"
+                + (f", and so have {len(changed) - 1:,} others" if len(changed) > 1 else "")
+                + "; give the same command again, which makes what has changed anew"
+            )
+
+
+def _inputs(args: argparse.Namespace, source: ImageSource) -> list[str]:
+    """Files and folders that all images depend on."""
+    given = [value for name, value in vars(args).items() if name not in _NOT_OF_THE_PLAN]
+    paths = [value for value in given if isinstance(value, str) and os.path.exists(value)]
+    return [path for path in [*paths, *source.further_files] if path not in source.listed_inputs]
 
 
 def _short(text: str) -> str:
@@ -72,6 +113,14 @@ def _state(path: str) -> str:
     """What tells that a file has changed, or those of a folder."""
     if not os.path.isdir(path):
         return file_state(path)
+    files = _files(path)
+    return "\n".join([*map(os.path.basename, files), *map(file_state, files)])
+
+
+def _files(path: str) -> list[str]:
+    """A file, or those of a folder."""
+    if not os.path.isdir(path):
+        return [path]
     with os.scandir(path) as entries:
         files = sorted(entry.name for entry in entries if entry.is_file() and entry.name != _LOCK)
-    return "\n".join([*files, *(file_state(os.path.join(path, name)) for name in files)])
+    return [os.path.join(path, name) for name in files]

@@ -17,7 +17,7 @@ from fairseq.tasks.translation import load_langpair_dataset
 from vtlm_fairseq import ranges
 from vtlm_fairseq.data.device_regions import RegionTables
 from vtlm_fairseq.data.line_regions import LineRegions
-from vtlm_fairseq.data.noun_table import NounTable, read_tables, table_paths
+from vtlm_fairseq.data.noun_table import NounTable, make_hint, read_tables, table_paths
 from vtlm_fairseq.data.split_files import PAIR_OPTIONS, check_held
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files.lines import read_lines
@@ -139,12 +139,22 @@ class Splits:
         logger.log(logging.INFO if agreed else logging.WARNING, "%s: %s and are not read", self.named(split), said)
 
     def load_nouns(self, split: str, pair: LanguagePairDataset, *, epoch: int, combine: bool) -> NounTable:
-        """Aligned nouns of a split's lines, which ``vtlm-prepare nouns`` made."""
+        """Aligned nouns of a split's lines, which ``vtlm-prepare nouns`` made.
+
+        Raises:
+            VTLMError: as `read_tables`, or the training split has none.
+        """
         folder, languages = self.split_folder(split, epoch), (self.cfg.source_lang, self.cfg.target_lang)
         parts = self.split_parts(folder, split, combine=combine)
         self.files.note(table_paths(folder, parts, languages), mapped=False)
         upsample = self.cfg.upsample_primary if len(parts) > 1 else 1
-        return read_tables(folder, parts, languages, part_sizes(pair, len(parts)), upsample=upsample)
+        nouns = read_tables(folder, parts, languages, part_sizes(pair, len(parts)), upsample=upsample)
+        if not nouns.count and split == self.cfg.train_subset:
+            raise VTLMError(
+                f"{', '.join(table_paths(folder, parts, languages))}: no aligned noun, so all pairs would be masked at "
+                f"random; {make_hint(folder, split)}, or leave --word-masking out"
+            )
+        return nouns
 
     def check_positions(self, regions: LineRegions, where: str) -> None:
         """Refuse lines with more regions than the model has positions for."""

@@ -289,6 +289,59 @@ def test_a_file_of_all_images_that_has_changed(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_file_of_all_images_that_is_written_to_while_it_is_read(tmp_path, monkeypatch):
+    """Images of before and of after are not joined to a store."""
+    old, file = np.arange(1.0, 13).reshape(6, 1, 2), tmp_path / "f.npy"
+    (tmp_path / "ids").write_text("a\nb\nc\nd\ne\nf\n")
+    argv = ["convert", "--npy", file, "--ids", tmp_path / "ids", "--out", tmp_path / "s.h5", "--part-size", 2]
+
+    class Replaced(conversion.NpyImages):
+        def read(self, record):
+            if record == 4:
+                np.save(file, old + 100)
+            return super().read(record)
+
+    np.save(file, old)
+    monkeypatch.setattr(conversion, "NpyImages", Replaced)
+    line = fails(*argv)
+    assert str(file) in line and "--overwrite" in line and not (tmp_path / "s.h5").exists()
+    monkeypatch.undo()
+    assert str(file) in fails(*argv)
+    assert main([str(a) for a in (*argv, "--overwrite")]) == 0
+    store = RegionStore([str(tmp_path / "s.h5")])
+    assert [store[row].features[0, 0] for row in range(6)] == (old[:, 0, 0] + 100).tolist()
+
+
+def test_files_that_change_while_others_are_read(tmp_path, monkeypatch):
+    """The next call makes them anew, and them alone."""
+    folder, out = save(tmp_path / "in", 6), tmp_path / "s.h5"
+    argv = command(folder, out, "--part-size", 2)
+
+    class Changing(conversion.NpzImages):
+        def read(self, record):
+            if record.name == "i005.npz":
+                save(folder, 1, i000={"features": np.full((2, 3), 70.0)})
+                (folder / "new.npz").write_bytes((folder / "i001.npz").read_bytes())
+            return super().read(record)
+
+    monkeypatch.setattr(conversion, "NpzImages", Changing)
+    assert "i000.npz" in fails(*argv) and not out.exists()
+    before = parts_of(out)
+    monkeypatch.undo()
+    made = []
+
+    class Noting(conversion.NpzImages):
+        def read(self, record):
+            made.append(record.name)
+            return super().read(record)
+
+    monkeypatch.setattr(conversion, "NpzImages", Noting)
+    assert len(before) == 3 and main(argv) == 0
+    assert set(made[1:]) == {"i000.npz", "new.npz"}  # the first is read for its width, too
+    store = RegionStore([str(out)])
+    assert store.ids() == [*(f"i{i:03}" for i in range(6)), "new"] and store[0].features.tolist() == [[70.0] * 3] * 2
+
+
 def test_ids_given_twice(tmp_path):
     """Found before the work where they are known; both places are named, and the rule that made them so."""
     features = np.arange(1.0, 13).reshape(6, 1, 2)
