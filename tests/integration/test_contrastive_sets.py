@@ -2,11 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from harness import ROOT
+from harness import ROOT, write_lines
 from vtlm_fairseq.evaluation.paired import mcnemar, paired_t
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 
@@ -29,6 +30,18 @@ def made(run, corpus, tmp_path_factory):
         assert path.read_bytes() == (folder / "again" / path.name).read_bytes()
     run("vtlm_fairseq.cli.prepare", "contrastive", *argv, "--out", folder / "set", ok=False).fault("exists", "--out")
     return folder / "set", store
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_ids_that_are_not_those_of_the_lines(run, corpus, made, tmp_path, more):
+    """Too few, or as many as there are and another: a shifted list gave each sentence another's image."""
+    shutil.copytree(corpus.data, tmp_path / "bin")
+    ids = corpus.images("test")
+    write_lines(tmp_path / "bin" / "test.images", ids[:-1] if more < 0 else [ids[0], *ids])
+    argv = ("contrastive", tmp_path / "bin", "--regions", made[1], "--least", "1", "--out", tmp_path / "set")
+    done = run("vtlm_fairseq.cli.prepare", *argv, ok=False)
+    done.fault("test.images", f"{len(ids)} ", f"{len(ids) + more} ")
+    assert not (tmp_path / "set").exists()
 
 
 def lines(folder, name) -> list[list[str]]:
