@@ -100,3 +100,22 @@ def test_a_table_of_other_data_is_refused(run, corpus, nouns, tmp_path):
     run.pretrain(spoiled, tmp_path / "new")  # random reads none
     run.pretrain(spoiled, tmp_path / "x", "--aligned-share", "1.5", ok=False).fault("--aligned-share is 1.5")
     prepare(run, spoiled, "--words", dictionary, "--subsets", "nowhere", ok=False).fault("nowhere", "--subsets")
+
+
+def test_no_noun_is_no_table(run, corpus, nouns, tmp_path):
+    """As with class names that are no words: aligned-nouns would be random. What was there stays, all or nothing."""
+    data = tmp_path / "bin"
+    shutil.copytree(nouns, data)
+    table = data / "train.en-de.nouns"
+    before = {path.name: path.read_bytes() for path in data.glob("*.nouns")}
+    words = write_lines(tmp_path / "none", ["zebra"])
+    prepare(run, data, "--words", words, ok=False).fault(f"--words {words}", "en")
+    prepare(run, data, "--regions", corpus.regions, ok=False).fault("--regions", "--words")
+    some = write_lines(tmp_path / "some", NAMES)
+    prepare(run, data, "--words", some, "--subsets", "valid,no", ok=False).fault("no.en-de", "--subsets")
+    assert {path.name: path.read_bytes() for path in data.glob("*.nouns")} == before
+    with np.load(table) as saved:
+        made = {**saved, "rows": saved["rows"][:0]}
+    np.savez(table.open("wb"), **made)
+    run.pretrain(data, tmp_path / "out", "--word-masking", "aligned-nouns", ok=False).fault(str(table), "--words")
+    assert not (tmp_path / "out" / "checkpoint_last.pt").exists()
