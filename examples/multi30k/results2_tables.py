@@ -1,6 +1,5 @@
 """Tables of PROTOCOL-2.md, of the records that results2.py leaves."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -10,9 +9,11 @@ from statistics import fmean
 import numpy as np
 from results2_systems import PRETRAINED, SPLITS, Run, System, find_system, parse_run
 
+from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.evaluation.scoring.scores import TOKENISED, seed_statistics
 from vtlm_fairseq.evaluation.scoring.seeds import SeedTest, seed_test
 from vtlm_fairseq.evaluation.tables import Table
+from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import read_lines
 
 LANGUAGES = ("en", "de")
@@ -30,6 +31,20 @@ BLEU = tuple(
     "nouns_145k_mmt - tlm_145k_mmt".split(", ")
 )
 """Pairs of translation systems whose BLEU is compared."""
+
+
+def read_record(path: Path) -> dict:
+    """What a measurement or a training left.
+
+    Raises:
+        VTLMError: it is not there, or damaged.
+    """
+    hint = "take it from the history of the repository, or measure again"
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise VTLMError(f"{path}: cannot be read ({reason(error)}); {hint}") from None
+    return parse_object(text, str(path), hint=hint)
 
 
 class Records:
@@ -55,7 +70,7 @@ class Records:
         found: dict[System, list[tuple[int, dict]]] = {}
         for path in self._folder.glob(f"{measure}/*.json"):
             run = parse_run(path.stem)
-            found.setdefault(run.system, []).append((run.seed, json.loads(path.read_text(encoding="utf-8"))))
+            found.setdefault(run.system, []).append((run.seed, read_record(path)))
         return {system: [record for _, record in sorted(found[system], key=lambda one: one[0])]
                 for system in sorted(found, key=_order)}  # fmt: skip
 

@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE))  # python -P leaves the folder of the script out
 
 import results2_tables  # noqa: E402
+from results2_tables import read_record  # noqa: E402
 from stages import write_atomically  # noqa: E402
 from table1_rows import ORDERS, PRETRAININGS, ROWS, decodings_of  # noqa: E402
 
@@ -117,7 +118,7 @@ class Results:
 
     def run(self, stage: str) -> dict:
         """The ``run.json`` of a training: ``ROW.SEED``, or a pre-training."""
-        return json.loads((self.folder / "runs" / f"{stage}.json").read_text(encoding="utf-8"))
+        return read_record(self.folder / "runs" / f"{stage}.json")
 
     def pretrainings(self) -> list[str]:
         """Names of the pre-trainings that have ended."""
@@ -152,7 +153,7 @@ class Results:
     def comparisons(self) -> dict[str, list[dict]]:
         """What `compare` has written: p value and difference of each pair of seeds."""
         path = self.folder / "comparisons.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_record(path) if path.is_file() else {}
 
     def rerun(self) -> "Results":
         """The rows that were run once more."""
@@ -164,7 +165,7 @@ class Results:
 
     def probe(self, name: str) -> Table:
         """What a probe printed."""
-        found = json.loads((self.folder / "probes" / f"{name}.json").read_text(encoding="utf-8"))
+        found = read_record(self.folder / "probes" / f"{name}.json")
         rows = [[row[column] for column in found["columns"]] for row in found["rows"]]
         return Table(found["columns"], rows, notes=found["notes"])
 
@@ -303,7 +304,7 @@ def comparison_table(results: Results) -> Table:
 def seeds_table(results: Results) -> Table:
     """The same comparisons by one test of seeds and sentences each, with the difference that it can detect."""
     rows, path = [], results.folder / "seeds.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = read_record(path) if path.is_file() else {}
     for pair in COMPARISONS:
         if test := found.get(pair.key):
             other = f"itself, regions {pair.order}" if pair.system == pair.baseline else ROWS[pair.baseline].title

@@ -69,6 +69,20 @@ def test_masked_nouns(tmp_path):
     assert row["difference"] == pytest.approx(50)
 
 
+@pytest.mark.parametrize("content", [b'{"sentences": {"en": [[1, ', b"[]", b"\xff", None])
+def test_a_record_that_is_damaged_is_named(tmp_path, content):
+    """Those of both protocols; None: it is not there."""
+    for path in (tmp_path / "valid/masked-noun/vtlm.1.json", tmp_path / "runs/nmt.1.json"):
+        path.parent.mkdir(parents=True)
+        if content is not None:
+            path.write_bytes(content)
+    with pytest.raises(VTLMError, match=r"nmt\.1\.json"):
+        Results(tmp_path, tmp_path).run("nmt.1")
+    if content is not None:
+        with pytest.raises(VTLMError, match=r"vtlm\.1\.json"):
+            table(tmp_path, "masked nouns")
+
+
 def test_sums_of_the_probes(tmp_path):
     """Of nouns masked in both languages; of contrastive lines by image."""
     names = ["masked", "word", "line", "named", "nouns", "given", "shuffled", "hidden"]
