@@ -121,6 +121,11 @@ def test_words_of_a_list_and_text_only_models(run, corpus, tlm, vtlm, store, tmp
     assert beside["en", "en", "named by a region"]["number"] > 0
     probe(run, corpus, "--system", tlm, ok=False).fault("--words", "--entities", "--regions")
     probe(run, corpus, "--system", vtlm, "--words", words, ok=False).fault("--regions is none")
+    none = write_lines(tmp_path / "none", ["elsewhere"])
+    probe(run, corpus, "--system", tlm, "--words", none, ok=False).fault("valid", f"--words {none}")
+    probe(run, corpus, "--system", tmp_path / "no.pt", "--words", tmp_path / "gone", ok=False).fault(
+        str(tmp_path / "gone")
+    )
 
 
 def test_last_words_that_a_region_names(run, corpus, vtlm, tmp_path):

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise VTLMError(
             "nothing says which words are nouns: give --words, --entities, or --regions, whose class names are taken"
         )
+    listed = None if args.words is None else Nouns(read_lines(args.words))  # before the time that a model takes
     made = Table(
         ["system", "split", "masked", "word", "nouns", "number", "given", "shuffled", "hidden", "given - shuffled",
          "from", "to", "log p, given - shuffled", "log p from", "log p to"], [], title="Masked nouns",
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
             text = Text(sides, model.dictionary, bpe_kind(args.data, map(model.dictionary.string, pair.src)))
             if languages not in alignments:
                 alignments[languages] = load_alignment(model.task, text.bpe)
-            masked, left_out = find_masked(text, alignments[languages], args, subset)
+            masked, left_out = find_masked(text, alignments[languages], args, subset, listed)
             made.notes.append(f"{subset}: {len(masked)} nouns; {left_out} without an aligned word are left out")
             if regions is not None:
                 made.notes.append(f'regions "{regions.store.detector}"')
@@ -86,22 +87,32 @@ def run(args: argparse.Namespace) -> None:
 
 
 def find_masked(
-    text: Text, alignment: WordAlignment, args: argparse.Namespace, subset: str
+    text: Text, alignment: WordAlignment, args: argparse.Namespace, subset: str, listed: Nouns | None
 ) -> tuple[list[Masked], int]:
-    """Nouns of a split that have a target word, and the number of those that have none."""
+    """Nouns of a split that have a target word, and the number of those that have none.
+
+    Raises:
+        VTLMError: a fault of the regions or of Entities, or no noun has a target word.
+    """
     regions = None
     if args.regions != "none":
         regions = RegionNames(args.regions, args.data, subset, any_detector=args.any_detector)
     if args.entities is not None:
         places = heads(args, subset)
     else:
-        places = (regions.classes if args.words is None else Nouns(read_lines(args.words))).places
+        places = (listed or regions.classes).places
     found = list(find_pairs(text, alignment, places))
     masked = [
         Masked(one.line, (one.source, one.target), regions is not None and regions.name(one.line, one.word))
         for one in found
         if one.target is not None
     ]
+    if not masked:
+        given = next(name for name in ("entities", "words", "regions") if getattr(args, name) not in (None, "none"))
+        raise VTLMError(
+            f"{args.data}: of {subset} no word is a noun by --{given} {getattr(args, given)} and has an "
+            "aligned word; give words of the source language with --words"
+        )
     return masked, len(found) - len(masked)
 
 
