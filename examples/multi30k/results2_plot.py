@@ -1,6 +1,6 @@
 """Draw masked nouns of the records in results2/, for RESULTS.md.
 
-python examples/multi30k/results2_plot.py [--split valid] [--out examples/multi30k/results2/masked-nouns.png]
+python examples/multi30k/results2_plot.py [--split test] [--out examples/multi30k/results2/masked-nouns.png]
 """
 
 import argparse
@@ -23,15 +23,15 @@ COLUMNS = {"given": "#1f6fb4", "hidden": "#9aa2ad", "shuffled": "#d2601a"}
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw accuracy on nouns that a region names, of each system and language."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--split", choices=SPLITS, default="valid", help="default: %(default)s")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     parser.add_argument("--records", type=Path, default=HERE / "results2", metavar="DIR")
     parser.add_argument("--out", type=Path, default=HERE / "results2" / "masked-nouns.png", metavar="FILE")
     args = parser.parse_args(argv)
     check_plot(args.out, option="--out")
     from matplotlib.figure import Figure
 
-    systems = Records(args.records, args.split, list).seeds("masked-noun")
-    figure = Figure(figsize=(8, 0.6 + 0.55 * len(systems)), layout="constrained")
+    systems = Records(args.records, SPLITS[args.split], list).seeds("masked-noun")
+    figure = Figure(figsize=(9, 0.9 + 0.55 * len(systems)), layout="constrained")
     for word, axes in zip(LANGUAGES, figure.subplots(1, len(LANGUAGES), sharey=True), strict=True):
         for row, records in enumerate(systems.values()):
             for bar, (column, colour) in enumerate(COLUMNS.items()):

@@ -21,10 +21,12 @@ GROUPS = {"all": (0, 1), "named by a region": (1,)}
 TESTED = ["from", "to", "p", "detects"]
 """Columns of `seed_test`: 95 % interval, p, and the difference that has p < 0.05 in 80 % of such experiments."""
 
-NOUNS = ("vtlm - noise", "nouns - vtlm", "vtlm15 - vtlm", "vtlm_145k - vtlm", "nouns_145k - nouns")
+NOUNS = ("vtlm - noise", "noise - noboxes", "nouns - vtlm", "vtlm15 - vtlm", "vtlm_145k - vtlm", "nouns_145k - nouns")
 """Pairs of systems whose given - shuffled regions are compared."""
 ACCURACY = ("vtlm - noise", "vtlm - tlm", "noise - tlm", "nouns - tlm", "nouns - tlmnouns")
 """Pairs whose accuracy on masked nouns is compared, each with what it is given."""
+CONTRASTIVE = ("vtlm_mmt - tlm_mmt", "nouns_mmt - tlm_mmt")
+"""Pairs of translation systems whose margins' given - shuffled is compared."""
 BLEU = tuple(
     "mmt - nmt, tlm_nmt - nmt, vtlm_mmt - mmt, vtlm_mmt - tlm_mmt, vtlm_mmt - tlm_nmt, nouns_mmt - tlm_mmt, "
     "vtlm_mmt - noise_mmt, vtlm_mmt_1k - tlm_mmt_1k, vtlm_mmt_5k - tlm_mmt_5k, vtlm_145k_mmt - tlm_145k_mmt, "
@@ -237,6 +239,22 @@ def contrastive_table(records: Records) -> Table:
     return Table(columns, rows, precision={"margin, given - shuffled": 4, "from": 4, "to": 4, "p": 3, "detects": 4})
 
 
+def contrastive_pairs_table(records: Records) -> Table:
+    """What regions add to the margins of one system, compared with what they add to another's."""
+    found = {system.name: (system, np.array([record["sentences"] for record in seeds]))
+             for system, seeds in records.seeds("contrastive").items()}  # fmt: skip
+    rows = []
+    for pair in CONTRASTIVE:
+        if all(name in found for name in pair.split(" - ")):
+            of = [found[name] for name in pair.split(" - ")]
+            gains = [np.stack([sums[..., 1] - sums[..., 2], sums[..., 0]], axis=-1) for _, sums in of]
+            test = seed_test(*gains, lambda one: one[..., 0] / one[..., 1])
+            rows.append([*(system.title for system, _ in of), f"{len(gains[0])} and {len(gains[1])}",
+                         test.difference, *_tested(test)])  # fmt: skip
+    columns = ["system", "compared with", "seeds", "given - shuffled", *TESTED]
+    return Table(columns, rows, precision={"given - shuffled": 4, "from": 4, "to": 4, "p": 3, "detects": 4})
+
+
 def grounding_table(records: Records) -> Table:
     """The README's: what is right with own regions and with another image's, in both languages and in translation."""
     rows = []
@@ -329,6 +347,7 @@ MEASURES: dict[str, Callable[[Records], Table]] = {
     "grounding": grounding_table,
     "last words": last_words_table,
     "contrastive": contrastive_table,
+    "contrastive compared": contrastive_pairs_table,
     "translation": bleu_table,
     "translation compared": bleu_pairs_table,
     "masked entities": partial(bleu_table, prefix="mask."),

@@ -252,22 +252,6 @@ def main_table(results: Results) -> Table:
     return Table(columns, rows)
 
 
-def summary_table(results: Results) -> Table:
-    """Systems by pre-training and use of regions, for the README: mean BLEU, and its deviation where there is one."""
-    rows = []
-    for title, text_only, multimodal in (
-        ("none", "nmt", "mmt"),
-        ("TLM", "tlm_nmt", "tlm_mmt"),
-        ("VTLM", "vtlm_nmt", "vtlm_mmt"),
-    ):
-        cells = []
-        for scores in map(results.bleu, (text_only, multimodal)):
-            mean, deviation, _ = seed_statistics(scores) if scores else (None, None, None)
-            cells.append(mean if deviation is None else f"{mean:.2f} ± {deviation:.2f}")
-        rows.append([title, *cells])
-    return Table(["pre-training", "NMT", "MMT, oracle regions"], rows)
-
-
 def orders_table(results: Results) -> Table:
     """Multimodal rows with given, shuffled and hidden regions."""
     rows = []
@@ -413,7 +397,6 @@ def second_table(results: Results, split: str, made: Callable[[results2_tables.R
 
 TABLES = {
     "main": main_table,
-    "summary": summary_table,
     "comparisons": comparison_table,
     "seeds": seeds_table,
     "orders": orders_table,

@@ -38,6 +38,7 @@ def test_the_plot_is_of_the_records(tmp_path):
     pytest.importorskip("matplotlib")
     for run, given in (("vtlm.1", [2, 1, 0]), ("vtlm.2", [1, 1, 0]), ("tlm.7", [None, None, 1])):
         nouns(tmp_path, run, [[1, 1, 2, *given]])
+    (tmp_path / "valid").rename(tmp_path / "test_2016_flickr")
     draw(["--records", str(tmp_path), "--out", str(tmp_path / "made.svg")])
     text = (tmp_path / "made.svg").read_text(encoding="utf-8")
     assert [text.count(f"<!-- {value} -->") for value in ("75.0", "50.0", "0.0")] == [2, 4, 2]
@@ -125,6 +126,12 @@ def test_contrastive(tmp_path):
     (row,) = table(tmp_path, "contrastive")
     assert [row[name] for name in ("lines", "right, %, given", "right, %, shuffled")] == pytest.approx([3, 200 / 3, 50])
     assert row["margin, given - shuffled"] == pytest.approx((1.25 + 0.5) / 3)
+
+    record = {"sentences": [[2, 1.0, 0.25, 2, 0.5], [1, 0.5, 0.5, 1, 1]]}  # own regions add 0.75 / 3
+    write(tmp_path / "valid" / "contrastive" / "tlm_mmt.1.json", json.dumps(record))
+    (row,) = table(tmp_path, "contrastive compared")
+    assert (row["system"], row["compared with"]) == ("VTLM -> MMT", "TLM -> MMT")
+    assert row["given - shuffled"] == pytest.approx((1.75 - 0.75) / 3)
 
 
 def test_translation(tmp_path):
