@@ -221,18 +221,28 @@ def last_words_table(records: Records) -> Table:
     return Table(columns, rows, precision=dict.fromkeys(columns, 1))
 
 
+def margin_statistics(seeds: Sequence[dict]) -> np.ndarray:
+    """[seeds, images, 5]: lines, margin, shuffled margin, right, shuffled right of each image, sums over its lines."""
+    return np.array([record["sentences"] for record in seeds])
+
+
+def ratio(statistics: np.ndarray) -> np.ndarray:
+    """The first of two sums by the second."""
+    return statistics[..., 0] / statistics[..., 1]
+
+
 def contrastive_table(records: Records) -> Table:
     """Contrastive translations with the noun hidden: margin of the right one, given - shuffled regions."""
     rows = []
     for system, seeds in records.seeds("contrastive").items():
-        sums = np.array([record["sentences"] for record in seeds])  # [seeds, images, 5]
+        sums = margin_statistics(seeds)
         lines = sums[..., 0].sum(axis=1)
         right = 100 * float((sums[..., 3].sum(axis=1) / lines).mean())
         row = [system.title, len(seeds), int(lines[0]), right]
         if not system.regions:
             rows.append([*row, *[None] * 6])
             continue
-        test = seed_test(sums[..., [1, 0]], sums[..., [2, 0]], lambda one: one[..., 0] / one[..., 1], paired=True)
+        test = seed_test(sums[..., [1, 0]], sums[..., [2, 0]], ratio, paired=True)
         shuffled = 100 * float((sums[..., 4].sum(axis=1) / lines).mean())
         rows.append([*row, shuffled, test.difference, *_tested(test)])
     columns = ["system", "seeds", "lines", "right, %, given", "right, %, shuffled", "margin, given - shuffled", *TESTED]
@@ -241,14 +251,14 @@ def contrastive_table(records: Records) -> Table:
 
 def contrastive_pairs_table(records: Records) -> Table:
     """What regions add to the margins of one system, compared with what they add to another's."""
-    found = {system.name: (system, np.array([record["sentences"] for record in seeds]))
+    found = {system.name: (system, margin_statistics(seeds))
              for system, seeds in records.seeds("contrastive").items()}  # fmt: skip
     rows = []
     for pair in CONTRASTIVE:
         if all(name in found for name in pair.split(" - ")):
             of = [found[name] for name in pair.split(" - ")]
             gains = [np.stack([sums[..., 1] - sums[..., 2], sums[..., 0]], axis=-1) for _, sums in of]
-            test = seed_test(*gains, lambda one: one[..., 0] / one[..., 1])
+            test = seed_test(*gains, ratio)
             rows.append([*(system.title for system, _ in of), f"{len(gains[0])} and {len(gains[1])}",
                          test.difference, *_tested(test)])  # fmt: skip
     columns = ["system", "compared with", "seeds", "given - shuffled", *TESTED]
@@ -264,7 +274,7 @@ def grounding_table(records: Records) -> Table:
             rows.append([system, seeds, f"masked noun, {language}", given, shuffled, difference, *tested[:2]])
     for system, seeds in records.seeds("contrastive").items():
         if system.regions:
-            sums = np.array([record["sentences"] for record in seeds])
+            sums = margin_statistics(seeds)
             given, shuffled = sums[..., [3, 0]], sums[..., [4, 0]]
             means = [float(share(one.sum(axis=1)).mean()) for one in (given, shuffled)]
             test = seed_test(given, shuffled, share, paired=True)

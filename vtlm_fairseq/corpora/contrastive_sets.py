@@ -106,12 +106,7 @@ def run(args: argparse.Namespace) -> None:
     pair, dictionary = open_folder(args.data, args.source_lang, args.target_lang)
     regions = RegionNames(args.regions, args.data, split)
     train, text = (read_split(args.data, name, pair, dictionary) for name in ("train", split))
-    images = read_image_names(args.data, split)
-    if len(images) != len(text):
-        raise VTLMError(
-            f"{args.data}/{split}.images has {len(images)} lines, the text of {split} has {len(text)} pairs; line i "
-            "must name the image of pair i"
-        )
+    images = read_image_names(args.data, split, pairs=len(text))
     alignment = train.align()
     learnt, found = (list(find_pairs(one, alignment, regions.classes.places)) for one in (train, text))
     vocabulary = Vocabulary(train, [one for one in learnt if one.target is not None], regions)

@@ -87,14 +87,8 @@ class Splits:
                 raise VTLMError("--regions-on-device without --regions: there is nothing to keep; leave it out")
             logger.info("%s: no regions (text only)", split)
             return None
-        names = [read_image_names(folder, part) for part in parts]
         sizes = part_sizes(pair, len(parts))
-        for part, ids, size in zip(parts, names, sizes, strict=True):
-            if len(ids) != size:
-                raise VTLMError(
-                    f"{folder}/{part}.images has {len(ids)} lines, the text of {part} has {size} pairs; "
-                    "line i must name the image of pair i"
-                )
+        names = [read_image_names(folder, part, pairs=size) for part, size in zip(parts, sizes, strict=True)]
         store = self.open_store(split)
         try:
             rows = [store.rows(ids, again=ids is not names[-1]) for ids in names]
@@ -268,18 +262,28 @@ def unreadable_text(folder: str, split: str) -> Iterator[None]:
         ) from None
 
 
-def read_image_names(folder: str, split: str) -> list[str]:
+def read_image_names(folder: str, split: str, *, pairs: int | None = None) -> list[str]:
     """Image ids of ``{split}.images``, one a line.
 
+    Args:
+        folder: of the binarised data.
+        split: its name.
+        pairs: of the split's text; None: not checked.
+
     Raises:
-        VTLMError: no such file, or no lines of text.
+        VTLMError: no such file, no lines of text, or not as many as pairs.
     """
     path = os.path.join(folder, f"{split}.images")
     if not os.path.isfile(path):
         raise VTLMError(
             f"{path}: no such file; it holds the image id of each sentence pair, one a line (or --regions none)"
         )
-    return read_lines(path)
+    ids = read_lines(path)
+    if pairs is not None and len(ids) != pairs:
+        raise VTLMError(
+            f"{path} has {len(ids)} lines, the text of {split} has {pairs} pairs; line i must name the image of pair i"
+        )
+    return ids
 
 
 def part_sizes(pair: LanguagePairDataset, parts: int) -> list[int]:
