@@ -207,6 +207,10 @@ def test_joined_splits_and_upsampling(tmp_path):
         task = build(made.path, "--regions", tmp_path / "r.h5")
         message = ends_with(task.load_dataset, "train", combine=True)
         assert "train1.images has 5 lines, the text of train1 has 4 pairs" in message
+        (made.path / "train1.images").write_text("img3.jpg\nimg3.jpg\n\nno\n")
+        task = build(made.path, "--regions", tmp_path / "r.h5")
+        message = ends_with(task.load_dataset, "train", combine=True)
+        assert "r.h5" in message and f"line 3 of {made.path / 'train1.images'}" in message
         (made.path / "train1.images").write_text("img3.jpg\n" * 4)
 
 

@@ -37,7 +37,8 @@ class RegionNames:
     def __init__(self, regions: str, data: str, split: str, *, any_detector: bool = False) -> None:
         store = RegionStore.open(regions, split, any_detector=any_detector)
         self.classes = Nouns(store.class_names)
-        self._labels = [set(store[int(row)].labels.tolist()) for row in store.rows(read_image_names(data, split))]
+        rows = store.rows(read_image_names(data, split), file=os.path.join(data, f"{split}.images"))
+        self._labels = [set(store[int(row)].labels.tolist()) for row in rows]
 
     def name(self, line: int, word: str) -> bool:
         """Whether a word of the source language names a region of a line (from 0)."""

@@ -170,13 +170,16 @@ class RegionStore:
             raise VTLMError(f"{image} is there twice; ids must be unique, write the store again")
         return joined, order
 
-    def rows(self, ids: Sequence[str], *, again: bool = False, lines: Sequence[int | str] = ()) -> np.ndarray:
+    def rows(
+        self, ids: Sequence[str], *, again: bool = False, lines: Sequence[int | str] = (), file: str = ""
+    ) -> np.ndarray:
         """Rows of images by id, for `store[row]` and `counts`. Meant for the parent process, at start-up.
 
         Args:
             ids: image ids, any order, repeats allowed.
             again: more will be asked for, so that the sorted ids stay in memory.
             lines: number of the line of each id, or what to call it, where a message is to name it.
+            file: whose lines the ids are, likewise.
 
         Returns:
             [len(ids)] int64.
@@ -202,8 +205,9 @@ class RegionStore:
                 where = line if isinstance(line, str) else f"line {line}"
                 raise VTLMError(f"{where}: image {absent[0][:99]!r} is not in {self._name()}; see --regions{hint}")
             first = ", ".join(repr(image_id[:99]) for image_id in absent[:5]) + (", ..." if len(absent) > 5 else "")
+            where = f" (line {np.flatnonzero(~found)[0] + 1} of {file} is the first)" if file else ""
             raise VTLMError(
-                f"{self._name()}: {len(absent)} image ids are missing from the store: {first}; check "
+                f"{self._name()}: {len(absent)} image ids are missing from the store: {first}{where}; check "
                 f"--regions, or the file of image ids{hint}"
             )
         if self.repeats:

@@ -88,15 +88,17 @@ class Splits:
             logger.info("%s: no regions (text only)", split)
             return None
         sizes = part_sizes(pair, len(parts))
-        names = [read_image_names(folder, part, pairs=size) for part, size in zip(parts, sizes, strict=True)]
+        names = {os.path.join(folder, f"{part}.images"): read_image_names(folder, part, pairs=size)
+                 for part, size in zip(parts, sizes, strict=True)}  # fmt: skip
+        last = next(reversed(names))
         store = self.open_store(split)
         try:
-            rows = [store.rows(ids, again=ids is not names[-1]) for ids in names]
+            rows = [store.rows(ids, file=file, again=file != last) for file, ids in names.items()]
         except VTLMError:
             more = self.open_store(split, parts[1:])
             if more.paths == store.paths:
                 raise
-            store, rows = more, [more.rows(ids) for ids in names]
+            store, rows = more, [more.rows(ids, file=file) for file, ids in names.items()]
         if len(rows) > 1:
             rows[0] = np.tile(rows[0], self.cfg.upsample_primary)
         order = self.option("region_order")
