@@ -60,9 +60,10 @@ def _of_split(regions: str, split: str, where: str) -> list[str]:
 
 
 def _stores(folder: str, where: str) -> list[str]:
-    """Names of the ``.h5`` files of a folder, sorted; those that begin with a dot are hidden."""
+    """Names of the ``.h5`` files of a folder, sorted; those that begin with a dot are hidden, folders are no files."""
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(".h5") and not name.startswith("."))
+        names = [name for name in os.listdir(folder) if name.endswith(".h5") and not name.startswith(".")]
+        return sorted(name for name in names if not os.path.isdir(os.path.join(folder, name)))
     except (FileNotFoundError, NotADirectoryError):  # of a split that has a folder of its own
         return []
     except OSError as error:

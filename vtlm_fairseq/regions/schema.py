@@ -94,7 +94,8 @@ def open_file(path: str) -> h5py.File:
         VTLMError: no such file, or no intact HDF5 file.
     """
     if not os.path.isfile(path):
-        raise VTLMError(f"{path}: no such region store; --regions takes a file or a folder of {{split}}.h5 files")
+        what = "a folder, not one region store" if os.path.isdir(path) else "no such region store"
+        raise VTLMError(f"{path}: {what}; --regions takes a file or a folder of {{split}}.h5 files")
     try:
         return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
     except OSError as error:

@@ -137,6 +137,10 @@ def test_shards(tmp_path):
         assert store.image_id(row) == image_id
     assert RegionStore.open(str(tmp_path), "valid").ids() == ["v"]
     assert RegionStore.open(str(tmp_path / "valid.h5"), "train").ids() == ["v"]
+    (tmp_path / "train.d.h5").mkdir()  # a folder is no store, whatever its name
+    (tmp_path / "loop.h5").symlink_to(".")
+    assert RegionStore.open(str(tmp_path), None).num_images == 6 and len(RegionStore.open(str(tmp_path), "train")) == 5
+    assert "train.d.h5: a folder" in fault(RegionStore, [str(tmp_path / "train.d.h5")])
 
 
 @pytest.mark.slow
