@@ -13,6 +13,8 @@ NO_LANGUAGE = "None"
 
 PAIR_OPTIONS = "; see -s and -t (in a recipe task.source_lang and task.target_lang)"
 
+CHECKPOINT_PAIR = "; the pair is the checkpoint's: name a data folder of it (for fairseq-validate, see -s and -t)"
+
 
 def language_pairs(folder: str) -> list[tuple[str, str]]:
     """Language pairs of binarised files, ``{split}.{source}-{target}.{language}.*``, in order.

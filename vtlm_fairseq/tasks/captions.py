@@ -15,7 +15,7 @@ from vtlm_fairseq.checkpoints import check_model_name, check_room, complete_best
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.corpora import Corpus
 from vtlm_fairseq.data.dictionary import check_symbols, first_difference
-from vtlm_fairseq.data.split_files import NO_LANGUAGE, PAIR_OPTIONS, check_valid_subsets, language_pair
+from vtlm_fairseq.data.split_files import CHECKPOINT_PAIR, NO_LANGUAGE, PAIR_OPTIONS, check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error
 from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.files.names import check_distinct, check_languages
@@ -138,8 +138,7 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
                 f"{folder} holds captions of one language; pre-training reads them with --lang-pairs {lang}"
             )
         corpus = Corpus(f"{cfg.source_lang}-{cfg.target_lang}", cfg.source_lang, cfg.target_lang, folder, cfg.regions)
-        theirs = "; the pair is the checkpoint's, or that of -s and -t"
-        corpus.check_held(theirs if from_checkpoint else PAIR_OPTIONS)
+        corpus.check_held(CHECKPOINT_PAIR if from_checkpoint else PAIR_OPTIONS)
         return [corpus]
 
     def views(self) -> list["CaptionsTask"]:

@@ -18,7 +18,7 @@ from vtlm_fairseq import ranges
 from vtlm_fairseq.data.device_regions import RegionTables
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.noun_table import NounTable, make_hint, read_tables, table_paths
-from vtlm_fairseq.data.split_files import PAIR_OPTIONS, check_held
+from vtlm_fairseq.data.split_files import CHECKPOINT_PAIR, PAIR_OPTIONS, check_held
 from vtlm_fairseq.errors import VTLMError, exit_on_error, reason
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
@@ -193,7 +193,7 @@ class Splits:
         """Names of the parts of a split: ``train``, and with ``combine`` also ``train1``, ``train2``, ..."""
         src, tgt = self.cfg.source_lang, self.cfg.target_lang
         if not self.has_split(folder, split):
-            check_held(folder, src, tgt, PAIR_OPTIONS)
+            check_held(folder, src, tgt, CHECKPOINT_PAIR if self.rebuilt else PAIR_OPTIONS)
             raise VTLMError(f"{folder}: no split {split!r} for {src}-{tgt}; prepare it with fairseq-preprocess")
         parts = (f"{split}{k}" for k in itertools.count(1))
         more = itertools.takewhile(lambda part: self.has_split(folder, part), parts)
