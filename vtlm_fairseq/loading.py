@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -144,6 +145,10 @@ def load_for_inference(
     folder = os.fspath(data or os.path.dirname(os.path.abspath(paths[0])))
     if ":" in folder and os.path.isdir(folder):
         raise VTLMError(f"{folder}: fairseq takes a colon for the end of a folder's name; rename it, or see --data")
+    hints = {"dict.*.txt": "", "text.json": ", or give text that is prepared already with --preprocessed"}
+    for name in () if data else list(hints)[: 1 if preprocessed else 2]:
+        if not any(Path(folder).glob(name)):
+            raise VTLMError(f"{folder}/{name}: no such file; name the folder of the data with --data{hints[name]}")
     first = (*first[:2], {**first[2], **_pair_of(folder, first[2])})
     pipeline = None if preprocessed else TextPipeline.load(folder)
     overrides = {

@@ -138,6 +138,9 @@ def test_faults_of_translate(run, captions, tmp_path):
     assert "vtlm-translate" not in fault
     run.translate(path, *store, "--nbest", "9", "--beam", "4", stdin="", ok=False)
     run.translate(tmp_path / "x.pt", stdin="A man.\n", ok=False).fault("x.pt", "no such file")
+    alone = shutil.copy(path, tmp_path / "alone.pt")  # as of vtlm-convert average --out
+    for more in ((), ("--preprocessed",)):
+        run.translate(alone, *store, *more, stdin=known, ok=False).fault(str(tmp_path), "--data")
     run.translate(path, *store, "--regions", tmp_path / "x.h5", stdin="A man.\tx\n", ok=False).fault("x.h5")
     long = "ball " * 600 + f"\t{second.input(TEST).split()[-1]}\n"
     run.translate(path, *store, stdin=long, ok=False).fault("line 1", "601 tokens")
