@@ -168,9 +168,9 @@ def refuse_existing(args: argparse.Namespace, *, streams: bool = True) -> None:
     Raises:
         VTLMError: it exists and ``--overwrite`` is not given, or as `check_writable`.
     """
+    check_writable(args.out, label=f"--out {args.out}", streams=streams)
     if os.path.exists(args.out) and not args.overwrite and not is_stream(args.out):
         raise VTLMError(f"--out {args.out}: exists; remove it or add --overwrite")
-    check_writable(args.out, label=f"--out {args.out}", streams=streams)
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -145,6 +145,7 @@ def test_command(shards, tmp_path, capsys):
         (["merge", *paths, "--out", out], "--overwrite"),
         (["merge", *paths, "--out", paths[0], "--overwrite"], f"--out {paths[0]}"),
         (["merge", *paths, "--out", str(tmp_path / "no" / "m.h5"), "--copy"], "no"),
+        (["merge", *paths, "--out", str(tmp_path)], f"--out {tmp_path}: is a folder"),
     ):
         with pytest.raises(SystemExit, match=reason):
             main(argv)
