@@ -148,7 +148,7 @@ def test_a_resumed_run_that_differs(run, corpora, stores, tmp_path):
     again = run.pretrain(corpora, tmp_path / "run", *argv, "9", "--max-update", "4", regions=fewer)
     for words in (
         "was trained with --sampling-temperature 3.0, it goes on with --sampling-temperature 9.0",
-        "with --regions a store:a store:none:a store, it goes on with --regions a store:none:none:a store",
+        f"with --regions {stores}, it goes on with --regions {fewer}",
         "whose batches are others here (--sampling-temperature 3.0 -> 9.0)",
     ):
         assert words in again.output

@@ -76,15 +76,16 @@ def test_refused(run, corpus, used, argv, said, option):
 
 
 def test_warned(run, corpus, used, vtlm, tlm, tmp_path):
-    """Another --pretrained, --seed, data folder, batch size and scheduler: the run goes on, and says what it is."""
-    data = shutil.copytree(corpus.data, tmp_path / "others")
+    """Another --pretrained, --seed, data folder, store, batch size, scheduler: the run goes on, and says what it is."""
+    data, regions = (shutil.copytree(folder, tmp_path / folder.name) for folder in (corpus.data, corpus.regions))
     argv = ("--pretrained", tlm, "--seed", "7", "--batch-size", "7", "--update-freq", "2", "--lr-scheduler", "fixed")
-    result = go_on(run, corpus, used, *argv, data=data)
+    result = go_on(run, corpus, used, *argv, "--regions", regions, data=data)
     last = used / "checkpoint_last.pt"
     for words in (
         f"--pretrained {tlm} is not read: this training goes on from {last}, which began from {vtlm}",
         f"--seed 7: this training goes on from {last}, which has seed 1; for a run of its own choose another",
         f"{last} was trained on {corpus.data}, it goes on with {data}",
+        f"{last} was trained with --regions {corpus.regions}, it goes on with --regions {regions}",
         "stopped after 3 batches of an epoch, whose batches are others here (--batch-size 8 -> 7, --seed 1 -> 7)",
         f"--lr-scheduler is fixed from here on; {last} was trained with inverse_sqrt",
     ):
@@ -101,8 +102,12 @@ def test_named(run, corpus, stopped, vtlm, tlm, tmp_path):
 
 
 def test_the_same_line(run, corpus, used, vtlm):
-    """The command of the first call says nothing of the kind; another --update-freq is fairseq's own."""
-    result = go_on(run, corpus, used, "--pretrained", vtlm, "--update-freq", "3")
+    """The command of the first call says nothing of the kind; another --update-freq is fairseq's own.
+
+    Nor does a link to the store.
+    """
+    (used / "link").symlink_to(corpus.regions)
+    result = go_on(run, corpus, used, "--pretrained", vtlm, "--update-freq", "3", "--regions", used / "link")
     assert [update["num_updates"] for update in result.updates()][0] == 4
     assert "WARNING:vtlm_fairseq.tasks.resume" not in result.output and "another --save-dir" not in result.output
 

@@ -20,7 +20,7 @@ BATCHES = {
     "common": ("seed",),
     "task": ("sampling_temperature",),
 }
-CORPORA = ("lang_pairs", "sampling_temperature", "regions")
+CORPORA = ("lang_pairs", "sampling_temperature")
 KEEP_NO_BEST = ("fixed", "manual")  # schedulers of fairseq whose state has no best score
 
 
@@ -117,15 +117,16 @@ class Resumption:
                 )  # fmt: skip
         if named:
             return
-        data, theirs = self._whole.task.get("data"), self._saved("task").get("data")
-        if data and theirs and not _same_file(data, theirs):
-            logger.warning(
-                "%s was trained on %s, it goes on with %s; for a run of its own choose another --save-dir",
-                self._path, theirs, data,
-            )  # fmt: skip
         task, saved = self._whole.task, self._saved("task")
+        for name, before, now in (("data", "on", "with"), ("regions", "with --regions", "with --regions")):
+            ours, theirs = task.get(name), saved.get(name)
+            if ours and theirs and not _same_file(ours, theirs):
+                logger.warning(
+                    "%s was trained %s %s, it goes on %s %s; for a run of its own choose another --save-dir",
+                    self._path, before, theirs, now, ours,
+                )  # fmt: skip
         for name in CORPORA if task.get("lang_pairs") and saved.get("lang_pairs") else CORPORA[:1]:
-            ours, theirs = _of_corpora(task, name), _of_corpora(saved, name)
+            ours, theirs = task.get(name), saved.get(name)
             if ours != theirs:
                 logger.warning(
                     "%s was trained %s, it goes on %s; for a run of its own choose another --save-dir",
@@ -182,22 +183,14 @@ def _mapping(found) -> Mapping:
     return found if isinstance(found, Mapping) else {}
 
 
-def _of_corpora(task: Mapping, name: str):
-    """An option of several corpora; of stores, which corpora have one."""
-    value = task.get(name)
-    if name != "regions":
-        return value
-    stores = utils.split_paths(value or "none")
-    if len(stores) == 1:
-        stores = stores * len(task["lang_pairs"].split(","))
-    return ":".join("none" if store == "none" else "a store" for store in stores)
-
-
 def _with(name: str, value) -> str:
     flag = f"--{name.replace('_', '-')}"
     return f"without {flag}" if value is None else f"with {flag} {value}"
 
 
 def _same_file(one: str, other: str | None) -> bool:
-    """Whether two paths are the same, or lead to the same file."""
-    return other is not None and (one == other or os.path.realpath(one) == os.path.realpath(other))
+    """Whether two paths, or those of several corpora, are the same, or lead to the same files."""
+    if other is None or one == other:
+        return one == other
+    ours, theirs = ([os.path.realpath(path) for path in utils.split_paths(paths)] for paths in (one, other))
+    return ours == theirs
