@@ -111,6 +111,13 @@ def test_no_noun_is_no_table(run, corpus, nouns, tmp_path):
     words = write_lines(tmp_path / "none", ["zebra"])
     prepare(run, data, "--words", words, ok=False).fault(f"--words {words}", "en")
     prepare(run, data, "--regions", corpus.regions, ok=False).fault("--regions", "--words")
+    stores = tmp_path / "stores"
+    stores.mkdir()
+    shutil.copyfile(corpus.store("train"), stores / "all.h5")
+    argv = ("--regions", stores, "--subsets", "train")
+    prepare(run, data, *argv, ok=False).fault("neither train.h5", "all")  # as every command that asks for a split
+    (stores / "all.h5").rename(stores / "train.h5")
+    prepare(run, data, *argv, ok=False).fault("--regions", "--words")
     some = write_lines(tmp_path / "some", NAMES)
     prepare(run, data, "--words", some, "--subsets", "valid,no", ok=False).fault("no.en-de", "--subsets")
     assert {path.name: path.read_bytes() for path in data.glob("*.nouns")} == before

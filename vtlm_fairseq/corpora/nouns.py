@@ -126,14 +126,17 @@ def run(args: argparse.Namespace) -> None:
         VTLMError: a fault of input or options, or there is no such noun.
     """
     pair, dictionary = open_folder(args.data, args.source_lang, args.target_lang)
-    if args.words is not None:
-        nouns = Nouns(read_lines(args.words))
-    else:
-        nouns = Nouns(RegionStore.open(args.regions, None).class_names)
     names = [check_name(split, "split", hint="see --subsets") for split in args.subsets.split(",")]
+    if args.words is not None:
+        nouns = dict.fromkeys(names, Nouns(read_lines(args.words)))
+    else:
+        nouns = {}
+        for split in names:
+            whole = split.rstrip("0123456789")  # the regions of train1 may be among those of train
+            nouns[split] = Nouns(RegionStore.open(args.regions, whole if whole in names else split).class_names)
     texts = {split: read_split(args.data, split, pair, dictionary) for split in names}
     alignment = read_split(args.data, "train", pair, dictionary).align()
-    found = {split: list(find_pairs(text, alignment, nouns.places)) for split, text in texts.items()}
+    found = {split: list(find_pairs(text, alignment, nouns[split].places)) for split, text in texts.items()}
     if not any(one.target is not None for every in found.values() for one in every):
         raise VTLMError(
             f"{args.data}: of {args.subsets} no word of {pair[0]} is one of the nouns of "
