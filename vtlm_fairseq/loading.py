@@ -27,6 +27,7 @@ from vtlm_fairseq.checkpoints import advise_latest, check_config, load_checkpoin
 from vtlm_fairseq.data.split_files import language_pairs
 from vtlm_fairseq.errors import VTLMError, exit_on_error, raise_instead_of_exit, reason
 from vtlm_fairseq.options import ORDERS
+from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.text.pipeline import TextPipeline
 
@@ -124,7 +125,7 @@ def load_for_inference(
         any_detector: the regions may be of another detector than the model's.
         cpu: do not use a GPU.
         kind: of a configuration and its path: raises `VTLMError` for a model that is not meant.
-        text_only: a model without regions may come with ``regions``, and gets none.
+        text_only: a model without regions may come with ``regions``, which must be there, and gets none.
 
     Raises:
         VTLMError: a file is missing or unreadable, or does not fit the checkpoint, or the options contradict it.
@@ -141,6 +142,8 @@ def load_for_inference(
     read = _read(paths, check)
     first = next(read)
     if text_only and not first[2]["region_dim"]:
+        if regions != "none":
+            store_files(regions, split)  # a wrong path is told, though nothing is read of it
         regions, region_order = "none", None
     folder = os.fspath(data or os.path.dirname(os.path.abspath(paths[0])))
     if ":" in folder and os.path.isdir(folder):

@@ -115,19 +115,29 @@ WORDS = {
 }
 
 
+TEXT_ONLY_TOO = ("last-word", "contrastive", "incongruent", "attention", "entity", "report")
+
+
 @pytest.mark.parametrize("kind", WORDS)
-def test_refused_by_each(commands, wrong, corpus, mmt, kind, monkeypatch, tmp_path):
-    """A wrong path, an empty folder, a file that is no store and one on which HDF5 crashes: one line that names it."""
+def test_refused_by_each(commands, wrong, corpus, mmt, nmt, vtlm, tlm, kind, monkeypatch, tmp_path):
+    """A wrong path, an empty folder, a file that is no store and one on which HDF5 crashes: one line that names it.
+
+    So it is where a text-only model alone is asked, by commands that take it beside models with regions.
+    """
     crash = lambda path: os.kill(os.getpid(), 9) if "damaged" in path else None  # noqa: E731
     monkeypatch.setattr("vtlm_fairseq.regions.guard.read_strings", crash)
     regions = str(wrong[kind])
     argvs = {name: [*command, "--regions", regions] for name, (command, _) in commands.items()}
+    for name in TEXT_ONLY_TOO if kind != "foreign.h5" else ():  # which they do not read
+        texts = [str(part).replace(str(mmt), str(nmt)).replace(str(vtlm), str(tlm)) for part in argvs[name]]
+        argvs[f"{name}, text only"] = texts
     for name in ("info", "validate", "merge", "show"):
         more = {"merge": ["--out", tmp_path / "out.h5"], "show": ["a", "--image", "a.png", "--out", tmp_path / "a.png"]}
         argvs[f"vtlm-regions {name}"] = ["vtlm_fairseq.cli.regions", name, regions, *more.get(name, [])]
     captions = write_lines(tmp_path / "captions.tsv", ["a\tu\ta b\tc d"] * 3)
     prepare = ["--train", captions, "--valid", captions, "--vocab-size", "9", "--out", tmp_path / "bin"]
     argvs["prepare"] = ["vtlm_fairseq.cli.prepare", "captions", *prepare, "--regions", regions]
+    argvs["nouns"] = ["vtlm_fairseq.cli.prepare", "nouns", corpus.data, "--regions", regions]
     for name, (module, *argv) in argvs.items():
         monkeypatch.setattr(sys, "argv", [name, *map(str, argv)])
         imported = importlib.import_module(module)

@@ -10,6 +10,7 @@ from fairseq.data import LanguagePairDataset
 from vtlm_fairseq.corpora.nouns import Text
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.tasks.captions import CaptionsTask
 from vtlm_fairseq.text.word_alignment import WordAlignment
 
@@ -27,6 +28,8 @@ def load_split(task: CaptionsTask, split: str, *, regions: str) -> tuple[Languag
     """
     if task.has_regions and regions == "none":
         raise VTLMError("the checkpoint has regions, --regions is none: name a region store or a folder of them")
+    if regions != "none" and not task.has_regions:
+        store_files(regions, split)
     task.cfg.regions = regions if task.has_regions else "none"
     task.cfg.region_order = "given"
     return task.load_pair(split, epoch=1, combine=False)

@@ -49,11 +49,9 @@ def system_regions(path: str, *, regions: str, split: str) -> tuple[dict[str, An
         VTLMError: not a checkpoint of this package, or no such store.
     """
     config = read_model_config(path)
-    if not config["region_dim"]:
-        return config, "none"
     if regions != "none":
         store_files(regions, split)
-    return config, regions
+    return config, regions if config["region_dim"] else "none"
 
 
 def describe_regions(store: RegionStore | None, order: str) -> str:
@@ -105,7 +103,7 @@ def load_model(path: str, *, data: str, split: str, translates: bool = False, **
         SystemExit: data or regions do not fit the checkpoint (the task's own checks).
     """
     kind = check_translates if translates else None
-    loaded = load_for_inference([path], data=data, preprocessed=True, kind=kind, text_only=True, **options)
+    loaded = load_for_inference([path], data=data, split=split, preprocessed=True, kind=kind, text_only=True, **options)
     if hasattr(loaded.task.cfg, "word_masking"):
         # what is masked is the caller's choice, and no table is needed for it
         loaded.task.cfg.word_masking = loaded.task.cfg.region_masking = "random"
