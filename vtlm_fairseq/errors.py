@@ -40,8 +40,12 @@ def _too_many_files(where: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why something failed, for a message: the system's words without its number, else the first line of the error."""
-    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    """Why something failed, for a message: the system's words without its number, else the first line of the error.
+
+    numpy advises to trust what it takes for pickled objects, which is all that it does not know.
+    """
+    said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return "it holds something else, or pickled objects" if "allow_pickle" in said else said
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.extract.detectors.base import Detection, Detector, register_detector
 from vtlm_fairseq.extract.images import ImageFile
 from vtlm_fairseq.regions.cells import grid_boxes
@@ -29,7 +29,7 @@ class GridDetector(Detector):
         try:
             grid = np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise UnreadableImageError(f"not a .npy file of plain numbers ({error})") from None
+            raise UnreadableImageError(f"not a .npy file of plain numbers ({reason(error)})") from None
         if not isinstance(grid, np.ndarray) or grid.dtype.kind not in "fiu" or grid.ndim not in (2, 3) or not grid.size:
             kind = f"{grid.dtype} {list(grid.shape)}" if isinstance(grid, np.ndarray) else "a .npz file"
             raise UnreadableImageError(f"{kind}, not numbers [g * g, D] or [rows, columns, D]")

@@ -37,7 +37,7 @@ class NpzImages(ImageFiles):
             try:
                 found = {n: arrays[n] if n in arrays else None for n in _ARRAYS}
             except Exception as error:  # numpy and zipfile raise a dozen types for damaged files
-                raise VTLMError(f"{path}: unreadable ({error}); save plain numbers with numpy.savez") from None
+                raise VTLMError(f"{path}: unreadable ({reason(error)}); save plain numbers with numpy.savez") from None
         if found["features"].ndim != 2:
             raise VTLMError(f"{path}: features have shape {found['features'].shape}, must be [R, D]")
         return InputImage(path.name.removesuffix(self.ending), str(path), **found)

@@ -138,7 +138,7 @@ class CocoImages(ImageSource):
         try:
             features = np.load(path, allow_pickle=False)
         except Exception as error:  # numpy raises a dozen types for damaged files
-            raise VTLMError(f"{path}: not a .npy file of plain numbers ({error})") from None
+            raise VTLMError(f"{path}: not a .npy file of plain numbers ({reason(error)})") from None
         regions = len(self._annotations[image["id"]])
         if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != regions:
             shape = getattr(features, "shape", "of a .npz")
