@@ -105,3 +105,6 @@ def test_margins(run, corpus, mmt, nmt, made, tmp_path):
     alone = found["NMT", "log-probability"]
     assert alone["margin"] is not None and alone["shuffled margin"] is alone["p (t)"] is None
     run("vtlm_fairseq.cli.probe", *argv, "--margins", "--region-order", "none", ok=False).fault("--region-order none")
+    write_lines(tmp_path / "one", [images[0]] * len(images))
+    done = run("vtlm_fairseq.cli.probe", *argv, "--images", tmp_path / "one", "--margins", ok=False)
+    done.fault(f"--images {tmp_path / 'one'}", "--margins", "two images")

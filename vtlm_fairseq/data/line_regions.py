@@ -53,8 +53,8 @@ class LineRegions:
         self._images = np.unique(rows) if order == "shuffle" else rows[:0]
         if order == "shuffle" and len(self._images) < 2:
             raise VTLMError(
-                f"split {split} has {len(self._images)} image, --region-order shuffle needs another one to give; "
-                "use --region-order none to hide the regions"
+                f"{split}: all lines have one image, and shuffled regions are another one's; take lines of two images "
+                "or more (in place of --region-order shuffle, none hides the regions)"
             )
         self.set_epoch(1)
 

@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
         scores, unknown = score_lines(model, lines, batch_size=args.batch_size)
         shuffled = []
         if args.margins and model.needs_images:
+            if len(set(lines.images)) < 2:
+                raise VTLMError(f"--images {args.images}: --margins needs lines of two images or more, to shuffle them")
             shuffled = [
                 score_lines(model, lines, batch_size=args.batch_size, shuffle=args.seed + repeat)[0]
                 for repeat in range(args.repeats)
