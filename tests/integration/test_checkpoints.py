@@ -21,7 +21,10 @@ def test_life_of_a_model_selected_by_bleu(run, corpus, vtlm, tmp_path):
     bleu = [record["bleu"] for trained in (first, resumed) for record in trained.validations()]
     assert len(resumed.validations()) >= 3
     assert [int(u["num_updates"]) for u in resumed.updates()] == list(range(13, 31))
-    best = tmp_path / "a/checkpoint_best.pt"
+    best, last = tmp_path / "a/checkpoint_best.pt", tmp_path / "a/checkpoint_last.pt"
+    before = [path.read_bytes() for path in (best, last)]
+    again = run.train(corpus.data, tmp_path / "a", *argv, "--max-update", "30", regions=corpus.regions)
+    assert not again.updates() and [path.read_bytes() for path in (best, last)] == before
     assert torch.load(best, weights_only=True)["extra_state"]["best"] == max(bleu)
 
     tuned = run.train(corpus.data, tmp_path / "b", "--finetune-from-model", best, *BLEU, regions=corpus.regions)

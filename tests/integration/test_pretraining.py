@@ -50,6 +50,18 @@ def test_tlm_logs_region_metrics_as_zero(run, corpus, tmp_path):
     assert not [name for name in parameters(tmp_path / "checkpoint_last.pt") if "region" in name]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_word(run, tmp_path):
+    """fairseq-preprocess would take it for one; a dictionary that has it already is told."""
+    for lang in ("en", "de"):
+        (tmp_path / f"train.{lang}").write_text("\ufeff" * (lang == "de") + "a b\n", encoding="utf-8")
+    argv = ("-s", "en", "-t", "de", "--trainpref", tmp_path / "train", "--destdir", tmp_path / "bin")
+    run.preprocess(*argv, ok=False).fault("train.de", "byte order mark")
+    assert not list(tmp_path.glob("bin/dict*"))
+    for lang in ("en", "de"):
+        (tmp_path / f"dict.{lang}.txt").write_text("b 1\n\ufeffa 1\n", encoding="utf-8")
+    assert "'\\ufeffa'" in run.preprocess(*argv, "--srcdict", tmp_path / "dict.en.txt").output
+
+
 def test_paper_setting(run, tmp_path):
     """The paper's size: arch vtlm, 64 sentence pairs an update, Adam 1e-4, 36 regions of 1536 features."""
     sizes = {"train": 64, "valid": 2, "test": 2}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stores import fault
+from stores import ends_with, fault
 from vtlm_fairseq.checkpoints import check_room
 from vtlm_fairseq.cli import convert as command
 from vtlm_fairseq.interop import averaging
@@ -76,6 +76,17 @@ def test_tied_tensors_stay_tied(tmp_path, half):
     model = average(tmp_path, state(scale=1), state(scale=3), half=half)["model"]
     assert model["embed.weight"].data_ptr() == model["head.weight"].data_ptr() != model["bias"].data_ptr()
     assert {t.dtype for t in model.values()} == {torch.float16 if half else torch.float32, torch.int64}
+
+
+def test_what_a_training_goes_on_from_is_not_replaced(tmp_path):
+    """An average holds no optimizer state; one made before is replaced."""
+    average(tmp_path, state(scale=1), state(scale=3))
+    assert average(tmp_path, state(scale=2), state(scale=4))["model"]["bias"][1] == 3
+    torch.save(state(scale=5), tmp_path / "out.pt")
+    before = (tmp_path / "out.pt").read_bytes()
+    argv = ["average", *(str(tmp_path / f"{n}.pt") for n in (0, 1)), "--out", str(tmp_path / "out.pt")]
+    assert "out.pt" in ends_with(command.main, argv)
+    assert (tmp_path / "out.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,16 @@ def test_translation_model(tmp_path, capsys):
     assert "elsewhere" not in text and str(tmp_path) not in text
 
 
+def test_a_card_that_was_filled_in_stays(tmp_path, capsys):
+    out = tmp_path / "card.md"
+    argv = ("card", str(GOLDEN / "mmt.pt"), "--out", str(out))
+    assert main(argv) == 0
+    text = out.read_text()
+    out.write_text("mine")
+    assert "--overwrite" in ends_with(main, argv) and out.read_text() == "mine"
+    assert main([*argv, "--overwrite"]) == 0 and out.read_text() == text
+
+
 @pytest.mark.parametrize(("noted", "done", "epoch"), [(7, 0, "6"), (7, 3, "7"), (1, 0, "1")])
 def test_the_epoch_of_the_last_update(tmp_path, capsys, noted, done, epoch):
     """At the end of an epoch the checkpoint already counts the next."""

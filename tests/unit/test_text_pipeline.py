@@ -1,5 +1,6 @@
 """Text preparation: what happens to words, to `<mask>`, to odd characters, and what `text.json` promises."""
 
+import codecs
 import json
 import pickle
 import re
@@ -155,6 +156,8 @@ def test_text_json_survives_a_round_trip(folder, tmp_path):
     other.mkdir()
     for name in text.files():
         (other / name).write_bytes((folder / name).read_bytes())
+    path = other / "text.json"
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())  # as an editor leaves it
     for copy in (TextPipeline.load(other), pickle.loads(pickle.dumps(text))):  # to another folder, another process
         assert copy.encode("two dogs", "en") == text.encode("two dogs", "en")
 
@@ -190,7 +193,7 @@ def test_bad_text_json(folder, change, message):
     assert "text.json" in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "named"), [(None, "--preprocessed"), ("{", "prepare"), ("[]", "JSON object")])
+@pytest.mark.parametrize(("text", "named"), [(None, "--preprocessed"), ("{", "prepare"), ("[]", "object")])
 def test_missing_or_broken_text_json(tmp_path, text, named):
     if text is not None:
         write(tmp_path / "text.json", text)

@@ -90,6 +90,7 @@ def _add_card(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
                       help="table that vtlm-score or vtlm-probe printed with --format json (repeatable)")  # fmt: skip
     card.add_argument("--title", help="heading (default: name of the folder)")
     card.add_argument("--out", metavar="FILE", help="file to write (default: standard output)")
+    add_options(card, "--overwrite")
 
 
 def tolerance(text: str) -> float:

@@ -13,8 +13,8 @@ from typing import Any
 from vtlm_fairseq.checkpoints import check_config, load_checkpoint, num_updates
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.evaluation.tables import Table
-from vtlm_fairseq.files import check_writable, write_text
-from vtlm_fairseq.files.inputs import refuse_input
+from vtlm_fairseq.files import write_text
+from vtlm_fairseq.files.inputs import refuse_existing, refuse_input
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.hub import find_checkpoint
@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> None:
         VTLMError: a file cannot be read or written, or is none of its kind.
     """
     if args.out is not None:
-        check_writable(args.out, label=f"--out {args.out}")
         inputs = [args.checkpoint, *args.scores, *filter(None, [args.run])]
         refuse_input(args.out, inputs, label=f"--out {args.out}")
+        refuse_existing(args)  # lines may be filled in
     text = make_card(find_checkpoint(args.checkpoint), record=args.run, scores=args.scores, title=args.title)
     if args.out is None:
         print(text, end="")

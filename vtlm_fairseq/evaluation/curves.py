@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.plots import save_plot
+from vtlm_fairseq.files.lines import read_content
 
 Curve = dict[int, float]
 """Figures by update."""
@@ -51,10 +52,7 @@ def read_run(path: Path) -> Run:
     """
     file = find_log(path)
     run, epochs = Run(str(path)), Run("")
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")  # a log may hold anything
-    except OSError as error:
-        raise VTLMError(f"{file}: cannot be read ({error.strerror})") from None
+    text = read_content(file).read().decode("utf-8-sig", errors="replace")  # a log may hold anything
     for line in re.split(r"[\r\n]+", text):
         record = parse(line)
         if record is None:

@@ -9,6 +9,7 @@ import torch
 from vtlm_fairseq.checkpoints import load_checkpoint, model_config
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream, locked, whole_file
+from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.models.description import Description, first_other
 
 LANGUAGES = ("langs", "source_lang", "target_lang")
@@ -21,12 +22,23 @@ def run_average(args: argparse.Namespace) -> None:
         VTLMError: as `average`, or the file cannot be written.
     """
     check_writable(args.out, label=f"--out {args.out}")
+    refuse_input(args.out, args.checkpoints, label=f"--out {args.out}")
+    _refuse_training(args.out)
     with contextlib.ExitStack() as stack:
         if not is_stream(args.out):
             stack.enter_context(locked(args.out, label=f"--out {args.out}"))
         result = average(args.checkpoints, half=args.half)
         with whole_file(args.out, "wb") as file:
             torch.save(result, file)
+
+
+def _refuse_training(out: str) -> None:
+    """An average does not replace what a training can go on from."""
+    state = {}
+    with contextlib.suppress(VTLMError):  # no checkpoint
+        state = load_checkpoint(out, mmap=True)
+    if state.get("last_optimizer_state"):
+        raise VTLMError(f"--out {out}: is a checkpoint with the state of its training; name another, or remove it")
 
 
 def average(checkpoints: Sequence[str], *, half: bool) -> dict:

@@ -1,7 +1,6 @@
 """A region store from files of other formats."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -160,17 +159,6 @@ def _progress(
 def _input(args: argparse.Namespace) -> str:
     """The file or folder that is converted."""
     return next(value for name in _SOURCES if (value := getattr(args, name, None)) is not None)
-
-
-def refuse_existing(args: argparse.Namespace, *, streams: bool = True) -> None:
-    """Find out before the work that ``--out`` may not be written.
-
-    Raises:
-        VTLMError: it exists and ``--overwrite`` is not given, or as `check_writable`.
-    """
-    check_writable(args.out, label=f"--out {args.out}", streams=streams)
-    if os.path.exists(args.out) and not args.overwrite and not is_stream(args.out):
-        raise VTLMError(f"--out {args.out}: exists; remove it or add --overwrite")
 
 
 def _check_options(args: argparse.Namespace) -> None:

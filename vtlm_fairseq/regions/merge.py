@@ -9,6 +9,7 @@ import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import WholeFile, check_writable
+from vtlm_fairseq.files.inputs import refuse_input
 from vtlm_fairseq.regions.checks import bad_boxes, beyond_image, within_image
 from vtlm_fairseq.regions.schema import (
     ROOT_ATTRIBUTES,
@@ -127,11 +128,9 @@ def copy_rows(
 
 def _check_shards(shards: Sequence[str], out: str) -> dict[str, object]:
     """Refuse shards of several detectors; returns the attributes beyond the schema's own on which all agree."""
-    target = os.path.realpath(out)
+    refuse_input(out, shards, label=f"--out {out}")
     common: dict[str, object] = {}
     for number, shard in enumerate(shards):
-        if os.path.realpath(shard) == target:
-            raise VTLMError(f"--out {out}: is one of the stores to join; name another file")
         attributes = read_header(shard).attributes
         if number == 0:
             detector, common = attributes["detector"], attributes

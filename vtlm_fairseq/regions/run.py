@@ -8,9 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError, printable
+from vtlm_fairseq.files.inputs import refuse_existing, refuse_input
 from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.regions.checks import beyond_image
-from vtlm_fairseq.regions.conversion import refuse_existing, run_convert
+from vtlm_fairseq.regions.conversion import run_convert
 from vtlm_fairseq.regions.drawing import draw_regions, save_drawing
 from vtlm_fairseq.regions.image_reading import open_image
 from vtlm_fairseq.regions.merge import merge_stores
@@ -130,6 +131,7 @@ def run_merge(args: argparse.Namespace) -> None:
 
 def run_show(args: argparse.Namespace) -> None:
     """Draw the regions of an image."""
+    refuse_input(args.out, [args.image, args.store], label=f"--out {args.out}")
     refuse_existing(args)
     store = RegionStore(store_files(args.store, option=""), args.max_regions, repeats=True)
     try:

@@ -14,23 +14,22 @@ from vtlm_fairseq.checkpoint_guard import check_part
 from vtlm_fairseq.checkpoints import check_model_name, check_room, complete_best, load_checkpoint
 from vtlm_fairseq.compatibility import check_criterion, check_model, check_whole_command
 from vtlm_fairseq.data.corpora import Corpus
-from vtlm_fairseq.data.dictionary import check_symbols, first_difference
+from vtlm_fairseq.data.dictionary import check_symbols, first_difference, read_dictionary, refuse_marks
 from vtlm_fairseq.data.split_files import CHECKPOINT_PAIR, NO_LANGUAGE, PAIR_OPTIONS, check_valid_subsets, language_pair
 from vtlm_fairseq.errors import VTLMError, exit_on_error
-from vtlm_fairseq.files import copy_file
 from vtlm_fairseq.files.names import check_distinct, check_languages
 from vtlm_fairseq.health import LoaderWatch, LossWatch
 from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.regions.suspicions import feature_figures
 from vtlm_fairseq.tasks.acceleration import compile_model, say_speed, set_up_device
+from vtlm_fairseq.tasks.beside import place_beside, sharding, text_files
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
 from vtlm_fairseq.tasks.splits import Splits
 from vtlm_fairseq.tasks.steps import WatchedSteps
 from vtlm_fairseq.terminal import get_logger
-from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.text.subwords import MASK
 
 logger = get_logger(__name__)
@@ -50,16 +49,7 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
     def load_dictionary(cls, filename: str) -> Dictionary:
         """Load ``dict.*.txt``; ``<mask>`` is appended if the dictionary was made by another task."""
         with exit_on_error():
-            if not os.path.isfile(filename):
-                raise VTLMError(f"{filename}: no such dictionary; prepare the data with fairseq-preprocess")
-            try:
-                dictionary = Dictionary.load(filename)
-            except Exception as error:  # fairseq raises plain Exception, among others
-                raise VTLMError(f"{filename}: no dictionary ({error}); prepare the data again") from None
-            if MASK not in dictionary.indices:
-                logger.info("%s has no %s: appended as its last symbol", filename, MASK)
-                dictionary.add_symbol(MASK, n=0)
-            return dictionary
+            return read_dictionary(filename)
 
     @classmethod
     def build_dictionary(cls, filenames, workers=1, threshold=-1, nwords=-1, padding_factor=8) -> Dictionary:
@@ -67,6 +57,8 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
 
         ``<mask>`` is an ordinary line of the file, so stock tasks read the same ids from it.
         """
+        with exit_on_error():
+            refuse_marks(filenames)
         dictionary = super().build_dictionary(filenames, workers, threshold, nwords, padding_factor=1)
         dictionary.add_symbol(MASK, n=0)
         dictionary.pad_to_multiple_(padding_factor)
@@ -239,12 +231,18 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
             if first:
                 self.parameter_bytes = sum(values.nbytes for values in model.parameters())
                 self.started = time.time()
-                restored = self.restored_checkpoint()
-                if restored and os.path.dirname(os.path.abspath(restored)) == os.path.abspath(save_dir):
-                    complete_best(save_dir, restored, suffix=self.checkpoint_suffix())
+                self.complete_best()
             files = [file for view in self.views() for file in text_files(view.cfg)]
             for file in {os.path.basename(file): file for file in reversed(files)}.values():
                 place_beside(file, save_dir)
+
+    def complete_best(self) -> None:
+        """Make ``checkpoint_best.pt`` again where a kill came before it was whole."""
+        restored, save_dir = self.restored_checkpoint(), self.cfg.save_dir
+        if self.cfg.no_save or distributed_utils.get_global_rank() != 0 or not restored:
+            return
+        if os.path.dirname(os.path.abspath(restored)) == os.path.abspath(save_dir):
+            complete_best(save_dir, restored, suffix=self.checkpoint_suffix())
 
     def begin_best(self) -> None:
         """Begin to keep the best checkpoints, once the trainer has read its checkpoint."""
@@ -287,27 +285,3 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
         """What fairseq-eval-lm asks for; no model of this package is a language model."""
         with exit_on_error():
             raise VTLMError("fairseq-eval-lm is for language models; use fairseq-validate, or vtlm-probe mrc")
-
-
-def sharding(cfg) -> dict:
-    """What a command says about shards of its checkpoint, for :func:`vtlm_fairseq.loading.check_files`."""
-    whole = whole_config(cfg)
-    if whole is None:
-        return {}
-    return {"suffix": whole.checkpoint.checkpoint_suffix or "", "shards": whole.checkpoint.checkpoint_shard_count}
-
-
-def text_files(cfg) -> list[str]:
-    """Dictionaries of a task's pair, and its text pipeline."""
-    folder = utils.split_paths(cfg.data)[0]
-    names = [f"dict.{lang}.txt" for lang in (cfg.source_lang, cfg.target_lang) if lang != NO_LANGUAGE]
-    if os.path.exists(os.path.join(folder, "text.json")):
-        names += TextPipeline.load(folder).files()
-    return [os.path.join(folder, name) for name in names]
-
-
-def place_beside(source: str, folder: str) -> None:
-    """Copy a file into the folder of the checkpoints, unless it is there."""
-    target = os.path.join(folder, os.path.basename(source))
-    if os.path.realpath(source) != os.path.realpath(target):
-        copy_file(source, target, parents=True)

@@ -9,6 +9,7 @@ from fairseq.data.iterators import EpochBatchIterator
 from fairseq.optim import OPTIMIZER_REGISTRY
 from omegaconf import DictConfig
 
+from vtlm_fairseq.checkpoints import num_updates
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.terminal import get_logger
 
@@ -39,6 +40,7 @@ class Resumption:
         history = state.get("optimizer_history")
         self._history = _mapping(history[-1] if isinstance(history, list) and history else None)
         self._position = _mapping(_mapping(state.get("extra_state")).get("train_iterator"))
+        self._updates = num_updates(state)
         self._has_optimizer = state.get("last_optimizer_state") is not None
         self._examples = _mapping(state.get("task_state")).get("examples")
 
@@ -63,6 +65,15 @@ class Resumption:
                 )
             self._check_scheduler()
         self._warn_of_unread()
+
+    def complete(self) -> bool:
+        """Whether all updates are done; then none is trained. fairseq looks at ``--max-update`` after the next one."""
+        limit = self._whole.optimization.max_update
+        if self._options.reset_optimizer or not self._has_optimizer or not 0 < limit <= self._updates:
+            return False
+        logger.warning("%s: complete, %d of --max-update %d; nothing is trained", self._path, self._updates, limit)
+        self._whole.optimization.max_epoch = -1
+        return True
 
     def _saved(self, group: str) -> Mapping:
         """A group of the configuration that the checkpoint was trained with."""

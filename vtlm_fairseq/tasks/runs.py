@@ -88,6 +88,8 @@ class TrainingRun:
         if restored := task.restored_checkpoint():
             self._resumption = Resumption(restored, load_checkpoint(restored, mmap=True), self._whole)
             self._resumption.check(criterion)
+            if self._resumption.complete():
+                task.complete_best()
 
     def check_batches(self, batches: EpochBatchIterator, examples: int) -> None:
         """Check the place within the epoch that a training goes on from, when its first batches are made.

@@ -31,6 +31,7 @@ from typing import Any
 
 from vtlm_fairseq.errors import VTLMError, reason
 from vtlm_fairseq.files import write_text
+from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_languages, check_name
 from vtlm_fairseq.terminal import get_logger
@@ -103,12 +104,12 @@ class TextPipeline:
         folder = Path(folder)
         path = folder / FILE_NAME
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
         except FileNotFoundError:
             raise VTLMError(f"{path}: no such file; {hint}") from None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
             raise VTLMError(f"{path}: unreadable ({reason(error)}); {_REMEDY}") from None
-        pipeline = cls._from_json(content, path)
+        pipeline = cls._from_json(parse_object(content, str(path), hint=_REMEDY), path)
         unchecked = set(pipeline.files()) - {FILE_NAME, *pipeline.checksums}
         if unchecked:
             raise VTLMError(f"{path}: 'sha256' has no checksum of {min(unchecked)}; {_REMEDY}")
@@ -118,11 +119,9 @@ class TextPipeline:
         return pipeline
 
     @classmethod
-    def _from_json(cls, content: Any, path: Path) -> TextPipeline:
+    def _from_json(cls, content: dict[str, Any], path: Path) -> TextPipeline:
         wanted = {"schema_version": int, "source_lang": str, "target_lang": str, "steps": list, "bpe": dict}
         wanted["sha256"] = dict
-        if not isinstance(content, dict):
-            raise VTLMError(f"{path}: not a JSON object; {_REMEDY}")
         content.setdefault("running_text", False)
         wanted["running_text"] = bool
         for key, kind in wanted.items():

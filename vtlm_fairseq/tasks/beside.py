@@ -1,0 +1,34 @@
+"""What stands beside a checkpoint: its shards, the dictionaries, the text pipeline."""
+
+import os
+
+from fairseq import utils
+
+from vtlm_fairseq.data.split_files import NO_LANGUAGE
+from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.tasks.runs import whole_config
+from vtlm_fairseq.text.pipeline import TextPipeline
+
+
+def sharding(cfg) -> dict:
+    """What a command says about shards of its checkpoint, for :func:`vtlm_fairseq.loading.check_files`."""
+    whole = whole_config(cfg)
+    if whole is None:
+        return {}
+    return {"suffix": whole.checkpoint.checkpoint_suffix or "", "shards": whole.checkpoint.checkpoint_shard_count}
+
+
+def text_files(cfg) -> list[str]:
+    """Dictionaries of a task's pair, and its text pipeline."""
+    folder = utils.split_paths(cfg.data)[0]
+    names = [f"dict.{lang}.txt" for lang in (cfg.source_lang, cfg.target_lang) if lang != NO_LANGUAGE]
+    if os.path.exists(os.path.join(folder, "text.json")):
+        names += TextPipeline.load(folder).files()
+    return [os.path.join(folder, name) for name in names]
+
+
+def place_beside(source: str, folder: str) -> None:
+    """Copy a file into the folder of the checkpoints, unless it is there."""
+    target = os.path.join(folder, os.path.basename(source))
+    if os.path.realpath(source) != os.path.realpath(target):
+        copy_file(source, target, parents=True)
