@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import TRAINING, USER_DIR, Result, write_lines
-from stores import fault, make_store
+from stores import crash_in_children, fault, make_store
 from vtlm_fairseq.hub import MultimodalTransformer
 from vtlm_fairseq.regions.merge import merge_stores
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
@@ -124,8 +124,7 @@ def test_refused_by_each(commands, wrong, corpus, mmt, nmt, vtlm, tlm, kind, mon
 
     So it is where a text-only model alone is asked, by commands that take it beside models with regions.
     """
-    crash = lambda path: os.kill(os.getpid(), 9) if "damaged" in path else None  # noqa: E731
-    monkeypatch.setattr("vtlm_fairseq.regions.guard.read_strings", crash)
+    crash_in_children(monkeypatch, "damaged.h5")
     regions = str(wrong[kind])
     argvs = {name: [*command, "--regions", regions] for name, (command, _) in commands.items()}
     for name in TEXT_ONLY_TOO if kind != "foreign.h5" else ():  # which they do not read

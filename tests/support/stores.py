@@ -1,9 +1,12 @@
 """Small region stores for tests."""
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -90,6 +93,19 @@ def fault(function: Callable, *args: Any, **kwargs: Any) -> str:
         function(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def crash_in_children(monkeypatch: pytest.MonkeyPatch, name: str = "") -> None:
+    """HDF5 ends each child of this process that opens a file with ``name`` in its path; this process opens none."""
+    parent, opened = os.getpid(), h5py.File
+
+    def crash(path, *args, **options):
+        if name not in str(path):
+            return opened(path, *args, **options)
+        assert os.getpid() != parent, f"{path} is opened without a child"
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(h5py, "File", crash)
 
 
 def ends_with(function: Callable, *args: Any, **kwargs: Any) -> str:

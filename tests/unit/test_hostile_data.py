@@ -20,6 +20,7 @@ from region_sources import coco, fails
 from stores import fault, make_store
 from tiny import folder as data_folder
 from tiny import translation_config
+from vtlm_fairseq.corpora import flickr30k_entities
 from vtlm_fairseq.corpora.flickr30k_entities import parse_annotation, read_entities
 from vtlm_fairseq.evaluation.scoring.outputs import read_line_numbers
 from vtlm_fairseq.text.caption_files import CaptionFile
@@ -162,7 +163,7 @@ def test_regions_that_cannot_be_drawn(tmp_path, name, value):
 
 
 def test_an_archive_of_too_many_members(tmp_path, monkeypatch):
-    monkeypatch.setattr("vtlm_fairseq.corpora.flickr30k_entities.MAX_MEMBERS", 3)
+    monkeypatch.setattr(flickr30k_entities, "MAX_MEMBERS", 3)
     with tarfile.open(tmp_path / "x.tgz", "w:gz") as archive:
         for name in "abcd":
             archive.addfile(tarfile.TarInfo(name))

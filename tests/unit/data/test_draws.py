@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import PAPER_RATES, line_regions, lm_dataset, sentences
+from vtlm_fairseq.data import masking
 from vtlm_fairseq.data.draws import Draws, make_draws
 from vtlm_fairseq.data.masking import MaskingRates, generator
 
@@ -70,7 +71,7 @@ def test_a_process_forked_while_another_thread_draws(monkeypatch):
             go_on.wait()
         return make_draws(**options)
 
-    monkeypatch.setattr("vtlm_fairseq.data.masking.make_draws", slow)
+    monkeypatch.setattr(masking, "make_draws", slow)
     dataset = lm_dataset(sentences(10), sentences(10, seed=1), train=True)
     reader = threading.Thread(target=dataset.__getitems__, args=(range(10),))
     reader.start()

@@ -245,19 +245,21 @@ def test_lines(tmp_path):
     )
 
 
-def test_many_lines(tmp_path, monkeypatch):
-    """Lines and faults over the borders of what is read at once; a line without an end does not fill the memory."""
-    monkeypatch.setattr("vtlm_fairseq.files.lines._BLOCK_BYTES", 5)
-    monkeypatch.setattr("vtlm_fairseq.files.lines.MAX_LINE_BYTES", 100)
+@pytest.mark.parametrize("shift", range(8))
+def test_many_lines(tmp_path, shift):
+    """Lines and faults over the borders of what is read at once, which fall on each byte of a line of eight."""
     path = tmp_path / "x"
-    content = [f"{'é' * (i % 13)}{i}" for i in range(300)]
+    content = ["s" * shift, *(f"{i:04}é" for i in range(10_000))]
     path.write_bytes(BOM + "\r\n".join(content).encode())
     assert list(stream_lines(path)) == content
-    path.write_bytes(path.read_bytes().replace(b"297", b"2\xff7"))
-    assert "x line 298, byte " in fault(read_lines, path)
-    path.write_bytes(b"a\n" + b"b" * 1000)
-    found = stream_lines(path)
-    assert next(found) == "a" and "x line 2: more than 100 bytes" in fault(next, found)
+    path.write_bytes(path.read_bytes().replace(b"9997", b"99\xff7"))
+    assert f"x line 9999, byte {3 + shift + 2 + 9997 * 8 + 2} " in fault(read_lines, path)
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a\n" + bytes(1 << 25), 1))
+    found = stream_lines(tmp_path / "x.gz")
+    assert next(found) == "a" and f"x.gz line 2: more than {1 << 24:,} bytes" in fault(next, found)
 
 
 def test_logs_with_progress_bars(tmp_path):

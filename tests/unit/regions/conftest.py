@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from vtlm_fairseq.regions.formats import mapped
+
 
 class Here:
     """Answers of :class:`vtlm_fairseq.regions.formats.child.Child`, from this process."""
@@ -25,4 +27,4 @@ class Here:
 @pytest.fixture
 def read_here(monkeypatch):
     """Files of other layouts are read in this process, without the start of another one for each."""
-    monkeypatch.setattr("vtlm_fairseq.regions.formats.mapped.Child", Here)
+    monkeypatch.setattr(mapped, "Child", Here)

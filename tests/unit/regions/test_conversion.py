@@ -11,6 +11,7 @@ from region_sources import convert, fails
 from vtlm_fairseq.cli.regions import main
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.regions import conversion
+from vtlm_fairseq.regions.formats.arrays import NpyImages, NpzImages
 from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 from vtlm_fairseq.regions.merge import merge_stores
 from vtlm_fairseq.regions.store import RegionStore
@@ -295,14 +296,15 @@ def test_a_file_of_all_images_that_is_written_to_while_it_is_read(tmp_path, monk
     (tmp_path / "ids").write_text("a\nb\nc\nd\ne\nf\n")
     argv = ["convert", "--npy", file, "--ids", tmp_path / "ids", "--out", tmp_path / "s.h5", "--part-size", 2]
 
-    class Replaced(conversion.NpyImages):
-        def read(self, record):
-            if record == 4:
-                np.save(file, old + 100)
-            return super().read(record)
+    read = NpyImages.read
+
+    def replacing(self, record):
+        if record == 4:
+            np.save(file, old + 100)
+        return read(self, record)
 
     np.save(file, old)
-    monkeypatch.setattr(conversion, "NpyImages", Replaced)
+    monkeypatch.setattr(NpyImages, "read", replacing)
     line = fails(*argv)
     assert str(file) in line and "--overwrite" in line and not (tmp_path / "s.h5").exists()
     monkeypatch.undo()
@@ -317,25 +319,18 @@ def test_files_that_change_while_others_are_read(tmp_path, monkeypatch):
     folder, out = save(tmp_path / "in", 6), tmp_path / "s.h5"
     argv = command(folder, out, "--part-size", 2)
 
-    class Changing(conversion.NpzImages):
-        def read(self, record):
-            if record.name == "i005.npz":
-                save(folder, 1, i000={"features": np.full((2, 3), 70.0)})
-                (folder / "new.npz").write_bytes((folder / "i001.npz").read_bytes())
-            return super().read(record)
+    read, made = NpzImages.read, []
 
-    monkeypatch.setattr(conversion, "NpzImages", Changing)
+    def changing(self, record):
+        if record.name == "i005.npz":
+            save(folder, 1, i000={"features": np.full((2, 3), 70.0)})
+            (folder / "new.npz").write_bytes((folder / "i001.npz").read_bytes())
+        return read(self, record)
+
+    monkeypatch.setattr(NpzImages, "read", changing)
     assert "i000.npz" in fails(*argv) and not out.exists()
     before = parts_of(out)
-    monkeypatch.undo()
-    made = []
-
-    class Noting(conversion.NpzImages):
-        def read(self, record):
-            made.append(record.name)
-            return super().read(record)
-
-    monkeypatch.setattr(conversion, "NpzImages", Noting)
+    monkeypatch.setattr(NpzImages, "read", lambda self, record: made.append(record.name) or read(self, record))
     assert len(before) == 3 and main(argv) == 0
     assert set(made[1:]) == {"i000.npz", "new.npz"}  # the first is read for its width, too
     store = RegionStore([str(out)])

@@ -6,6 +6,7 @@ from extraction import encoded
 from PIL import Image
 
 from stores import fault
+from vtlm_fairseq.regions import image_reading
 from vtlm_fairseq.regions.image_reading import UnreadableImageError, decode_image, open_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -143,5 +144,5 @@ def test_open_image_names_the_file(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(b"no")
     assert "a.jpg: no image" in fault(open_image, str(tmp_path / "a.jpg"))
     assert "b.jpg: cannot be read (No such file" in fault(open_image, str(tmp_path / "b.jpg"))
-    monkeypatch.setattr("vtlm_fairseq.regions.image_reading.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(image_reading, "MAX_FILE_BYTES", 1000)
     assert "/dev/zero: a file of more than 1,000 bytes" in fault(open_image, "/dev/zero")

@@ -10,6 +10,7 @@ import pytest
 from stores import fault, make_store, random_image, write_pair
 from vtlm_fairseq.cli.regions import main
 from vtlm_fairseq.errors import VTLMError, exit_on_error
+from vtlm_fairseq.regions import validate as full_check
 from vtlm_fairseq.regions.schema import MAX_ID_BYTES
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter, validate
 
@@ -179,7 +180,7 @@ def test_validate_names_each_faulty_image(tmp_path):
 def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(tmp_path, monkeypatch):
     path = str(tmp_path / "s.h5")
     make_store(path, 5, regions=[3, 0, 1, 5, 4])
-    monkeypatch.setattr("vtlm_fairseq.regions.validate.BLOCK_BYTES", 8 * 8 * 2)  # two regions a block
+    monkeypatch.setattr(full_check, "BLOCK_BYTES", 8 * 8 * 2)  # two regions a block
     assert validate(path) == []
     with h5py.File(path, "a") as file:
         file["scores"][6] = 0.95  # the first region of a block, the third of its image
