@@ -10,14 +10,17 @@ import re
 import select
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError, exit_on_error, printable
 from vtlm_fairseq.interrupts import exit_on_signal
 
 BROKEN_PIPE = 141
 """Exit status where the reader has gone, as of a command that SIGPIPE ends."""
+_LOG_SECONDS = 60.0
 
 
 def printable_lines(text: str) -> str:
@@ -33,6 +36,12 @@ def say(text: str = "", *, file=None) -> None:
 def write_out(text: str) -> None:
     """Print lines that another program may read: as they are, unless they go to a terminal."""
     print(printable_lines(text) if sys.stdout.isatty() else text)
+
+
+def progress_bar(*items: Iterable, **options) -> tqdm:
+    """A bar of tqdm's: on a terminal drawn at each look, elsewhere a line a minute, from the first minute on."""
+    pace = {} if sys.stderr.isatty() else dict.fromkeys(("mininterval", "maxinterval", "delay"), _LOG_SECONDS)
+    return tqdm(*items, **{**pace, **options})
 
 
 def get_logger(name: str) -> logging.Logger:

@@ -5,14 +5,12 @@ import itertools
 import sys
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import standard_input_lines, stream_lines
 from vtlm_fairseq.options import add_options, loading_options
 from vtlm_fairseq.ranges import COUNT, GENERATION, reader
-from vtlm_fairseq.terminal import command_line, write_out
+from vtlm_fairseq.terminal import command_line, progress_bar, write_out
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
 
 
@@ -35,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     detokenize = args.detokenize or (translator.gives_text and not args.no_detokenize)
     source = "standard input" if args.input == "-" else args.input
     lines = enumerate(standard_input_lines() if args.input == "-" else stream_lines(args.input), 1)
-    progress = tqdm(unit=" sentences", disable=not sys.stderr.isatty() or args.input == "-")
+    bar = progress_bar(unit=" sentences", disable=args.input == "-")
     while buffer := list(itertools.islice(lines, args.buffer_size)):
         pairs = [split_line(line, f"{source} line {number}", translator.needs_images) for number, line in buffer]
         found = translator.hypotheses(
@@ -53,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 columns = [number] * (args.nbest is not None) + [f"{made.score:.4f}"] * args.scores
                 write_out("\t".join(map(str, [*columns, made.text])))
         sys.stdout.flush()
-        progress.update(len(buffer))
-    progress.close()
+        bar.update(len(buffer))
+    bar.close()
     return 0
 
 

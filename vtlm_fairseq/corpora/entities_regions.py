@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from vtlm_fairseq.corpora.flickr30k_entities import Caption, ImageEntities, find_translated, read_entities
 from vtlm_fairseq.corpora.multi30k import fairseq_name, read_image_ids, read_lines
@@ -29,7 +28,7 @@ from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.files import check_writable, write_lines
 from vtlm_fairseq.files.names import check_name
 from vtlm_fairseq.regions.writer import RegionStoreWriter
-from vtlm_fairseq.terminal import say
+from vtlm_fairseq.terminal import progress_bar, say
 from vtlm_fairseq.text.id_rules import BY_HAND, explain_missing
 
 TRANSLATED = "translated_captions.tsv"
@@ -113,8 +112,8 @@ class Corpus:
         wanted = [image_id for split in splits for image_id in ids[split]]
         if len(set(wanted)) != len(wanted):
             raise VTLMError(f"{image_splits}: an image stands twice in the splits {', '.join(splits)}")
-        bar = {"total": len(wanted), "desc": "reading entities", "unit": "image", "mininterval": 1.0}
-        images = {image.image_id: image for image in tqdm(read_entities(entities, wanted), **bar)}
+        bar = {"total": len(wanted), "desc": "reading entities", "unit": "image"}
+        images = {image.image_id: image for image in progress_bar(read_entities(entities, wanted), **bar)}
         self._images = {split: [images[image_id] for image_id in ids[split]] for split in splits}
         self.translated: dict[str, int] = {}
         for split in splits:
@@ -189,7 +188,7 @@ def write_store(
         dtype="float16",
         attributes=attributes,
     ) as writer:
-        for item in tqdm(images, desc=printable(path.name), unit="image", mininterval=1.0):
+        for item in progress_bar(images, desc=printable(path.name), unit="image"):
             corners = np.array([box.xyxy for box in item.boxes], dtype=np.float32).reshape(-1, 4)
             corners /= np.array([item.image.width, item.image.height] * 2, dtype=np.float32)
             if not boxes:

@@ -17,15 +17,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tqdm import tqdm
-
 from vtlm_fairseq import register
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import cannot_be_written, check_writable, is_stream, locked, whole_file, write_text
 from vtlm_fairseq.files.json_objects import parse_object
 from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.files.names import check_language
-from vtlm_fairseq.terminal import say
+from vtlm_fairseq.terminal import progress_bar, say
 from vtlm_fairseq.text.pipeline import FILE_NAME as TEXT_FILE
 from vtlm_fairseq.text.pipeline import load_bpe
 
@@ -299,7 +297,7 @@ def translate_file(arguments: argparse.Namespace, begin: Callable[[dict], BlockW
     translator = load_translator(arguments)
     writer = begin(settings)
     lines = islice(read_sentences(arguments), first + writer.done, last)
-    with tqdm(total=total, initial=writer.done, unit=" lines", mininterval=1.0) as bar:
+    with progress_bar(total=total, initial=writer.done, unit=" lines") as bar:
         while block := list(islice(lines, arguments.block)):
             translations = translator.translate([sentence for _, sentence in block])
             if arguments.append:

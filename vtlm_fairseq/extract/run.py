@@ -11,7 +11,6 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.extract.careful import CarefulDetector, Input, read_input
@@ -21,13 +20,12 @@ from vtlm_fairseq.regions.class_names import read_class_names
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 from vtlm_fairseq.regions.parts import SOME_FAILED, Failure, Part, Parts
 from vtlm_fairseq.regions.schema import read_header
-from vtlm_fairseq.terminal import say
+from vtlm_fairseq.terminal import progress_bar, say
 from vtlm_fairseq.version import __version__
 
 _PLANNED = ("detector", "model", "weights", "class_names", "min_score", "max_regions", "dtype", "part_size", "images")
 _PLANNED_IF_GIVEN = ("grid", "pool", "boxes", "letterbox", "fp16")
 _DETECTOR_OPTIONS = ("model", "weights", "class_names", "min_score", "device", "threads", *_PLANNED_IF_GIVEN)
-_LOG_SECONDS = 60  # between lines of progress in a log file
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if parts.made and progress.is_part(-1):
             parts.leave(failures)
         else:
-            with tqdm(total=len(files), desc="joining", unit=" images", disable=None) as bar:
+            with progress_bar(total=len(files), desc="joining", unit=" images") as bar:
                 joined = parts.join(*progress.rows(), failures, lambda done: bar.update(done - bar.n))
             say(f"{args.out}: {joined[0]:,} images, {joined[1]:,} regions")
             if failures:
@@ -230,7 +228,7 @@ def extract(
     progress.check_maker(detector)
     careful = None
     total = len(progress.files)
-    with tqdm(total=total, initial=total - sum(len(f) for _, f in work), unit=" images", **_pace()) as bar:
+    with progress_bar(total=total, initial=total - sum(len(f) for _, f in work), unit=" images", delay=0) as bar:
         for number, files in work:
             writer = parts.writer(
                 number,
@@ -257,11 +255,6 @@ def extract(
             failed = {failure.image_id for failure in failures}
             done = [file.image_id for file in files if file.image_id not in failed]
             progress.add(number, Part(writer.path, done, failures))
-
-
-def _pace() -> dict[str, float]:
-    """How often the bar is drawn: at each look on a terminal, now and then in a log file."""
-    return {} if sys.stderr.isatty() else {"mininterval": _LOG_SECONDS}
 
 
 def _next(inputs: Iterator[list[Input]]) -> list[Input]:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream
@@ -37,7 +36,7 @@ from vtlm_fairseq.regions.progress import ListedProgress, NumberedProgress, Prog
 from vtlm_fairseq.regions.pseudo_labels import Clusters, find_clusters
 from vtlm_fairseq.regions.store import RegionStore, say_beyond
 from vtlm_fairseq.regions.suspicions import equal_scores, suspicions, take_sample
-from vtlm_fairseq.terminal import say
+from vtlm_fairseq.terminal import progress_bar, say
 from vtlm_fairseq.text.id_rules import IdRule
 
 _SOURCES = ("npz", "npy", "vtlm_pickles", "bottom_up_tsv", "coco_json", "store", "input")
@@ -106,12 +105,12 @@ def run_convert(args: argparse.Namespace) -> int:
             end=None if share is None else share.stop,
             skip_bad=args.skip_bad,
         )
-        with tqdm(total=None if share is None else len(share), unit=" images", disable=None) as bar:
+        with progress_bar(total=None if share is None else len(share), unit=" images") as bar:
             workers = 0 if share is None else args.workers
             conversion.make(parts, progress, workers=workers, on_progress=bar.update)
         check_unchanged(before, source, listed, share)
         stores, rows, failures = progress.joined(parts.whole())
-        with tqdm(total=len(rows), desc="joining", unit=" images", disable=None) as bar:
+        with progress_bar(total=len(rows), desc="joining", unit=" images") as bar:
             parts.join(stores, rows, failures, lambda done: bar.update(done - bar.n))
     say(f"{args.out}: {len(rows):,} images")
     if failures:

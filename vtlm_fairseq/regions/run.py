@@ -21,7 +21,7 @@ from vtlm_fairseq.regions.schema import ROOT_ATTRIBUTES, open_file
 from vtlm_fairseq.regions.store import RegionStore, say_beyond, validate
 from vtlm_fairseq.regions.suspicions import suspicions, take_sample
 from vtlm_fairseq.regions.validate import find_missing
-from vtlm_fairseq.terminal import say
+from vtlm_fairseq.terminal import progress_bar, say
 from vtlm_fairseq.text.id_rules import AS_THERE, explain_missing
 from vtlm_fairseq.text.overlap import shared_images
 
@@ -95,7 +95,7 @@ def run_validate(args: argparse.Namespace) -> int:
     found: list[str] = []
     files = store_files(args.store, option="")
     for path in files:
-        with tqdm(desc=printable(os.path.basename(path)), unit=" regions", unit_scale=True, disable=None) as bar:
+        with progress_bar(desc=printable(os.path.basename(path)), unit=" regions", unit_scale=True) as bar:
 
             def show(done: int, total: int, bar: tqdm = bar) -> None:
                 bar.total = total
@@ -124,7 +124,7 @@ def run_merge(args: argparse.Namespace) -> None:
     """Join stores."""
     refuse_existing(args)
     shards = [path for shard in args.shards for path in store_files(shard, option="")]
-    with tqdm(unit=" images", disable=None if args.copy else True) as bar:
+    with progress_bar(unit=" images", disable=not args.copy) as bar:
         store = merge_stores(shards, args.out, copy=args.copy, on_progress=lambda done: bar.update(done - bar.n))
     say(f"{args.out}: {len(store):,} images, {store.num_regions:,} regions from {len(shards)} files")
 

@@ -17,11 +17,10 @@ from itertools import islice, tee
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import stream_lines
 from vtlm_fairseq.interrupts import start_worker
+from vtlm_fairseq.terminal import progress_bar
 from vtlm_fairseq.text.binarise import binarise
 from vtlm_fairseq.text.pairs import Pair
 from vtlm_fairseq.text.pipeline import BPE_FILES, FILE_NAME, MOSES, TextPipeline, learn_sentencepiece, load_bpe
@@ -104,7 +103,7 @@ def map_stream(
 
     A bounded number of items is held, whichever side is slower.
     """
-    with tqdm(total=total, desc=label, unit=" pairs", mininterval=1.0) as bar:
+    with progress_bar(total=total, desc=label, unit=" pairs") as bar:
         if workers <= 1:
             for item in items:
                 yield function(item)

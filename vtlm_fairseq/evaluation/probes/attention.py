@@ -1,7 +1,6 @@
 """``vtlm-probe attention``: cross-attention mass on regions by decoder layer (paper, section 3.3, Figure 2)."""
 
 import argparse
-import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import torch
 from fairseq.data import data_utils
 from torch import Tensor
-from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.attention_weights import cross_attention, region_mass
@@ -18,6 +16,7 @@ from vtlm_fairseq.evaluation.probes.layers import run_by_layer
 from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
 from vtlm_fairseq.evaluation.systems import LoadedModel, System, describe_regions, load_asked
 from vtlm_fairseq.evaluation.tables import Cell, Table
+from vtlm_fairseq.terminal import progress_bar
 
 
 def run(args: argparse.Namespace) -> None:
@@ -60,8 +59,8 @@ def measure(path: str, args: Namespace, *, label: str) -> Masses:
         generator = loaded.task.build_generator([loaded.model], Namespace(beam=args.beam, lenpen=args.lenpen))
     masses, shares, without = [], [], 0
     total = -(-len(loaded.dataset) // args.batch_size)
-    progress = tqdm(loaded.batches(args.batch_size), total=total, desc=label, disable=not sys.stderr.isatty())
-    for sample in progress:
+    batches = progress_bar(loaded.batches(args.batch_size), total=total, desc=label)
+    for sample in batches:
         net_input = sample["net_input"]
         if generator is not None:
             net_input = {**net_input, "prev_output_tokens": hypothesis_inputs(loaded, generator, sample)}

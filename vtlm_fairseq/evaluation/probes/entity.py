@@ -1,12 +1,9 @@
 """``vtlm-probe entity``: BLEU when nouns of the source are masked or removed (paper, section 3.2, Table 3)."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
 
 from vtlm_fairseq.errors import VTLMError, printable
 from vtlm_fairseq.evaluation.probes.entity_variants import MASKED, Choice, VariantSet, make_variants, write_variants
@@ -15,6 +12,7 @@ from vtlm_fairseq.evaluation.systems import System, check_systems, describe_regi
 from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.inference import Translator
 from vtlm_fairseq.options import loading_options
+from vtlm_fairseq.terminal import progress_bar
 from vtlm_fairseq.text.subwords import MASK
 
 NEVER_SAW_MASK = " *"
@@ -81,7 +79,7 @@ def translate_variants(
 ) -> Iterator[tuple[str, list[str]]]:
     """Translations of each variant, tokenised, by the variant's name."""
     pipeline = variants.pipeline
-    for name, variant in tqdm(variants.variants.items(), desc=printable(label), disable=not sys.stderr.isatty()):
+    for name, variant in progress_bar(variants.variants.items(), desc=printable(label)):
         pieces = translator.translate(
             variant.pieces,
             variants.images if translator.needs_images else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +10,6 @@ from itertools import islice
 import numpy as np
 import torch
 from fairseq import utils
-from tqdm import tqdm
 
 from vtlm_fairseq.checkpoints import read_model_config
 from vtlm_fairseq.compatibility import is_translation
@@ -27,6 +25,7 @@ from vtlm_fairseq.evaluation.systems import LoadedModel, load_asked, named_check
 from vtlm_fairseq.evaluation.tables import Table, publish
 from vtlm_fairseq.models.description import model_value
 from vtlm_fairseq.objectives import read_objectives
+from vtlm_fairseq.terminal import progress_bar
 
 COMMONEST, NEAREST = "commonest class", "nearest prototype, own features"
 _NOTHING = MaskingRates(select=0.0, keep=0.0, random=0.0)
@@ -144,15 +143,14 @@ class SplitProbe:
         right: list[bool] = []
         unique: list[bool] = []
         items = masked_items(dataset, hide_text=text == "hidden")
-        progress = tqdm(desc=label, total=int(dataset.regions.counts().sum()), unit=" regions",
-                        disable=not sys.stderr.isatty())  # fmt: skip
-        with progress:
+        bar = progress_bar(desc=label, total=int(dataset.regions.counts().sum()), unit=" regions")
+        with bar:
             for batch, logits in predict(self.loaded, items, batch_size=batch_size):
                 for item, predicted in zip(batch, logits.argmax(dim=1).tolist(), strict=True):
                     labels, place = item["regions"].labels, item["draw"].masked
                     right.append(bool(predicted == labels[place][0]))
                     unique.append(bool(unique_labels(labels)[place][0]))
-                progress.update(len(batch))
+                bar.update(len(batch))
         return Result.of(right, unique)
 
 
@@ -219,7 +217,7 @@ class Classes:
         images = LineRegions(store, rows, order="given", seed=regions.seed, split=regions.split)
         sums = torch.zeros(store.num_classes, store.feature_dim, dtype=torch.float64)
         counts = torch.zeros(store.num_classes, dtype=torch.int64)
-        for k in tqdm(range(len(rows)), desc=label, unit=" images", disable=not sys.stderr.isatty()):
+        for k in progress_bar(range(len(rows)), desc=label, unit=" images"):
             features, labels = (torch.from_numpy(part) for part in (images[k].features, images[k].labels))
             sums.index_add_(0, labels, features.double())
             counts += labels.bincount(minlength=len(counts))

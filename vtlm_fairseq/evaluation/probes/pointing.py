@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vtlm_fairseq.corpora.nouns import Text, find_pairs
 from vtlm_fairseq.data.caption_words import CaptionWords, names_of_store
@@ -26,6 +24,7 @@ from vtlm_fairseq.evaluation.scoring.scores import seed_statistics
 from vtlm_fairseq.evaluation.splits import load_alignment
 from vtlm_fairseq.evaluation.systems import LoadedModel, System, describe_regions, load_asked
 from vtlm_fairseq.evaluation.tables import Cell, Table
+from vtlm_fairseq.terminal import progress_bar
 from vtlm_fairseq.text.nouns import Nouns
 from vtlm_fairseq.text.pipeline import bpe_kind
 
@@ -102,8 +101,8 @@ def measure(path: str, args: argparse.Namespace, *, label: str) -> Pointing:
         )
     found = []
     total = -(-len(loaded.dataset) // args.batch_size)
-    progress = tqdm(loaded.batches(args.batch_size), total=total, desc=label, disable=not sys.stderr.isatty())
-    for sample in progress:
+    batches = progress_bar(loaded.batches(args.batch_size), total=total, desc=label)
+    for sample in batches:
         asked = [(row, word) for row, line in enumerate(sample["id"].tolist()) for word in words.get(line, ())]
         if asked:
             source = sample["net_input"]["src_tokens"].size(1)

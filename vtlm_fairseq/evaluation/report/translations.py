@@ -1,13 +1,11 @@
 """What the report shows of a translation model: translations with, without and with another image, and attention."""
 
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.evaluation.attention_weights import cross_attention
@@ -24,6 +22,7 @@ from vtlm_fairseq.evaluation.report.words import word_attention
 from vtlm_fairseq.evaluation.splits import in_order
 from vtlm_fairseq.evaluation.systems import LoadedModel
 from vtlm_fairseq.inference import best_hypotheses
+from vtlm_fairseq.terminal import progress_bar
 
 BATCH = 32
 END = "</s>"
@@ -57,7 +56,7 @@ def translated_sentences(loaded: LoadedModel, lines: list[int], *, spelling: Spe
     compares = own is not None and own.order == "given"
     orders = [("With its image", own), *other_images(own)] if compares else [("Translation", own)]
     decoded = []
-    bar = tqdm(total=len(orders) * len(lines), unit=" lines", disable=not sys.stderr.isatty())
+    bar = progress_bar(total=len(orders) * len(lines), unit=" lines")
     try:
         for name, regions in orders:
             loaded.dataset.regions = regions
