@@ -1,5 +1,8 @@
 """Masked words of pairs through a real checkpoint folder, and what a folder stands for."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -126,6 +129,14 @@ def test_a_checkpoint_is_read_once(vtlm, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda path, **options: read.append(path) or load(path, **options))
     VTLM(vtlm.path, region_order="none", preprocessed=True, cpu=True)
     assert read == [vtlm.path]
+
+
+def test_a_folder_of_the_other_direction(vtlm, tmp_path):
+    """Source and target stay those that the model was trained with."""
+    for file in Path(vtlm.path).parent.iterdir():
+        shutil.copy(file, tmp_path / file.name.replace("en-de", "de-en"))
+    turned = VTLM(vtlm.path, data=str(tmp_path), region_order="none", preprocessed=True, cpu=True)
+    assert (turned.source_lang, turned.target_lang) == ("en", "de")
 
 
 def test_faults(vtlm, tmp_path):

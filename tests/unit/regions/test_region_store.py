@@ -161,11 +161,13 @@ def test_more_shards_than_files_kept_open(tmp_path, monkeypatch):
 def test_folder_without_the_split_names_what_there_is(tmp_path):
     make_store(tmp_path / "train.0.h5", 1)
     make_store(tmp_path / "valid.h5", 1)
+    (tmp_path / ".x.h5").write_text("half of a copy")
     message = fault(RegionStore.open, str(tmp_path), "test")
     assert "neither test.h5 nor test.*.h5" in message and "splits there: train, valid" in message
     assert "nowhere" in fault(RegionStore.open, str(tmp_path / "nowhere"), "test")
-    make_store(tmp_path / "train.h5", 1)
-    assert "train.h5" in fault(RegionStore.open, str(tmp_path), "train")
+    make_store(tmp_path / "train.h5", ["other"])
+    message = fault(RegionStore.open, str(tmp_path), "train")
+    assert "train.h5" in message and "train.*.h5" in message
 
 
 @pytest.mark.parametrize(
