@@ -390,6 +390,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             if error.errno in FULL and os.fsdecode(error.filename or temporary).startswith(temporary):
                 raise cannot_be_written(os.fspath(path), error) from None
             raise
+        except VTLMError as error:  # of a file in it, under the name that is asked for
+            raise VTLMError(str(error).replace(temporary, os.fspath(path))) from None
         for folder, _, names in os.walk(temporary):
             for name in names:
                 _to_disk(os.path.join(folder, name), required=False)

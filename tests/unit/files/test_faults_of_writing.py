@@ -92,6 +92,13 @@ def test_a_full_disk_while_a_folder_is_filled(tmp_path):
     assert f"{tmp_path}/new: cannot be written" in message and "make room" in message
     assert list(tmp_path.iterdir()) == []
 
+    def fill_whole(name: str) -> None:
+        with files.new_folder(tmp_path / "new") as folder, files.whole_file(folder / name) as file:
+            raise OSError(errno.ENOSPC, "full", file.name)
+
+    assert f"{tmp_path}/new/part: cannot be written" in fault(fill_whole, "part")
+    assert list(tmp_path.iterdir()) == []
+
 
 def test_folders(tmp_path, monkeypatch):
     """One that is empty is taken; one that cannot be made is the line."""
