@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.errors import FULL, VTLMError
+from vtlm_fairseq.files import cannot_be_written
 from vtlm_fairseq.interrupts import run_group
 from vtlm_fairseq.text.pipeline import TextPipeline
 
@@ -64,6 +65,9 @@ def binarise(
         status, output = run_group(command, env=environment)
         if status != 0:
             last = (output.strip().splitlines() or ["no output"])[-1]
+            for number in FULL:
+                if os.strerror(number) in last:
+                    raise cannot_be_written(os.fspath(out), OSError(number, os.strerror(number)))
             raise VTLMError(f"fairseq-preprocess failed: {last}")
         _rename(Path(destination), out, others, pipeline)
     return _report(output, dictionary)
