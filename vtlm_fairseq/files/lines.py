@@ -30,7 +30,9 @@ _RETURN = re.compile(rb"\r(?!\n)")
 PathLike = str | os.PathLike[str]
 
 
-def read_lines(path: PathLike, *, label: str | None = None, hint: str = "", filled: bool = False) -> list[str]:
+def read_lines(
+    path: PathLike, *, label: str | None = None, hint: str = "", filled: bool = False, strip: bool = False
+) -> list[str]:
     """Lines of a text file, without their ends.
 
     Args:
@@ -38,12 +40,15 @@ def read_lines(path: PathLike, *, label: str | None = None, hint: str = "", fill
         label: what messages call it, such as ``--ids FILE``; default: the path.
         hint: what mends a file that cannot be read or is no text.
         filled: there must be a line, and none may be empty.
+        strip: blanks around each are left out.
 
     Raises:
         VTLMError: it cannot be read, is not UTF-8 (names line and byte), has a carriage return inside a line, or a line
             longer than `MAX_LINE_BYTES`.
     """
     lines = list(stream_lines(path, label=label, hint=hint))
+    if strip:
+        lines = [line.strip() for line in lines]
     if filled and not all(lines or [""]):
         raise VTLMError(f"{label or path}: line {lines.index('') + 1 if lines else 1} is empty")
     return lines

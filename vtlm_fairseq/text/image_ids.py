@@ -90,9 +90,9 @@ class ImageMap:
     def _lines(self) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(stream_lines(self._path), start=1):
             name, tab, image_id = line.rpartition("\t")
-            if not tab or not name or not image_id:
+            if not tab or not name or not image_id.strip():
                 raise VTLMError(f"--image-map {self._path} line {number}: not a name and an image id between a tab")
-            yield name, image_id
+            yield name, image_id.strip()
 
     def names(self) -> Iterator[str]:
         """All names, read from the file again."""

@@ -119,8 +119,16 @@ def test_convert_and_prepare_with_one_rule(tmp_path, capsys):
     (tmp_path / "sizes").write_text("001.jpg\t10\t10\n002.jpg\t10\t10\n003.jpg\t10\t10\n")
     more = ("--boxes", tmp_path / "b.npy", "--box-units", "pixels", "--image-sizes", tmp_path / "sizes")
     assert "--id-rule basename" in ends_with(regions, convert(tmp_path, *more))
+    (tmp_path / "ids").write_text(" v/001.jpg\nv/002.jpg\t\nv/003.jpg \n")  # as around the ids of captions
+    (tmp_path / "sizes").write_text("".join(f" v/00{k}.jpg \t10\t10\n" for k in (1, 2, 3)))
+    assert regions(convert(tmp_path, *more)) == 0
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["v/001.jpg", "v/002.jpg", "v/003.jpg"]
+    (tmp_path / "ids").write_text("v/001.jpg\n \nv/003.jpg\n")
+    assert "ids: line 2 is empty" in ends_with(regions, [*convert(tmp_path, *more), "--overwrite"])
+    (tmp_path / "ids").write_text("v/001.jpg\nv/002.jpg\nv/003.jpg\n")
+    (tmp_path / "sizes").write_text("001.jpg\t10\t10\n002.jpg\t10\t10\n003.jpg\t10\t10\n")
     rule = ("--id-rule", "basename,extension,zeros,fragment")
-    assert regions(convert(tmp_path, *more, *rule)) == 0
+    assert regions(convert(tmp_path, *more, *rule, "--overwrite")) == 0
     assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["1", "2", "3"]
     lines = [f"{k:03}.jpg#{c}\tu\tthe cat sat on mat {k} {c}\tdie Katze sass auf Matte {k} {c}\n" for k in (1, 2, 3)
              for c in range(9)]  # fmt: skip

@@ -70,7 +70,7 @@ class NpyImages(ImageSource):
             shape = self._features.shape
             raise VTLMError(f"--npy {features}: shape {shape}, must be [N, R, D]{hint.get(len(shape), '')}")
         images, regions, self.feature_dim = self._features.shape
-        self._ids = read_lines(ids, label=f"--ids {ids}", filled=True)
+        self._ids = read_lines(ids, label=f"--ids {ids}", filled=True, strip=True)
         if len(self._ids) != images:
             raise VTLMError(f"--ids {ids}: {len(self._ids)} lines, but {features} holds {images} images")
         self._boxes = _load_beside("--boxes", boxes, (images, regions, 4))

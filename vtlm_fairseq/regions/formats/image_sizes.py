@@ -30,7 +30,7 @@ def read_sizes(path: str, rule: IdRule = IdRule()) -> ImageSizes:  # noqa: B008
     for number, line in enumerate(read_lines(path, label=sizes.label), start=1):
         fields = line.split("\t")
         try:
-            image_id, width, height = fields[0], *map(float, fields[1:])
+            image_id, width, height = fields[0].strip(), *map(float, fields[1:])
             if not (0 < width < np.inf and 0 < height < np.inf):
                 raise ValueError
         except ValueError:

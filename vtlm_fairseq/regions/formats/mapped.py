@@ -67,7 +67,7 @@ class MappedImages(ImageSource):
         self.has_soft_labels = bool(layout.soft_labels)
         self.pixels = bool(layout.boxes) and layout.box_units == "pixels"
         self.grid = layout.shape in ("tokens", "chw", "hwc")
-        names = None if ids is None else read_lines(ids, label=f"--ids {ids}", filled=True)
+        names = None if ids is None else read_lines(ids, label=f"--ids {ids}", filled=True, strip=True)
         size = os.path.getsize(path) if os.path.isfile(path) else _lmdb_size(path)
 
         def child() -> Child:
