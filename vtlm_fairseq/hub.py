@@ -20,8 +20,9 @@ from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.data.masking import MaskingRates
 from vtlm_fairseq.data.translation_lm_dataset import TranslationLMDataset
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.files.names import check_path
 from vtlm_fairseq.inference import TextModel, Translator, check_pairs
-from vtlm_fairseq.ranges import COUNT, check_ranges
+from vtlm_fairseq.ranges import COUNT, check_numbers
 from vtlm_fairseq.text.subwords import MASK
 
 CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
@@ -34,9 +35,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> str:
     """A checkpoint, or the one that a folder stands for.
 
     Raises:
-        VTLMError: the folder holds neither of `CHECKPOINTS`.
+        VTLMError: the folder holds neither of `CHECKPOINTS`, or this is no path.
     """
-    path = os.fspath(path)
+    path = check_path("path", path)
     if not os.path.isdir(path):
         return path
     for name in CHECKPOINTS:
@@ -87,9 +88,9 @@ class VTLM(TextModel):
         cls,
         path: str | os.PathLike[str],
         *,
-        regions: str = "none",
+        regions: str | os.PathLike[str] | None = "none",
         region_order: str | None = None,
-        data: str | None = None,
+        data: str | os.PathLike[str] | None = None,
         max_regions: int | None = None,
         preprocessed: bool = False,
         any_detector: bool = False,
@@ -100,7 +101,7 @@ class VTLM(TextModel):
 
         Args:
             path: checkpoint or folder.
-            regions: region store, where the model was trained with regions.
+            regions: region store, where the model was trained with regions; None is ``none``, no store.
             region_order: ``given``; ``shuffle``: other images' regions; ``none``: no regions, and no store needed;
                 None: as in training.
             data: folder with dictionaries and ``text.json``; None: the checkpoint's folder.
@@ -150,7 +151,7 @@ class VTLM(TextModel):
         """
         if image is not None and self.store is None:
             raise VTLMError(f"image {image!r}: no region store; name one with regions=")
-        check_ranges({"top": top}, {"top": COUNT})
+        check_numbers({"top": top}, {"top": COUNT})
         sides = [source] if target is None else [source, target]
         ids = [self.encode(text, lang) for text, lang in zip(sides, (self.source_lang, self.target_lang), strict=False)]
         if not any((side == self.mask_idx).any() for side in ids):
@@ -193,7 +194,7 @@ class VTLM(TextModel):
             VTLMError: a sentence is too long, an image has values that are not finite, or there are not as many
                 sources, targets and lines of regions.
         """
-        check_pairs(sources, targets, regions, batch_size=batch_size)
+        check_pairs(sources, targets, regions, alone=True, batch_size=batch_size)
         limit = self.model.max_positions()[0] - 1  # the dataset adds the leading </s>
         for number, side in ((i, s) for i, pair in enumerate(zip(sources, targets, strict=True)) for s in pair):
             if side is not None and len(side) > limit:
@@ -268,8 +269,6 @@ class MultimodalTransformer(Translator):
         Raises:
             VTLMError: images are missing or unknown, or a sentence is too long (names the line).
         """
-        if isinstance(sentences, str):
-            raise VTLMError("translate takes a list of sentences, this is one string; put it into a list")
         return super().translate(sentences, images, detokenize=detokenize and self.pipeline is not None, **search)
 
 

@@ -17,7 +17,7 @@ from vtlm_fairseq.data.batching import FAULT
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.errors import VTLMError, raise_instead_of_exit
 from vtlm_fairseq.loading import load_for_inference
-from vtlm_fairseq.ranges import COUNT, check_ranges
+from vtlm_fairseq.ranges import COUNT, GENERATION, check_numbers
 from vtlm_fairseq.user_dir import import_user_dir
 
 LOG_2 = math.log(2)
@@ -66,7 +66,12 @@ class TextModel:
         return self.store is not None and self.region_order != "none"
 
     def ids(self, sentence: str, lang: str) -> torch.Tensor:
-        """Ids of a sentence of either language, ending in ``</s>``, [n] int64."""
+        """Ids of a sentence of either language, ending in ``</s>``, [n] int64.
+
+        Raises:
+            VTLMError: it is not one line of text.
+        """
+        check_sentence(sentence)
         pieces = sentence if self.pipeline is None else self.pipeline.encode(sentence, lang)
         dictionary = self.task.source_dictionary  # joint
         return dictionary.encode_line(pieces, add_if_not_exist=False, append_eos=True).long()
@@ -81,7 +86,7 @@ class TextModel:
         Raises:
             VTLMError: an image is not in the store.
         """
-        return self._line_regions(list(images), lines) if self.needs_images else None
+        return self._line_regions(listed("images", images), lines) if self.needs_images else None
 
     def _line_regions(self, images: list[str], lines: Sequence[int | str] = ()) -> LineRegions:
         seed, rows = self.task.validation_seed(), np.zeros(len(images), dtype=np.int64)
@@ -136,9 +141,10 @@ class Translator(TextModel):
 
         Raises:
             VTLMError: images are missing or unknown, hold values that are not finite, or a sentence is too long
-                (names the line).
+                or not one line of text (names the line), or a number is none.
         """
         search = Namespace(beam=beam, lenpen=lenpen, max_len_a=max_len_a, max_len_b=max_len_b)
+        check_numbers(vars(search), GENERATION)
         found = self.hypotheses(
             sentences, images, search=search, batch_size=batch_size, detokenize=detokenize, first_line=first_line
         )
@@ -167,12 +173,15 @@ class Translator(TextModel):
         Raises:
             VTLMError: as :meth:`translate`.
         """
-        check_ranges({"batch_size": batch_size}, {"batch_size": COUNT})
-        if self.needs_images and (images is None or len(images) != len(sentences)):
+        check_numbers({"batch_size": batch_size}, {"batch_size": COUNT})
+        sentences, images = listed("sentences", sentences), listed("images", () if images is None else images)
+        if (self.needs_images or (images and self.store is not None)) and len(images) != len(sentences):
             raise VTLMError("this model translates with regions: give one image id for each sentence")
+        places = [f"{source} line {first_line + i}".lstrip() for i in range(len(sentences))]
+        for place, sentence in zip(places, sentences, strict=True):
+            check_sentence(sentence, f"{place}: ")
         tokens = [self.encode(sentence) for sentence in sentences]
         limit = self.max_positions[0] - 1  # the dataset adds the leading </s>
-        places = [f"{source} line {first_line + i}".lstrip() for i in range(len(tokens))]
         for place, ids in zip(places, tokens, strict=True):
             if len(ids) > limit:
                 raise VTLMError(f"{place} has {len(ids)} tokens, the model takes {limit}; split the sentence")
@@ -201,17 +210,57 @@ class Translator(TextModel):
         return translations
 
 
-def check_pairs(sources: Sequence, targets: Sequence, regions: LineRegions | None, **counts: int) -> None:
-    """Check that what belongs to pairs is as long on each side, and that numbers such as ``batch_size`` are at least 1.
+def listed(name: str, values: Iterable) -> list:
+    """What a caller gives as a list.
 
     Raises:
-        VTLMError: so it is not.
+        VTLMError: it is one string, or none of several things.
     """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise VTLMError(f"{name} takes a list, this is {values!r}; put it into a list")
+    return list(values)
+
+
+def check_sentence(sentence: str, where: str = "") -> None:
+    """Check that a sentence is one line of text, as the lines of files are; it may have its line end.
+
+    Raises:
+        VTLMError: it is not.
+    """
+    if not isinstance(sentence, str):
+        raise VTLMError(f"{where}{sentence!r} is of type {type(sentence).__name__}, a sentence must be text")
+    try:
+        sentence.encode()
+    except UnicodeEncodeError:
+        raise VTLMError(f"{where}{sentence!r} is not Unicode text; it holds half of a character") from None
+    if set("\r\n") & set(sentence.removesuffix("\n").removesuffix("\r")):
+        raise VTLMError(f"{where}{sentence!r} has a line end inside; give each line as a sentence, or remove it")
+
+
+def check_pairs(
+    sources: Sequence, targets: Sequence, regions: LineRegions | None, *, alone: bool = False, **counts: int
+) -> None:
+    """Check that what belongs to pairs is as long on each side, and that numbers such as ``batch_size`` are at least 1.
+
+    Args:
+        alone: a target may be None.
+
+    Raises:
+        VTLMError: so it is not, sentences are no tensors of ids, or the regions are of another type.
+    """
+    for name, side in (("sources", sources), ("targets", targets)):
+        for line in listed(name, side):
+            if line is None and alone and side is targets:
+                continue
+            if not isinstance(line, torch.Tensor) or line.dim() != 1:
+                raise VTLMError(f"{name}: {line!r} is no sentence of ids; encode it first")
+    if not isinstance(regions, LineRegions | None):
+        raise VTLMError(f"regions={regions!r}: takes what line_regions(images) gives")
     lines = len(sources) if regions is None else len(regions.line_rows)
     if not len(sources) == len(targets) == lines:
         images = "" if regions is None else f" and regions of {lines} lines"
         raise VTLMError(f"{len(sources)} sources, {len(targets)} targets{images}: give as many of each")
-    check_ranges(counts, dict.fromkeys(counts, COUNT))
+    check_numbers(counts, dict.fromkeys(counts, COUNT))
 
 
 def best_hypotheses(

@@ -26,7 +26,9 @@ from vtlm_fairseq import checkpoint_guard as guard
 from vtlm_fairseq.checkpoints import advise_latest, check_config, load_checkpoint, num_updates
 from vtlm_fairseq.data.split_files import language_pairs
 from vtlm_fairseq.errors import VTLMError, exit_on_error, raise_instead_of_exit, reason
+from vtlm_fairseq.files.names import check_path
 from vtlm_fairseq.options import ORDERS
+from vtlm_fairseq.ranges import COUNT, check_numbers
 from vtlm_fairseq.regions.resolve import store_files
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.text.pipeline import TextPipeline
@@ -103,7 +105,7 @@ def load_for_inference(
     paths: Sequence[str],
     *,
     data: str | os.PathLike[str] | None = None,
-    regions: str = "none",
+    regions: str | os.PathLike[str] | None = "none",
     split: str | None = None,
     region_order: str | None = None,
     max_regions: int | None = None,
@@ -118,7 +120,7 @@ def load_for_inference(
     Args:
         paths: checkpoints of an ensemble.
         data: folder with dictionaries and ``text.json``; None: the folder of the first checkpoint.
-        regions: a store file, a folder of them, or ``none``.
+        regions: a store file, a folder of them, or ``none`` (None too).
         split: of a folder, the files of this split; None: all, in which an image counts as one.
         region_order, max_regions: None: as in training.
         preprocessed: without a text pipeline.
@@ -137,6 +139,9 @@ def load_for_inference(
             kind(config, path)
         return config
 
+    regions = "none" if regions is None else check_path("regions", regions)
+    if max_regions is not None:
+        check_numbers({"max_regions": max_regions}, {"max_regions": COUNT})
     if region_order not in (None, *ORDERS):
         raise VTLMError(f"region_order={region_order!r}: not one of {', '.join(ORDERS)}")
     read = _read(paths, check)
@@ -145,7 +150,7 @@ def load_for_inference(
         if regions != "none":
             store_files(regions, split)  # a wrong path is told, though nothing is read of it
         regions, region_order = "none", None
-    folder = os.fspath(data or os.path.dirname(os.path.abspath(paths[0])))
+    folder = check_path("data", data or os.path.dirname(os.path.abspath(paths[0])))
     if ":" in folder and os.path.isdir(folder):
         raise VTLMError(f"{folder}: fairseq takes a colon for the end of a folder's name; rename it, or see --data")
     hints = {"dict.*.txt": "", "text.json": ", or give text that is prepared already with --preprocessed"}
@@ -158,7 +163,7 @@ def load_for_inference(
         "data": folder,
         "lang_pairs": None,
         "regions": regions,
-        "any_detector": any_detector,
+        "any_detector": bool(any_detector),
         "autocast": "none",  # as in fairseq-generate
         "eval_bleu": False,
         "path": os.pathsep.join(paths),

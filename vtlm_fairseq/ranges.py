@@ -4,7 +4,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from vtlm_fairseq.errors import VTLMError
@@ -101,6 +101,18 @@ def check_ranges(values: Any, ranges: Mapping[str, Range]) -> None:
         for value in found if isinstance(found, Iterable) and not isinstance(found, str) else [found]:
             if isinstance(value, Real) and value not in allowed:
                 raise VTLMError(f"{option(name)} is {value}: a number out of range, it must be {allowed}")
+
+
+def check_numbers(values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+    """As `check_ranges`, of arguments in Python: each must be a number, and a whole one where an option's is.
+
+    Raises:
+        VTLMError: the first that is not.
+    """
+    check_ranges(values, ranges)
+    for name, value in values.items():
+        if not isinstance(value, Integral if ranges[name].whole else Real):
+            raise VTLMError(f"{name}={value!r}: must be a {'whole ' if ranges[name].whole else ''}number")
 
 
 def check_command(whole: Mapping) -> None:

@@ -1,5 +1,6 @@
 """Masked words of pairs through a real checkpoint folder, and what a folder stands for."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -144,6 +145,24 @@ def test_faults(vtlm, tmp_path):
     assert "no region store" in fault(vtlm.fill_mask, "<mask>", image="img0.jpg")
     assert "the model takes 511" in fault(vtlm.fill_mask, "<mask> " * 600)
     assert "--top is 0" in fault(vtlm.fill_mask, "<mask>", top=0)
+    for argv, options, named in (
+        (("<mask>",), {"top": "5"}, "top='5'"), (("<mask>",), {"top": 2.0}, "top=2.0"), ((3,), {}, "3 is"),
+        (("<mask>", ["w1"]), {}, "['w1']"),
+        (("<mask>\rw1",), {}, r"'<mask>\rw1'"), (("<mask>\nw1",), {}, r"<mask>\nw1"),
+    ):  # fmt: skip
+        assert named in fault(vtlm.fill_mask, *argv, **options)
+    for line_end in ("\n", "\r\n"):  # as a line read from a file may have it
+        assert vtlm.fill_mask(f"w1 <mask>{line_end}") == vtlm.fill_mask("w1 <mask>")
+    for options in ({"regions": ["r.h5"]}, {"regions": 3}, {"data": 3}, {"max_regions": "4"}, {"max_regions": 0}):
+        name = next(iter(options)).replace("_", "[-_]")
+        options = {"region_order": "none", "preprocessed": True, **options}
+        assert re.match(f"(--)?{name}(=| is 0)", fault(VTLM.from_pretrained, vtlm.path, **options))
+    assert "path=None" in fault(VTLM.from_pretrained, None)
+    for regions in (None, "none"):
+        loaded = VTLM.from_pretrained(vtlm.path, regions=regions, region_order="none", preprocessed=True, cpu=True)
+        assert loaded.store is None
+        text = fault(VTLM.from_pretrained, vtlm.path, regions=regions, preprocessed=True)
+        assert "--regions is none" in text and "checkpoint_last.pt" not in text
     assert "checkpoint_best.pt nor checkpoint_last.pt" in fault(VTLM.from_pretrained, tmp_path)
     assert "pre-trained model (vtlm)" in fault(MultimodalTransformer.from_pretrained, vtlm.path)
     assert "region_order='other': not one of given, shuffle, none" in fault(
@@ -152,7 +171,9 @@ def test_faults(vtlm, tmp_path):
     (one,) = sentences(1)
     for targets, options, named in (
         ([], {}, "1 sources, 0 targets"), ([None], {"regions": line_regions([0, 2])}, "regions of 2 lines"),
-        ([None], {"batch_size": 0}, "--batch-size is 0"),
+        ([None], {"batch_size": 0}, "--batch-size is 0"), ([None], {"batch_size": "8"}, "batch_size='8'"),
+        (["w1"], {}, "targets: 'w1'"), (3, {}, "targets takes a list"),
+        ([None], {"regions": ["img0.jpg"]}, "regions=["),
     ):  # fmt: skip
         assert named in fault(lambda t=targets, o=options: list(vtlm.predict([one], t, **o)))
     regions = line_regions([2, 3])
@@ -181,11 +202,20 @@ def test_faults_of_translation(tmp_path):
     for argv, named in (
         (("w1", ["img0.jpg"]), "list"), ((["w1"],), "image id"), ((["w1"], ["x.jpg"]), "x.jpg"),
         ((["w1", "w1 " * 600], ["img0.jpg"] * 2), "line 2 has 601 tokens, the model takes 511"),
+        (([3], ["img0.jpg"]), "line 1: 3 is"), ((["w1"], "a"), "images"), ((["w1"], [3]), "id 3"),
+        ((None, ["a"]), "sentences"), ((["w1 \ud800"], ["img0.jpg"]), r"line 1: 'w1 \ud800'"),
+        ((["w1", "w2\rw3"], ["img0.jpg"] * 2), r"line 2: 'w2\rw3'"), ((["w2\nw3"], ["img0.jpg"]), r"line 1: 'w2\nw3'"),
     ):  # fmt: skip
         assert named in fault(hub.translate, *argv)
     for search in ({"beam": 0}, {"lenpen": float("nan")}, {"max_len_b": -1}, {"batch_size": 0}):
         assert "out of range" in fault(hub.translate, ["w1"], ["img0.jpg"], **search)
-    assert len(hub.translate(["w1 w2"], ["img0.jpg"], max_len_b=5)) == 1
+    for search in ({"beam": "2"}, {"lenpen": "1"}, {"max_len_b": 2.5}, {"batch_size": None}):
+        ((name, value),) = search.items()
+        assert f"{name}={value!r}" in fault(hub.translate, ["w1"], ["img0.jpg"], **search)
+    images = (f"img{i}.jpg" for i in range(2))
+    found = hub.translate((text for text in ("w1 w2\n", "w3")), images, max_len_b=5)
+    assert found == hub.translate(["w1 w2", "w3"], ["img0.jpg", "img1.jpg"], max_len_b=5)
+    assert "images" in fault(hub.line_regions, "img0.jpg")
     pair = [hub.encode("w1")], [hub.encode_target("w2")]
     assert "1 sources, 0 targets" in fault(score_translations, hub, pair[0], [])
     two = hub.line_regions(["img0.jpg"] * 2)

@@ -4,6 +4,7 @@ Languages (``dict.LANG.txt``), splits (``SPLIT.h5``), image ids (``ID.jpg``, ``I
 come from checkpoints and data of strangers. Each goes through a function of this module before it becomes a path.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,17 @@ MAX_BYTES = 200
 def is_text(text: str) -> bool:
     """Whether files can hold a text: no zero character, and no half of a character (a lone surrogate)."""
     return "\0" not in text and (text.isascii() or not any(0xD800 <= ord(c) < 0xE000 for c in text))
+
+
+def check_path(name: str, path: object) -> str:
+    """A path that an argument in Python gives.
+
+    Raises:
+        VTLMError: it is none (names the argument).
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise VTLMError(f"{name}={path!r}: is of type {type(path).__name__}, must be a path")
+    return os.fspath(path)
 
 
 def name_fault(name: object, *, nested: bool = False) -> str | None:
