@@ -42,10 +42,10 @@ def test_decoding_without_the_task(run, corpus, trained, model):
     ]
     if model == "nmt":
         evaluated = run("fairseq_cli.eval_lm", *line, "--task", task, ok=False)
-        evaluated.fault("fairseq-eval-lm is for language models", "fairseq-validate")
+        evaluated.fault("fairseq-eval-lm", "fairseq-validate")
     for command, argv in commands if model == "nmt" else commands[:1]:
         run(f"fairseq_cli.{command}", *line, *argv, ok=False, stdin="word1\n").fault(
-            "--task", task, "input that it was not made for"
+            "--task translation", f"--task {task}"
         )
 
 
@@ -105,7 +105,7 @@ def test_every_arch_and_criterion_with_our_tasks(corpus, task):
         if arch.startswith(f"{archs[task]}_tiny"):
             made.build_model(config(corpus.data, "--arch", arch).model)
         elif not re.fullmatch(rf"{archs[task]}(_base)?", arch):
-            said = rf"--arch {arch} is no model for --task {task}; .*--arch {archs[task]}\b"
+            said = rf"--arch {arch} .*--task {task}\b.*--arch {archs[task]}\b"
             with pytest.raises(SystemExit, match=said):
                 made.build_model(OmegaConf.create({"_name": arch}))
     for criterion in CRITERION_REGISTRY:
@@ -113,7 +113,7 @@ def test_every_arch_and_criterion_with_our_tasks(corpus, task):
         if criterion in FITTING[task]:
             made.build_criterion(cfg)
         else:
-            said = rf"--criterion {criterion} (does not train the models|is for speech)"
+            said = rf"--criterion {criterion} "
             with pytest.raises(SystemExit, match=said) as refused:
                 made.build_criterion(cfg)
             assert criterion == "ctc" or all(name in str(refused.value) for name in FITTING[task])
@@ -141,7 +141,7 @@ def test_command_lines_that_do_not_fit(run, corpus, tmp_path):
     ):
         run("fairseq_cli.train", *line, *argv, ok=False).fault(*parts)
     argv = hydra(corpus, tmp_path, "visual_translation_lm")
-    run("fairseq_cli.hydra_train", *argv, ok=False).fault("the model to train is missing", "model=")
+    run("fairseq_cli.hydra_train", *argv, ok=False).fault("model=", "--arch")
     run("fairseq_cli.hydra_train", *argv, "model=vtlm_tiny", ok=False).fault("cross_entropy", "--criterion vtlm")
 
 
@@ -149,20 +149,20 @@ def test_options_that_are_forgotten(corpus, tmp_path):
     """fairseq's parser ends in a stack without them: seen as the user-dir is imported."""
     argv = (corpus.data, "--user-dir", USER_DIR, "--task", "visual_translation_lm", "--criterion", "vtlm")
     made = shell(sys.executable, "-m", "fairseq_cli.train", *argv, cwd=tmp_path)
-    made.fault("--arch is missing on the command line", "vtlm", "multimodal_transformer")
+    made.fault("--arch", "vtlm", "multimodal_transformer")
     for program in ("fairseq-validate", "/lib/fairseq_cli/validate.py"):
-        said = "--task is missing on the command line.*multimodal_translation or visual_translation_lm"
+        said = "--task .*--task multimodal_translation or visual_translation_lm"
         with pytest.raises(SystemExit, match=said):
             check_command_line([program, "data", "--user-dir", "x", "--path", "a.pt"])
     enough = ["--optimizer", "adam", "--max-tok=99"]
-    batches = "the size of batches is missing on the command line; give --batch-size"
+    batches = "--batch-size .*--max-tokens"
     for line, said in (
         ("train --arch vtlm --task visual_translation_lm --max-tokens 9", "--optimizer is missing"),
         ("train -a vtlm --opt adam --batch-size-valid 9", batches),
         ("validate --task visual_translation_lm", batches),
         ("train --arch vtlm --regions x.h5", "--task is missing .*, --regions is an option of it"),
         ("generate data --path a.pt --region-order=none", "--task is missing .*, --region-order is an option"),
-        ("generate data --path a.pt --seed -1", "--seed is -1: a number out of range"),
+        ("generate data --path a.pt --seed -1", "--seed is -1"),
         ("train -a vtlm --optimizer adam --batch-size 8 --seed=4294967296", "--seed is 4294967296"),
     ):
         command, *rest = line.split()
@@ -191,7 +191,7 @@ def test_pairs_that_are_all_too_long(run, corpus, trained, tmp_path):
     """In training, and where the command leaves out what is too long; every sentence has two words or more."""
     data, skip = tmp_path / "data", ("--max-target-positions", "2", "--skip-invalid-size-inputs-valid-test")
     tiny.folder(data, {"train": 9, "valid": 9})
-    said = ("all 9 pairs are longer than", "none is left; raise --max-source-positions and --max-target-positions")
+    said = ("all 9 pairs", "--max-source-positions", "--max-target-positions")
     run.train(data, tmp_path / "a", *skip, "--disable-validation", ok=False).fault(*said)
     run.train(data, tmp_path / "b", *skip, ok=False).fault(*said)
     run.pretrain(data, tmp_path / "c", *skip, ok=False).fault(*said)
@@ -207,7 +207,7 @@ def test_ensemble_of_other_numbers_of_regions(run, corpus, trained, tmp_path):
     for order in ((few, many), (many, few)):
         path = ":".join(str(folder / "checkpoint_best.pt") for folder in order)
         made = run.generate(corpus.data, path, regions=corpus.regions, ok=False)
-        made.fault("the models of the ensemble differ: --max-regions", "give --max-regions 2, or decode each alone")
+        made.fault("--max-regions 2 and 36" if order[0] == few else "--max-regions 36 and 2", "give --max-regions 2")
         run.generate(corpus.data, path, "--max-regions", "2", "--max-len-b", "3", regions=corpus.regions)
     store = ("--regions", corpus.store("test"), "--preprocessed", "--max-len-b", "3")
     line = f"word1\t{corpus.images('test')[0]}\n"
@@ -224,10 +224,10 @@ def test_a_pretrained_model_does_not_translate(run, corpus, trained):
     run.generate(corpus.data, f"{nmt}:{vtlm}", ok=False).fault("vtlm_tiny", "--pretrained")
     pretraining = ("--task", "visual_translation_lm")
     run.generate(corpus.data, vtlm, *pretraining, regions=store, ok=False).fault(
-        "visual_translation_lm has no decoder", "--pretrained"
+        "--task visual_translation_lm", "--pretrained"
     )
     run.generate(corpus.data, nmt, *pretraining, ok=False).fault("is none of --task", "--task multimodal_translation")
-    run.generate(corpus.data, nmt, "--lm-path", vtlm, ok=False).fault("--lm-path is for a language model")
+    run.generate(corpus.data, nmt, "--lm-path", vtlm, ok=False).fault("--lm-path")
     hidden = (*pretraining, "--region-order", "none")
     run.interactive(corpus.data, vtlm, *hidden, ok=False, stdin="word1\n").fault("has no decoder", "--pretrained")
     for path in (vtlm, f"{nmt}:{vtlm}"):
@@ -267,10 +267,9 @@ def test_numbers_out_of_range_in_training(corpus):
            "model.layernorm_eps": 0.0})  # fmt: skip
     for name, value in OUT_OF_RANGE:
         option = name.partition(".")[2].replace("_", "-")
-        with pytest.raises(SystemExit, match=rf"^error: --{option} ") as refused:
+        named = "divide" if name.endswith("heads") and value > 0 else "range"
+        with pytest.raises(SystemExit, match=rf"^error: --{option} .*{named}"):
             build({name: value})
-        heads = name.endswith("heads") and value > 0
-        assert ("does not divide the width" if heads else "a number out of range, it must be") in str(refused.value)
 
 
 def test_numbers_out_of_range_in_decoding(run, corpus, trained):
@@ -285,7 +284,7 @@ def test_numbers_out_of_range_in_decoding(run, corpus, trained):
     ):  # fmt: skip
         with pytest.raises(SystemExit, match=f"--{name.replace('_', '-')} "):
             task.build_generator([model], Namespace(**{"beam": 5, name: value}))
-    with pytest.raises(SystemExit, match="is not divisible by --diverse-beam-groups 3"):
+    with pytest.raises(SystemExit, match="--beam 5 .*--diverse-beam-groups 3"):
         task.build_generator([model], Namespace(beam=5, diverse_beam_groups=3))
     with pytest.raises(SystemExit, match="--sampling-topk chooses words to draw from"):
         task.build_generator([model], Namespace(sampling_topk=0))
@@ -298,11 +297,11 @@ def test_numbers_out_of_range_in_decoding(run, corpus, trained):
     run.train(corpus.data, trained / "never", *argv, ok=False).fault("--beam is 0")
     argv = ("--eval-bleu", "--eval-bleu-args", '{"beem": 3}')
     made = run.train(corpus.data, trained / "never", *argv, ok=False)
-    made.fault("--eval-bleu-args: no option of decoding: beem", "lenpen")
+    made.fault("--eval-bleu-args", "beem", "lenpen")
     run.train(corpus.data, trained / "never", "-s", "en", "-t", "en", ok=False).fault("-s en -t en", "the same")
     for option, value in (("--beam", "0"), ("--lenpen", "nan"), ("--max-len-a", "-1"), ("--max-len-b", "-1")):
         translated = run.translate(nmt, "--preprocessed", option, value, ok=False, stdin="word1\n")
-        assert f"error: argument {option}: out of its range, must be" in translated.last_line
+        assert f"error: argument {option}: out of its range" in translated.last_line
     translated = run.translate(nmt, "--preprocessed", "--max-len-b", "0", ok=False, stdin="word1\n")
     translated.fault("--max-len-b 0 is shorter than --min-len 1")
 
@@ -311,7 +310,7 @@ def test_numbers_out_of_range_in_other_commands(run, corpus, trained, tmp_path):
     """A stack, and --block 0, which wrote nothing and was content."""
     argv = ("--regions", corpus.regions, "--fixed-validation-seed", "-1")
     made = run.validate(corpus.data, trained / "vtlm" / "checkpoint_last.pt", *argv, ok=False)
-    made.fault("--fixed-validation-seed is -1: a number out of range")
+    made.fault("--fixed-validation-seed is -1")
     probe = ("incongruent", corpus.data, "--system", trained / "mmt/checkpoint_last.pt", "--regions", corpus.regions)
     captions = ("--input", corpus.raw / "test.en", "--out", tmp_path / "out.txt", "--model", tmp_path)
     for command, argv, option, value in (

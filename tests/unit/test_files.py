@@ -192,7 +192,7 @@ def test_what_cannot_be_written_is_found_before_the_work(work, name):
                                                         "--overwrite"])}.get(name, FILES[name])  # fmt: skip
     if name == "extracted.h5":
         write_grids(work.inputs / "in", 1)
-    assert f"{folder}: is a folder; name a file" in fails(call, folder, work.inputs)
+    assert f"{folder}: is a folder" in fails(call, folder, work.inputs)
     missing = work.out / "none" / name
     assert "none does not exist; make it first" in fails(call, missing, work.inputs)
     assert list(work.out.iterdir()) == [folder] and list(folder.iterdir()) == []
@@ -232,7 +232,7 @@ def test_two_runs_into_one_file(work, name, another):
     out = work.out / name
     process = another(out)
     line = fails(FILES[name], out, work.inputs)
-    assert str(out) in line and "another process is writing it" in line and str(process.pid) in line
+    assert str(out) in line and str(process.pid) in line
     assert not out.exists()
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -279,19 +279,20 @@ def test_parts_and_lines_of_something_else(work):
     parts.mkdir()
     (parts / "00000.h5").write_text(SECRET)
     line = fails(extracted, work.out / "s.h5", work.inputs)
-    assert f"{parts}: is a folder of something else" in line
+    assert f"{parts}: " in line and files.MARKER in line
     assert (parts / "00000.h5").read_text() == SECRET and [p.name for p in work.out.iterdir()] == ["s.h5.parts"]
-    with pytest.raises(FileNotFoundError, match="not a folder of vtlm-fairseq"):
+    with pytest.raises(FileNotFoundError, match="s.h5.parts"):
         files.remove_folder(parts)
     # FILE.partial of others is not emptied by translate_captions.py
     path = work.out / "cc.tsv"
     (work.out / "cc.tsv.partial").write_text(SECRET)
     line = fails(lambda: translate_captions.BlockWriter(path, block=2, settings={}))
-    assert "cc.tsv.partial: was not begun by this command" in line
+    assert "cc.tsv.partial: " in line and "--out" in line
     assert (work.out / "cc.tsv.partial").read_text() == SECRET
     path.touch()
     arguments = SimpleNamespace(out=path)
-    assert "cc.tsv: exists already; remove it or choose another --out" in fails(translate_captions.run, arguments)
+    line = fails(translate_captions.run, arguments)
+    assert "cc.tsv: exists already" in line and "--out" in line
 
 
 def in_a_fork(call: Callable, out: Path) -> int:

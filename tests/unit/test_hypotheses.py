@@ -32,10 +32,9 @@ def test_a_gap_is_refused_and_the_first_five_are_named(tmp_path):
     path = generated(tmp_path / "out", [0, 7, 9])
     with pytest.raises(VTLMError) as error:
         read_hypotheses(path)
-    assert str(error.value) == (
-        f"{path}: 3 hypotheses for 10 sentences; missing: [1, 2, 3, 4, 5, ...]; decode again, or score what is there "
-        "with --allow-missing"
-    )
+    message = str(error.value)
+    assert message.startswith(f"{path}: 3 hypotheses for 10 sentences") and "\n" not in message
+    assert "[1, 2, 3, 4, 5, ...]" in message and "--allow-missing" in message
     read = read_hypotheses(path, allow_missing=True)
     assert (read.ids, read.texts) == ([0, 7, 9], ["hyp 0", "hyp 7", "hyp 9"])
     assert read.missing(11) == [1, 2, 3, 4, 5, 6, 8, 10]
@@ -48,7 +47,7 @@ def test_a_missing_end_is_known_by_the_reference_or_by_other_lines(tmp_path):
     with pytest.raises(VTLMError, match=r"3 hypotheses for 5 sentences; missing: \[3, 4\]"):
         read.require(5)
     assert read.require(5, allow_missing=True) == [3, 4]
-    with pytest.raises(VTLMError, match=r"sentence 2 \(ids count from 0\), but the corpus has 2 sentences"):
+    with pytest.raises(VTLMError, match=r"sentence 2 .* 2 sentences"):
         read.require(2, allow_missing=True)
     cut = generated(tmp_path / "cut", range(3), extra=["S-3\tsource 3"])
     with pytest.raises(VTLMError, match=r"3 hypotheses for 4 sentences; missing: \[3\]"):
@@ -58,7 +57,7 @@ def test_a_missing_end_is_known_by_the_reference_or_by_other_lines(tmp_path):
 def test_duplicates_are_refused_even_where_gaps_are_allowed(tmp_path):
     """PITFALLS 11: two runs in one file, or --nbest."""
     path = generated(tmp_path / "out", range(3), order=[0, 1, 2, 1, 2])
-    with pytest.raises(VTLMError, match=r"2 sentences have more than one hypothesis: ids \[1, 2\]; .*--nbest 1"):
+    with pytest.raises(VTLMError, match=r"2 sentences .*\[1, 2\].*--nbest 1"):
         read_hypotheses(path, allow_missing=True)
 
 

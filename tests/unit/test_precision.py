@@ -144,9 +144,9 @@ def test_table_1_on_a_gpu():
         ({"fp16": True}, True, None),
         ({"bf16": True}, False, None),
         ({}, False, None),
-        ({"fp16": True}, False, "--fp16 and --memory-efficient-fp16 train on a GPU only"),
-        ({"fp16": True, "cpu": True}, True, "--fp16 and --memory-efficient-fp16 train on a GPU only"),
-        ({"bf16": True, "tpu": True}, True, "for a TPU, and torch_xla is not installed"),
+        ({"fp16": True}, False, "--fp16 .*GPU"),
+        ({"fp16": True, "cpu": True}, True, "--fp16 .*GPU"),
+        ({"bf16": True, "tpu": True}, True, "torch_xla"),
     ],
 )
 def test_precisions_that_fairseq_cannot_train_in(monkeypatch, asked, gpu, message):

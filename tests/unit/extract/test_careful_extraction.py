@@ -167,7 +167,8 @@ def test_values_that_no_store_holds(tmp_path):
     write_images(tmp_path / "in", 3)
     marked(tmp_path / "in/img0001.png", 5)
     assert extract_regions.main(arguments(tmp_path / "in", tmp_path / "s.h5")) == 3
-    assert "boxes hold a value that is not finite" in listed(tmp_path / "s.h5")["img0001"]
+    reason = listed(tmp_path / "s.h5")["img0001"]
+    assert "boxes" in reason and "finite" in reason
 
 
 @pytest.mark.slow
@@ -177,7 +178,7 @@ def test_a_detector_that_fails_on_every_image(tmp_path):
     Broken.works_for = 0
     argv = arguments(tmp_path / "in", tmp_path / "s.h5", "--part-size", 8, "--batch-size", 8, detector="broken")
     message = ends_with(extract_regions.main, argv)
-    assert "fails on every image" in message and "img0007.png" in message and "--exclude" in message
+    assert "every image" in message and "img0007.png" in message and "--exclude" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
     Broken.works_for = 18
     message = ends_with(extract_regions.main, argv)
@@ -188,9 +189,7 @@ def test_a_detector_that_fails_on_every_image(tmp_path):
     few = tmp_path / "few"
     write_images(few, 3)
     Broken.works_for = 0
-    assert "fails on every image" in ends_with(
-        extract_regions.main, arguments(few, tmp_path / "t.h5", detector="broken")
-    )
+    assert "every image" in ends_with(extract_regions.main, arguments(few, tmp_path / "t.h5", detector="broken"))
 
 
 @pytest.mark.slow

@@ -40,9 +40,8 @@ def test_folder(tmp_path):
     files, notes = listed(tmp_path / "in")
     assert [file.image_id for file in files] == ["a", "b", "far", "c.d"]
     assert files[3].read() == b"c.d.jpg"
-    assert notes == ["2 files of other kinds: 1 x .txt, 1 x .svg"] or notes == [
-        "2 files of other kinds: 1 x .svg, 1 x .txt"
-    ]
+    (note,) = notes
+    assert note.startswith("2 files ") and "1 x .txt" in note and "1 x .svg" in note
 
 
 def test_list(tmp_path):
@@ -86,7 +85,7 @@ def test_a_damaged_tar_file_does_not_pass_for_a_short_one(tmp_path):
     os.truncate(tmp_path / "a.tar", 3000)  # while the command reads
     with pytest.raises(OSError, match="a.tar has been cut"):
         files[5].read()
-    assert "no such tar file" in fault(listed, tmp_path / "b*.tar")
+    assert f"--images {tmp_path / 'b*.tar'}" in fault(listed, tmp_path / "b*.tar")
 
 
 def test_an_id_given_twice_names_both_files(tmp_path):
@@ -114,5 +113,6 @@ def test_shards_are_the_whole_in_order(tmp_path):
     parts = [listed(tmp_path / "*.tar", num_shards=2, shard_id=i)[0] for i in range(2)]
     assert [[file.image_id for file in part] for part in parts] == [["0", "1"], ["2", "3", "4"]]
     assert "5 tar files" in fault(listed, tmp_path / "*.tar", num_shards=6)
-    assert ".jpg .png (it holds 5 files of other kinds: 5 x .tar)" in fault(listed, tmp_path)
+    message = fault(listed, tmp_path)
+    assert ".jpg .png " in message and "5 x .tar" in message
     assert "must be in 0..1" in fault(listed, tmp_path / "*.tar", num_shards=2, shard_id=2)

@@ -78,8 +78,8 @@ def test_names_in_text_json(tmp_path, name):
     content = json.loads((tmp_path / "text.json").read_text())
     for change in ({"source_lang": name}, {"sha256": {**content["sha256"], name: "0"}}):
         (tmp_path / "text.json").write_text(json.dumps({**content, **change}))
-        assert "text.json" in fault(TextPipeline.load, tmp_path)
-        assert "cannot be part of a file name" in fault(TextPipeline.load, tmp_path)
+        message = fault(TextPipeline.load, tmp_path)
+        assert "text.json" in message and repr(name) in message
     (tmp_path / "text.json").write_text(json.dumps({**content, "bpe": {"kind": "subword_nmt", "file": name}}))
     assert "text.json" in fault(TextPipeline.load, tmp_path)
 

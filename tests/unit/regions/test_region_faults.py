@@ -93,7 +93,7 @@ def test_files_that_are_no_stores(tmp_path):
     for content in (b"hello", *(data[:size] for size in (*range(0, len(data), 97), len(data) - 1))):
         (tmp_path / "cut.h5").write_bytes(content)
         message = fault(RegionStore, [str(tmp_path / "cut.h5")])
-        assert "cut.h5" in message and "not an intact HDF5 file" in message
+        assert "cut.h5" in message and "HDF5" in message
     assert "--max-regions is 0" in fault(RegionStore, [str(tmp_path / "cut.h5")], max_regions=0)
     assert "none.h5" in fault(RegionStore, [str(tmp_path / "none.h5")]) and "--regions" in fault(RegionStore, [])
 
@@ -163,17 +163,18 @@ def test_validate_names_each_faulty_image(tmp_path):
     calls = []
     faults = validate(path, on_progress=lambda done, total: calls.append((done, total)))
     expected = [
-        "no region store, root attribute 'detector' is missing; write it again with vtlm-regions convert",
-        "image 'img0.jpg', region 1: features are not finite",
-        "image 'img2.jpg', region 2: box is not finite",
-        "image 'img1.jpg', region 1: box is not within 0..1",
-        "image 'img2.jpg', region 1: box is not x1 <= x2, y1 <= y2",
-        "image 'img4.jpg', region 0: score is not finite",
-        "image 'img3.jpg', region 1: score is higher than that of the region before it",
-        "image 'img1.jpg', region 0: label is not within 0..4 (no background class)",
-        "image 'img2.jpg', region 2: label is not within 0..4 (no background class)",
+        ("'detector'", "vtlm-regions convert"),
+        ("image 'img0.jpg', region 1: ", "features", "finite"),
+        ("image 'img2.jpg', region 2: ", "box", "finite"),
+        ("image 'img1.jpg', region 1: ", "box", "0..1"),
+        ("image 'img2.jpg', region 1: ", "box", "x1 <= x2, y1 <= y2"),
+        ("image 'img4.jpg', region 0: ", "score", "finite"),
+        ("image 'img3.jpg', region 1: ", "score", "before"),
+        ("image 'img1.jpg', region 0: ", "label", "0..4"),
+        ("image 'img2.jpg', region 2: ", "label", "0..4"),
     ]
-    assert faults == [f"{path}: {e}" for e in expected]
+    for line, parts in zip(faults, expected, strict=True):
+        assert line.startswith(f"{path}: ") and all(part in line for part in parts), line
     assert calls == [(24, 24)]
 
 
@@ -184,7 +185,8 @@ def test_validate_does_not_compare_scores_of_two_images_and_sees_block_borders(t
     assert validate(path) == []
     with h5py.File(path, "a") as file:
         file["scores"][6] = 0.95  # the first region of a block, the third of its image
-    assert validate(path) == [f"{path}: image 'img3.jpg', region 2: score is higher than that of the region before it"]
+    (line,) = validate(path)
+    assert line.startswith(f"{path}: image 'img3.jpg', region 2: score ")
 
 
 @pytest.mark.parametrize(

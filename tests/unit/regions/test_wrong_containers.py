@@ -136,7 +136,7 @@ CASES = {
         "no zip": ({"in/a.npz": b"PK nonsense"}, IMAGE, ["a.npz", "not a .npz"]),
         "cut off": ({"in/a.npz": npz(**PARTS)[:-30]}, IMAGE, ["a.npz", "not a .npz"]),
         "other names": ({"in/a.npz": npz(q=LABELS)}, IMAGE, ["a.npz", "none of x", "q"]),
-        "no folder": ({}, IMAGE, ["in: no such file or folder"]),
+        "no folder": ({}, IMAGE, ["in: no such file"]),
         "an empty folder": ({"in/readme": b""}, IMAGE, ["in: no .npz"]),
         "structured": ({"in/a.npz": zipped(x=npy(np.zeros(2, [("p", "f4")])))}, IMAGE, ["a.npz", "not of numbers"]),
         "version 3": ({"in/a.npz": zipped(x=npy(PARTS["x"], version=(3, 0)))}, IMAGE, ["a.npz", "version"]),
@@ -188,7 +188,7 @@ CASES = {
         "a field inside": ({"in": pickle.dumps({"a": {**PARTS, "x": 3}})}, {**IMAGE, "features": "x/y"}, ["x/y"]),
     },
     "h5": {
-        "no HDF5": ({"in": b"nonsense"}, IMAGE, ["in: not an intact HDF5"]),
+        "no HDF5": ({"in": b"nonsense"}, IMAGE, ["in: ", "HDF5"]),
         "a link to another file": (
             {"in": h5(x=lambda group, name: group.__setitem__(name, h5py.ExternalLink("other.h5", "x")))},
             IMAGE, ["'x' is a link"]),
@@ -203,7 +203,7 @@ CASES = {
     "torch": {
         "no tensors": ({"in": b"nonsense"}, IMAGE, ["in: refused"]),
         "a list": ({"in": torch([3])}, IMAGE, ["in: neither a dictionary"]),
-        "a sparse tensor": ({"in": torch(sparse)}, IMAGE, ["a: a tensor of no plain numbers"]),
+        "a sparse tensor": ({"in": torch(sparse)}, IMAGE, ["a: ", "tensor"]),
     },
     "tsv": {
         "too few columns": ({"in": tsv(s=None)}, TSV, ["in, line 1", "5 columns"]),
@@ -215,7 +215,7 @@ CASES = {
         "values for three": ({"in": tsv(n="5")}, TSV, ["12 feature values", "5"]),
     },
     "parquet": {
-        "no parquet": ({"in": b"nonsense"}, {"id": "id"}, ["in: not a readable parquet"]),
+        "no parquet": ({"in": b"nonsense"}, {"id": "id"}, ["in: ", "parquet"]),
         "ids that are not said": ({"in": parquet()}, {}, ["id=COLUMN", "--ids"]),
         "ids that are not there": ({"in": parquet()}, {"id": "key"}, ["'key' is missing"]),
         "an empty id": ({"in": parquet(id=[None])}, {"id": "id"}, ["row 1", "image id"]),
@@ -225,12 +225,12 @@ CASES = {
         "no LMDB": ({"in": b"nonsense"}, {"value": "pickle"}, ["in: not an LMDB"]),
         "no msgpack": ({"in": lmdb(b"\xc1")}, {"value": "msgpack"}, ["a: not msgpack"]),
         "objects": ({"in": lmdb(b"\x81\xc4\x01x\x83\xc4\x02nd\xc3\xc4\x04type\xc4\x02|O\xc4\x04data\xc4\x00")},
-                    {"value": "msgpack"}, ["a: not msgpack of plain arrays"]),
+                    {"value": "msgpack"}, ["a: ", "msgpack", "plain"]),
         "a number": ({"in": lmdb(b"\x03")}, {"value": "msgpack"}, ["a: holds a int"]),
         "no zip": ({"in": lmdb(b"PK\3\4nonsense")}, {"value": "msgpack"}, ["a: not a .npz"]),
     },
     "vinvl": {
-        "no folder": ({}, {}, ["in: no such file or folder"]),
+        "no folder": ({}, {}, ["in: no such file"]),
         "an empty folder": ({"in/readme": b""}, {}, ["features.tsv: no such file"]),
         "one file alone": ({"in": vinvl(predictions="")}, {}, ["predictions.tsv: no such file"]),
         "of another image": ({"in": vinvl(predictions="x\t{}\n")}, {}, ["predictions.tsv, line 1", "'x'", "'a'"]),
