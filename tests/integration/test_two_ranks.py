@@ -86,6 +86,9 @@ def test_torchrun_script(run, corpus, tmp_path):
     ours, theirs = ([update["loss"] for update in result.updates()] for result in (trained, one))
     assert len(ours) == 2
     assert ours == pytest.approx(theirs, rel=1e-4)
+    run("fairseq_cli.train", *line, *GLOO, "--distributed-port", 29555, ok=False).fault(
+        "--distributed-port", "torchrun"
+    )
     refused = shell(*script, corpus.data, "--cpu", cwd=tmp_path)
     assert refused.status == 2 and "torchrun.sh N DATA" in refused.output
 

@@ -9,6 +9,7 @@ from fairseq.data.iterators import EpochBatchIterator
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import progress_bar
 from omegaconf import DictConfig
+from torch import distributed as dist
 
 from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.errors import VTLMError
@@ -40,7 +41,7 @@ class TrainingRun:
         whole: the configuration of the command.
 
     Raises:
-        VTLMError: Python leaves out assert statements, or the precision needs another device.
+        VTLMError: Python leaves out assert statements, the precision needs another device, or no ranks were started.
     """
 
     def __init__(self, whole: DictConfig) -> None:
@@ -49,6 +50,12 @@ class TrainingRun:
             raise VTLMError(
                 "python -O (PYTHONOPTIMIZE) leaves out the assert statements in which fairseq writes "
                 "checkpoint_last.pt and checkpoint_best.pt; start without it, or with --no-save"
+            )
+        ranks = whole.distributed_training
+        if ranks.distributed_world_size > 1 and ranks.distributed_port > 0 and not dist.is_initialized():
+            raise VTLMError(
+                f"--distributed-port {ranks.distributed_port}: with it fairseq-train starts no ranks, and none on "
+                "a CPU; leave it out on GPUs, or start the ranks with torchrun (docs/scaling.md)"
             )
         self._whole = whole
         self.best = BestCheckpoints(whole)
