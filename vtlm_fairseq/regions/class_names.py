@@ -4,6 +4,7 @@ import re
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines
+from vtlm_fairseq.terminal import say
 
 _BACKGROUND = re.compile(r"[\W_]*(background|bg|no[ _-]?object)[\W_]*", re.IGNORECASE)
 
@@ -14,7 +15,7 @@ def is_background(name: str) -> bool:
 
 
 def read_class_names(path: str, hint: str = "") -> list[str]:
-    """Lines of `--class-names`.
+    """Lines of `--class-names`; a name that is there twice, as some detectors have one, is warned of.
 
     Args:
         path: the file.
@@ -29,4 +30,10 @@ def read_class_names(path: str, hint: str = "") -> list[str]:
             f"--class-names {path}: line 1 is {names[0]!r}, and stores have no background class: take the line out"
             + (f"; labels that count it, so that the first class is 1, are brought to 0 by {hint}" if hint else "")
         )
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if (before := first.setdefault(name, number)) != number:
+            say(
+                f"warning: --class-names {path}: lines {before} and {number} are both {name!r}, two classes of one name"
+            )
     return names

@@ -46,6 +46,12 @@ def test_convert_npz(tmp_path, capsys):
     assert main([str(a) for a in [*argv, "--out", tmp_path / "s.h5"]]) == 0  # the same again: nothing is left to do
     assert "complete already" in capsys.readouterr().out
     assert "--overwrite" in fails(*argv, "--dtype", "float32", "--out", tmp_path / "s.h5")
+    (tmp_path / "names").write_text("cat\ndog\ncat\n")
+    capsys.readouterr()
+    assert main([str(a) for a in [*argv, "--out", tmp_path / "twice.h5"]]) == 0
+    said = capsys.readouterr().out
+    assert f"--class-names {tmp_path / 'names'}: lines 1 and 3" in said and "'cat'" in said
+    (tmp_path / "names").write_text("cat\ndog\ntree\n")
     assert main([str(a) for a in [*argv, "--out", tmp_path / "s.h5", "--overwrite"]]) == 0
 
 
