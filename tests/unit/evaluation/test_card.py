@@ -12,7 +12,7 @@ from vtlm_fairseq.checkpoints import load_checkpoint
 from vtlm_fairseq.cli.convert import main
 from vtlm_fairseq.text.pipeline import TextPipeline
 
-GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
+GOLDEN = Path(__file__).parents[2] / "fixtures" / "golden"
 RECORD = {
     "seed": 3, "device": "CPU: some", "seconds": 61.5, "versions": {"torch": "2.13.0"},
     "data": {"train.images": "abc123"}, "regions": {"train.h5": "def456"},
