@@ -69,9 +69,9 @@ def test_what_is_written_and_left_out(prepared):
     dropped = [line.split("\t") for line in read_lines(out / "dropped.tsv")]
     tsv = folder / "cc.tsv"
     for number in (12, 39, 40, 52, 79, 80, 92, 119, 120):
-        reason = "image has no regions" if number % 40 == 12 else "image is not in the region store"
-        assert ["train", f"{tsv} line {number}", f"img{(number - 1) % 40}", reason] in dropped
+        assert ["train", f"{tsv} line {number}", f"img{(number - 1) % 40}"] in [line[:3] for line in dropped]
     reasons = {place: reason for _, place, _, reason in dropped}
+    assert reasons[f"{tsv} line 12"] == reasons[f"{tsv} line 52"] != reasons[f"{tsv} line 39"]
     assert reasons[f"{tsv} line 6"] == "source is too long" and reasons[f"{tsv} line 8"] == "target is empty"
     assert len(dropped) == 11
     assert "train: 6 pairs dropped, image is not in the region store" in result.output
@@ -192,11 +192,10 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
         ((*both, "--id-prefix", "tar", "--image-map", tsv), ("--image-map", "leave out one")),
         (("--train", tmp_path / "x.jsonl", "--valid-size", 2, "--quoting", "minimal"), ("--quoting", "there is none")),
         ((*both, "--test", f"t={tsv}", "--regions", store, "--strip-extension"),
-         ("cc.tsv line 12: image has no regions", "a test set must be whole")),
-        ((*both, "--regions", store), ("cc.tsv line 1: image is not in the region store ('img0.jpg')",
-                                       "no pair of train", "--strip-extension")),
+         ("cc.tsv line 12: ", "regions", "test set")),
+        ((*both, "--regions", store), ("cc.tsv line 1: ", "'img0.jpg'", "no pair of train", "--strip-extension")),
         (("--train", tsv, "--valid-size", 2, "--regions", folder), ("--regions", "vtlm-regions merge")),
-        ((*both, "--min-tokens", 500, "--max-tokens", 600), ("no pair is left", "--min-tokens")),
+        ((*both, "--min-tokens", 500, "--max-tokens", 600), ("no pair", "--min-tokens")),
         ((*both, "-t", "en"), ("-s en -t en",)),
     ):  # fmt: skip
         run(*base, *argv, ok=False).fault(*parts)

