@@ -113,6 +113,10 @@ def test_goes_on(run, corpus, tmp_path):
     ours, theirs = weights(tmp_path / "resumed"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
+    before = (tmp_path / "resumed" / "checkpoint_last.pt").read_bytes()
+    assert not run.two_ranks(line("resumed"))[0].updates()  # complete
+    assert (tmp_path / "resumed" / "checkpoint_last.pt").read_bytes() == before
+
     shutil.copy(half, tmp_path / "resumed" / "checkpoint_last.pt")  # on one rank, whose batches are others
     alone = run("fairseq_cli.train", *line("resumed"))
     assert [update["num_updates"] for update in alone.updates()] == [4, 5, 6]
