@@ -1,12 +1,30 @@
 """What `vtlm-regions` makes stores of, for the tests."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from stores import ends_with
 from vtlm_fairseq.cli.regions import main
 from vtlm_fairseq.regions.store import RegionStore
+
+
+class Here:
+    """Answers of :class:`vtlm_fairseq.regions.formats.child.Child`, from this process."""
+
+    def __init__(self, make: Callable[[], Callable[[Any], Any]], where: str, *, memory: int = 0):
+        self.make, self.answer = make, None
+
+    def ask(self, request: Any) -> Any:
+        """The answer to a request."""
+        self.answer = self.answer or self.make()
+        return self.answer(request)
+
+    def close(self) -> None:
+        """What is asked next begins anew."""
+        self.answer = None
 
 
 def convert(out, *argv) -> RegionStore:
