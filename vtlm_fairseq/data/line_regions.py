@@ -53,8 +53,8 @@ class LineRegions:
         self._images = np.unique(rows) if order == "shuffle" else rows[:0]
         if order == "shuffle" and len(self._images) < 2:
             raise VTLMError(
-                f"{split}: all lines have one image, and shuffled regions are another one's; take lines of two images "
-                "or more (in place of --region-order shuffle, none hides the regions)"
+                f"{split}: all lines are of {len(self._images)} image, and shuffled regions are another one's; take "
+                "lines of two images or more, or hide the regions (--region-order none)"
             )
         self.set_epoch(1)
 
