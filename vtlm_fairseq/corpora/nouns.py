@@ -182,5 +182,4 @@ def read_split(folder: str, split: str, pair: tuple[str, str], dictionary: Dicti
             sides.append(side)
     if len(sides[0]) != len(sides[1]):
         raise VTLMError(f"{folder}: {split} has {len(sides[0])} and {len(sides[1])} sentences; prepare it again")
-    sample = (dictionary.string(sides[0][line]) for line in range(len(sides[0])))
-    return Text(tuple(sides), dictionary, bpe_kind(folder, sample))
+    return Text(tuple(sides), dictionary, bpe_kind(folder, dictionary.symbols))

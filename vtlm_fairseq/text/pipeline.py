@@ -250,11 +250,11 @@ class TextPipeline:
         return {name: value for name, value in self.__dict__.items() if name != "_segment"}
 
 
-def bpe_kind(data: str, lines: Iterable[str]) -> str:
-    """Kind of BPE of a data folder: what its ``text.json`` says; without one, what the marks in the text show."""
+def bpe_kind(data: str, symbols: Iterable[str]) -> str:
+    """Kind of BPE of a data folder: what its ``text.json`` says; without one, what its dictionary's symbols show."""
     if os.path.exists(os.path.join(data, FILE_NAME)):
         return TextPipeline.load(data).bpe
-    return subword_kind(lines) or "none"
+    return subword_kind(symbols) or "none"
 
 
 def load_bpe(path: Path) -> tuple[str, Callable[[str], str]]:

@@ -1,6 +1,7 @@
 """Where words begin in a sentence of sub-words, and how they are spelled: for scores, probes, validation and report."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -14,9 +15,9 @@ _MARKS = {"sentencepiece": re.compile(BOUNDARY), "subword_nmt": re.compile(rf"\S
 
 
 def subword_kind(texts: Iterable[str]) -> str | None:
-    """The kind of BPE whose marks sentences, or the symbols of a dictionary, show; None: none."""
-    texts = list(texts)
-    return next((kind for kind, marks in _MARKS.items() if any(map(marks.search, texts))), None)
+    """The kind of BPE whose marks most sentences, or symbols of a dictionary, show; None: none."""
+    found = Counter(kind for text in texts for kind, marks in _MARKS.items() if marks.search(text))
+    return max(found, key=found.get, default=None)
 
 
 def split_words(pieces: Sequence[str], bpe: str) -> list[range]:

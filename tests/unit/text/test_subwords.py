@@ -52,3 +52,9 @@ def test_joined_as_fairseq_joins():
 )
 def test_marks_of_subwords(text, kind):
     assert subword_kind(["ohne", text]) == kind
+
+
+def test_a_rare_mark_of_another_kind():
+    """A character of the text that looks like a mark does not make a dictionary one of the other kind."""
+    assert subword_kind(["hu@@", "▁", "ka@@", "tze"]) == "subword_nmt"
+    assert subword_kind(["▁ein", "x@@", "▁hund"]) == "sentencepiece"

@@ -93,7 +93,7 @@ def translate_orders(path: str, args: argparse.Namespace) -> Outputs:
             f"{args.data}: {args.gen_subset} has no references, which BLEU needs; binarise its target side too"
         )
     regions = dataset.regions
-    bpe = bpe_kind(args.data, [dictionary.string(dataset.tgt[i]) for i in range(len(dataset))])
+    bpe = bpe_kind(args.data, dictionary.symbols)
     references = [dictionary.string(dataset.tgt[i], bpe, escape_unk=True) for i in range(len(dataset))]
 
     def translations(order: str, seed: int = 1) -> list[str]:

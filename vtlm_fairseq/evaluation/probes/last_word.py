@@ -167,7 +167,7 @@ class SplitProbe:
         """
         text, regions = load_split(model.task, subset, regions=args.regions)
         wanted = range(len(text)) if args.lines is None else read_line_numbers(args.lines, len(text), option="--lines")
-        bpe = bpe_kind(args.data, [model.dictionary.string(text.src[i]) for i in range(len(text))])
+        bpe = bpe_kind(args.data, model.dictionary.symbols)
         options = {"bpe": bpe, "keep_punctuation": args.keep_punctuation, "last_token": args.last_token}
         pairs, lines = [], []
         for line in wanted:

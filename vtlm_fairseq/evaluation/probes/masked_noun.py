@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         for subset in args.subsets.split(","):
             pair, regions = load_split(model.task, subset, regions=args.regions)
             sides = (pair.src, pair.tgt)
-            text = Text(sides, model.dictionary, bpe_kind(args.data, map(model.dictionary.string, pair.src)))
+            text = Text(sides, model.dictionary, bpe_kind(args.data, model.dictionary.symbols))
             if languages not in alignments:
                 alignments[languages] = load_alignment(model.task, text.bpe)
             masked, left_out = find_masked(text, alignments[languages], args, subset, listed)

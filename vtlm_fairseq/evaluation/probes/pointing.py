@@ -140,9 +140,7 @@ def find_words(loaded: LoadedModel, args: argparse.Namespace) -> Iterator[Word]:
     """
     dataset, dictionary = loaded.dataset, loaded.task.source_dictionary
     regions = dataset.regions
-    text = Text(
-        (dataset.src, dataset.tgt), dictionary, bpe_kind(args.data, (dictionary.string(line) for line in dataset.tgt))
-    )
+    text = Text((dataset.src, dataset.tgt), dictionary, bpe_kind(args.data, dictionary.symbols))
     if args.class_lexicon is not None:
         words = CaptionWords(dictionary.symbols, text.bpe)
         names = names_of_store(words, regions.store, args.class_lexicon, own=False)

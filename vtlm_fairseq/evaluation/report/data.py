@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vtlm_fairseq.data.line_regions import LineRegions
 from vtlm_fairseq.evaluation.report.words import Word, join_pieces
-from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
-from vtlm_fairseq.text.subwords import BOUNDARY, MASK, subword_kind
+from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline, bpe_kind
+from vtlm_fairseq.text.subwords import BOUNDARY, MASK
 
 ESCAPE = re.compile(r"&(apos|quot|amp|lt|gt|#91|#93|#124);")
 """As Moses writes signs."""
@@ -111,11 +111,11 @@ class Spelling:
     @classmethod
     def of_data(cls, data: str, dictionary: Dictionary, bpe: str | None) -> "Spelling":
         """That of ``text.json``; without one, as the dictionary's symbols show. ``bpe`` overrules both."""
-        if not os.path.exists(os.path.join(data, FILE_NAME)):
+        if os.path.exists(os.path.join(data, FILE_NAME)):
+            escaped = "escape" in TextPipeline.load(data).steps
+        else:
             escaped = any(ESCAPE.search(symbol) for symbol in dictionary.symbols)
-            return cls(bpe or subword_kind(dictionary.symbols) or "none", escaped=escaped)
-        pipeline = TextPipeline.load(data)
-        return cls(bpe or pipeline.bpe, "escape" in pipeline.steps)
+        return cls(bpe or bpe_kind(data, dictionary.symbols), escaped)
 
     def words(self, pieces: Sequence[str]) -> list[Word]:
         """Words of a sentence of symbols."""
