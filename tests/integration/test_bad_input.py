@@ -105,6 +105,19 @@ def test_no_such_data(run, corpus, mmt, tmp_path):
     decoded.fault("'test7'")
 
 
+def test_targets_that_cannot_be_written(run, corpus, mmt, tmp_path):
+    """fairseq would end in a stack, of results and logs after it has read all data."""
+    file = write_lines(tmp_path / "file", ["x"])
+    for target in (file, file / "x", "/proc/none"):
+        run.pretrain(corpus.data, target, ok=False).fault(f"--save-dir {target}", "cannot be written")
+        run.generate(corpus.data, mmt, "--results-path", target, regions=corpus.regions, ok=False).fault(
+            f"--results-path {target}"
+        )
+    for target in (file / "x", tmp_path / "none/x", tmp_path):
+        run.pretrain(corpus.data, tmp_path / "ckpt", "--log-file", target, ok=False).fault(f"--log-file {target}")
+    assert file.read_text() == "x\n" and not (tmp_path / "ckpt").exists()
+
+
 @pytest.mark.parametrize("task", ["pretrain", "train"])
 def test_over_long_sentences(run, corpus, tmp_path, task):
     """PITFALLS 12: training skips them with a count; valid and test stop, and skip on request."""

@@ -1,13 +1,36 @@
-"""What stands beside a checkpoint: its shards, the dictionaries, the text pipeline."""
+"""Where fairseq's commands write; what stands beside a checkpoint: its shards, dictionaries, the text pipeline."""
 
+import argparse
 import os
+from collections.abc import Callable
 
 from fairseq import utils
 
 from vtlm_fairseq.data.split_files import NO_LANGUAGE
-from vtlm_fairseq.files import copy_file
+from vtlm_fairseq.errors import exit_on_error
+from vtlm_fairseq.files import check_writable, copy_file
 from vtlm_fairseq.tasks.runs import whole_config
 from vtlm_fairseq.text.pipeline import TextPipeline
+
+
+def check_targets(parser: argparse.ArgumentParser) -> None:
+    """Let a parser of fairseq's find out, as soon as it reads them, that what its options name cannot be written."""
+    actions = getattr(parser, "_option_string_actions", {})
+    names = ["--log-file", "--results-path", *(["--save-dir"] if "--max-update" in actions else [])]
+    for name in actions.keys() & set(names):
+        actions[name].type = _checked_target(name)
+
+
+def _checked_target(name: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        with exit_on_error():
+            if name == "--log-file":
+                check_writable(text, label=f"{name} {text}")
+            else:  # fairseq makes the folder
+                check_writable(os.path.join(text, ".new"), label=f"{name} {text}", parents=True)
+        return text
+
+    return check
 
 
 def sharding(cfg) -> dict:

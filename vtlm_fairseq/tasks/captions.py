@@ -23,7 +23,7 @@ from vtlm_fairseq.loading import check_beside, check_files, check_path_option
 from vtlm_fairseq.models.description import Description
 from vtlm_fairseq.regions.suspicions import feature_figures
 from vtlm_fairseq.tasks.acceleration import compile_model, say_speed, set_up_device
-from vtlm_fairseq.tasks.beside import place_beside, sharding, text_files
+from vtlm_fairseq.tasks.beside import check_targets, place_beside, sharding, text_files
 from vtlm_fairseq.tasks.described import DescribedTask
 from vtlm_fairseq.tasks.preemption import pass_on_to_ranks
 from vtlm_fairseq.tasks.runs import TrainingRun, keep_log, whole_config
@@ -66,9 +66,10 @@ class CaptionsTask(WatchedSteps, Splits, DescribedTask):
 
     @classmethod
     def add_args(cls, parser) -> None:
-        """As fairseq's; the parser then checks the checkpoints of ``--path``. Signals will reach spawned ranks."""
+        """As fairseq's; the parser then checks ``--path`` and what is written to. Signals will reach spawned ranks."""
         super().add_args(parser)
         check_path_option(parser)
+        check_targets(parser)
         pass_on_to_ranks()
 
     @classmethod
