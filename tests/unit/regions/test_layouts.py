@@ -71,6 +71,22 @@ def test_bottom_up(tmp_path, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("argv", [("--bottom-up-tsv",), ("--layout", "bottom-up", "--input")])
+def test_odd_lines_of_bottom_up(tmp_path, folder, argv):
+    """Ids as Python prints bytes, numbers with a point, images without a region, also the first: both options alike."""
+    _, *sizes, _, boxes, features = made.bottom_up(folder).read_text().rstrip("\n").split("\t")
+    lines = [
+        ("b'1'", *sizes, "0", "", ""),
+        ("2", *sizes, "2.0", boxes, features),
+        ('b"3"', *sizes, "0.0", "b''", "b''"),
+    ]
+    (folder / "x.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    store = convert(tmp_path / "s.h5", *argv, folder / "x.tsv")
+    assert store.ids() == ["1", "2", "3"] and [len(store[row].labels) for row in range(3)] == [0, 2, 0]
+    np.testing.assert_allclose(store[1].boxes, RELATIVE, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_the_older_option_reads_bytes_of_python_too(tmp_path, folder):
     path = made.lxmert(folder, as_bytes=True)
     store = convert(tmp_path / "s.h5", "--bottom-up-tsv", path, "--num-classes", 5)

@@ -252,7 +252,9 @@ TSV_FAULTS = [
     (tsv_line() + "\n" + tsv_line(), "image 'COCO_1'"),
     (tsv_fields("2", BOX + BOX, encoded([1, 2, 3], "<f4")), "line 1, boxes"),
     (tsv_fields("2", encoded([0, 0, 1, 1] * 2, "<f4"), encoded([1, 2, 3], "<f4")), "3 feature values for 2 boxes"),
-    (tsv_fields("0", "", ""), "0 feature values for 0 boxes"),
+    (tsv_fields("0", "", ""), "x.tsv: empty"),
+    (tsv_fields("0", "", encoded([1], "<f4")), "1 feature values for 0 boxes"),
+    (tsv_fields("nan", BOX, encoded([1], "<f4")), "num_boxes is nan, but 1 boxes"),
     (tsv_fields(encoded([3], "<i8"), encoded([1, 2], "<f4"), "1", BOX, BOX), "2 values in objects_conf for 1 boxes"),
 ]
 

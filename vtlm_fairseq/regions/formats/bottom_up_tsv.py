@@ -53,9 +53,10 @@ class BottomUpImages(ImageSource):
             if lacking:
                 where = f"{path}, line 1" if columns is None else f"--tsv-columns {columns}"
                 raise VTLMError(f"{where}: lacks {', '.join(lacking)}")
-        first = next(iter(self), None)
+        self.feature_dim = 0
+        first = next((image for image in self if len(image.features)), None)
         if first is None:
-            raise VTLMError(f"--bottom-up-tsv {path}: empty")
+            raise VTLMError(f"--bottom-up-tsv {path}: empty, or without a line that has boxes")
         self.feature_dim = first.features.shape[1]
         self.has_labels = first.labels is not None
 
@@ -79,7 +80,7 @@ class BottomUpImages(ImageSource):
             )
         row = dict(zip(columns, fields, strict=True))
         try:
-            image_id, width, height = row["image_id"], float(row["image_w"]), float(row["image_h"])
+            image_id, width, height = plain_text(row["image_id"]), float(row["image_w"]), float(row["image_h"])
         except ValueError:
             raise VTLMError(f"{where}: width or height is unreadable; {_CUT}") from None
         if not (0 < width < np.inf and 0 < height < np.inf):
@@ -90,14 +91,19 @@ class BottomUpImages(ImageSource):
         boxes = _decode(row["boxes"], "<f4", f"{where}, boxes").reshape(-1, 4)
         regions = _number_of_boxes(row.get("num_boxes"), len(boxes), where)
         features = _decode(row["features"], "<f4", f"{where}, features")
-        if regions == 0 or len(features) % regions:
-            raise VTLMError(
-                f"{where}: {len(features)} feature values for {regions} boxes, must be as many for each; leave out "
-                "lines without boxes"
-            )
+        if len(features) % regions if regions else len(features):
+            raise VTLMError(f"{where}: {len(features)} feature values for {regions} boxes, must be as many for each")
         labels = _column(row, "objects_id", "<i8", regions, where)
         scores = _column(row, "objects_conf", "<f4", regions, where)
-        return InputImage(image_id, where, features.reshape(regions, -1), boxes, labels, scores, (width, height))
+        return InputImage(
+            image_id,
+            where,
+            features.reshape(regions, -1 if regions else self.feature_dim),
+            boxes,
+            labels,
+            scores,
+            (width, height),
+        )
 
 
 def _decode(field: str, dtype: str, where: str) -> np.ndarray:
@@ -112,9 +118,12 @@ def _decode(field: str, dtype: str, where: str) -> np.ndarray:
 
 
 def _number_of_boxes(field: str | None, found: int, where: str) -> int:
-    if field is not None and field.strip() != str(found):
-        raise VTLMError(f"{where}: num_boxes is {field}, but {found} boxes are there")
-    return found
+    try:
+        if field is None or float(field) == found:
+            return found
+    except ValueError:
+        pass
+    raise VTLMError(f"{where}: num_boxes is {field}, but {found} boxes are there")
 
 
 def _column(row: dict[str, str], name: str, dtype: str, regions: int, where: str) -> np.ndarray | None:
