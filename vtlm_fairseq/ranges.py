@@ -51,6 +51,7 @@ SHARE = Range(0, 1)
 RATE = Range(0, 1, below=True)  # of dropout
 
 SEED = Range(0, 2**32 - 1, whole=True)
+RESAMPLING_SEED = Range(1, SEED.high, whole=True)  # sacreBLEU takes 0 for none
 
 COMMON = {"seed": SEED}
 """Of all commands; fairseq seeds numpy with it."""

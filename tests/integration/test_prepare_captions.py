@@ -196,6 +196,7 @@ def test_faults_leave_nothing(run, prepared, tmp_path):
         ((*both, "--regions", store), ("cc.tsv line 1: ", "'img0.jpg'", "no pair of train", "--strip-extension")),
         (("--train", tsv, "--valid-size", 2, "--regions", folder), ("--regions", "vtlm-regions merge")),
         ((*both, "--min-tokens", 500, "--max-tokens", 600), ("no pair", "--min-tokens")),
+        ((*both, "--min-tokens", 9, "--max-tokens", 3), ("--min-tokens 9", "--max-tokens 3")),
         ((*both, "-t", "en"), ("-s en -t en",)),
     ):  # fmt: skip
         run(*base, *argv, ok=False).fault(*parts)

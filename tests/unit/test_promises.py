@@ -7,8 +7,10 @@ added; one that is lost, or has another default, needs an entry in CHANGELOG.md.
 import argparse
 import importlib
 import json
+from numbers import Real
 from pathlib import Path
 
+import pytest
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
@@ -27,16 +29,27 @@ PARTS = {
 }  # fmt: skip
 
 
-def of_parser(parser: argparse.ArgumentParser, name: str) -> dict[str, str]:
-    """Default of each option and argument, sub-commands included."""
+def of_parser(parser: argparse.ArgumentParser, name: str) -> dict[str, argparse.Action]:
+    """Each option and argument, sub-commands included."""
     found = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command, sub in action.choices.items():
                 found.update(of_parser(sub, f"{name} {command}"))
         elif not isinstance(action, argparse._HelpAction):
-            for option in action.option_strings or [action.metavar or action.dest]:
-                found[f"{name} {option}"] = str(action.default)
+            found.update(
+                {f"{name} {option}": action for option in action.option_strings or [action.metavar or action.dest]}
+            )
+    return found
+
+
+def of_commands() -> dict[str, argparse.Action]:
+    """Options and arguments of all commands."""
+    found = {}
+    for command in COMMANDS:
+        found.update(
+            of_parser(importlib.import_module(f"vtlm_fairseq.cli.{command}").build_parser(), f"vtlm-{command}")
+        )
     return found
 
 
@@ -49,10 +62,7 @@ def options() -> dict[str, str]:
             for field in config._get_all_attributes():
                 if field != "_name":
                     found[f"--{kind} {name} --{field.replace('_', '-')}"] = str(config._get_default(field))
-    for command in COMMANDS:
-        module = importlib.import_module(f"vtlm_fairseq.cli.{command}")
-        found.update(of_parser(module.build_parser(), f"vtlm-{command}"))
-    return found
+    return found | {name: str(action.default) for name, action in of_commands().items()}
 
 
 def test_options_keep_their_names_and_defaults():
@@ -66,6 +76,33 @@ def filled_in(name: str, found: dict[str, str]) -> str | None:
     """Default of an option that is not given, where the option says nothing itself."""
     decision = DECISIONS.get(name.rpartition("--")[2].replace("-", "_"))
     return str(decision.default) if found.get(name) == "None" and decision is not None else found.get(name)
+
+
+def test_numbers_of_commands_have_a_range():
+    """No option reads a number that is none, or is whatever a line says."""
+    for name, action in of_commands().items():
+        assert action.type not in (int, float), name
+        for text in ("nan", "-inf"):
+            try:
+                value = (action.type or str)(text)
+            except (ValueError, argparse.ArgumentTypeError):
+                continue
+            assert not isinstance(value, Real), name
+
+
+@pytest.mark.parametrize(
+    "argv",
+    ["prepare captions --train t --valid v --out o --min-tokens -5", "prepare captions --train t --valid v --out o "
+     "--max-tokens 0", "score h --ref r --seed 0",
+     "regions convert --npz d --out o --num-classes 0", "regions convert --npz d --out o --num-classes 40000",
+     "oracle --raw r --image-splits s --entities e --out o --noise nan"],
+)  # fmt: skip
+def test_numbers_out_of_their_range(argv, capsys):
+    """Refused before anything is read."""
+    command, *rest = argv.split()
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(f"vtlm_fairseq.cli.{command}").build_parser().parse_args(rest)
+    assert f"argument {rest[-2]}: " in capsys.readouterr().err
 
 
 def test_every_option_has_a_decision():

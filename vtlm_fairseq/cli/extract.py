@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.extract.detectors import list_detectors
 from vtlm_fairseq.options import add_options
-from vtlm_fairseq.ranges import COUNT, reader
+from vtlm_fairseq.ranges import COUNT, FINITE, FROM_ZERO, reader
 from vtlm_fairseq.terminal import command_line
 
 
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", help="file, folder or name of its model")
     add("--weights", metavar="FILE", help="weights of your own")
     add_options(detector, "--class-names")
-    add("--min-score", type=float, metavar="S", help="drop regions below this confidence (default: 0)")
+    add("--min-score", type=reader(FINITE), metavar="S", help="drop regions below this confidence (default: 0)")
     add("--grid", type=_grid, metavar="RxC", help="rows x columns of cells, such as 14x14 (default: the model's own)")
     add("--pool", action="store_true", default=None, help="average the model's own grid down to --grid")
     add("--boxes", metavar="STORE", help="region store whose boxes, labels and scores are taken")
@@ -78,14 +78,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--letterbox", type=_side, metavar="PIXELS", help=text)
     add("--fp16", action="store_true", default=None, help="half precision, faster on a GPU")
     add("--device", help="cpu, cuda or cuda:N (default: cpu)")
-    add("--threads", type=int, metavar="N", help="threads of the detector on the CPU (default: 1)")
+    add("--threads", type=reader(COUNT), metavar="N", help="threads of the detector on the CPU (default: 1)")
     work = parser.add_argument_group("work")
     add_options(work, "--batch-size", default=8, help="images a batch (default: %(default)s)")
     add_options(work, "--workers", default=2, help="processes that read images (default: %(default)s)")
     add = work.add_argument
     text = "share the images among N runs, each with its own --out (default: %(default)s)"
     add("--num-shards", type=reader(COUNT), default=1, metavar="N", help=text)
-    add("--shard-id", type=int, default=0, metavar="I", help="which of them this is, from 0")
+    add("--shard-id", type=reader(FROM_ZERO), default=0, metavar="I", help="which of them this is, from 0")
     add_options(work, "--shard", default=None, help="I/N: the same as --shard-id I --num-shards N")
     add_options(work, "--part-size")
     return finish(parser)

@@ -8,6 +8,7 @@ from pathlib import Path
 from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.corpora.oracle_features import NOISE
 from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, FINITE, NOT_NEGATIVE, reader
 from vtlm_fairseq.terminal import command_line
 
 
@@ -47,12 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--every-caption", action="store_true", help="train.h5 holds regions of each caption of an image, IMAGE#0 to "
         "IMAGE#4, from its other captions")  # fmt: skip
-    add("--feature-dim", type=int, default=1536, help="width of the features")
-    add("--subspace", type=int, metavar="N", help="signal and noise lie in N dimensions of the features, as those of "
-        "detectors do (default: all); give the --noise that --calibrate finds")  # fmt: skip
+    add("--feature-dim", type=reader(COUNT), default=1536, help="width of the features")
+    add("--subspace", type=reader(COUNT), metavar="N", help="signal and noise lie in N dimensions of the features, as "
+        "those of detectors do (default: all); give the --noise that --calibrate finds")  # fmt: skip
     add_options(parser, "--seed", help="seed of prototypes and noise (default: %(default)s)")
-    add("--noise", type=float, default=NOISE, help="standard deviation of the noise; prototypes have 1")
-    add("--signal", type=float, default=1.0, help="factor of the prototypes; 0: noise only (control)")
+    add("--noise", type=reader(NOT_NEGATIVE), default=NOISE, help="standard deviation of the noise; prototypes have 1")
+    add("--signal", type=reader(FINITE), default=1.0, help="factor of the prototypes; 0: noise only (control)")
     add("--no-boxes", action="store_true", help="store 0,0,1,1 for every box (control)")
     add(
         "--calibrate",

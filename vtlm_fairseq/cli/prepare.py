@@ -10,7 +10,7 @@ from pathlib import Path
 from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.files import check_new_folder
 from vtlm_fairseq.options import add_options
-from vtlm_fairseq.ranges import COUNT, reader
+from vtlm_fairseq.ranges import COUNT, FROM_ZERO, reader
 from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.text.options import add_caption_files, add_text_options, check_vocabulary
 from vtlm_fairseq.user_dir import add_user_dir_option, given_user_dir, import_user_dir
@@ -63,8 +63,13 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
     add_options(parser, "--strip-extension", "--id-rule")
     text = "store file, or folder of {split}.h5: drop pairs whose image has no regions"
     add_options(parser, "--regions", default=None, help=text)
-    add("--max-tokens", type=int, default=100, help="BPE pieces a side in train and valid (default: %(default)s)")
-    add("--min-tokens", type=int, default=1, help="as --max-tokens, at least (default: %(default)s)")
+    add(
+        "--max-tokens",
+        type=reader(COUNT),
+        default=100,
+        help="BPE pieces a side in train and valid (default: %(default)s)",
+    )
+    add("--min-tokens", type=reader(FROM_ZERO), default=1, help="as --max-tokens, at least (default: %(default)s)")
     add(
         "--bpe-sample",
         type=reader(COUNT),
@@ -95,7 +100,7 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
     add("--bpe-model", type=Path, help="default: the BPE file in the folder; none there: words")
     add("--tokenizer", choices=("moses", "space"), default="moses", help="of the model's training data (%(default)s)")
     add("--input", required=True, help="text, a sentence a line, or with --column TSV; plain or .gz")
-    add("--column", type=int, metavar="N", help="the sentence is column N, from 1, between tabs")
+    add("--column", type=reader(COUNT), metavar="N", help="the sentence is column N, from 1, between tabs")
     add("--append", action="store_true", help="write the input line, a tab, and the translation")
     add("--out", type=Path, required=True, help="file to make")
     add_options(parser, "--beam", default=5)

@@ -8,6 +8,7 @@ from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, METEOR_JAR
 from vtlm_fairseq.evaluation.tables import add_table_options
 from vtlm_fairseq.options import add_options
+from vtlm_fairseq.ranges import COUNT, RESAMPLING_SEED, reader
 from vtlm_fairseq.terminal import command_line
 from vtlm_fairseq.text.pipeline import STEPS
 from vtlm_fairseq.user_dir import add_user_dir_option, import_user_dir
@@ -93,8 +94,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="one test of the means over seeds, of system and --baseline, as many of each as there are; sentences and "
         "seeds are resampled together",
     )
-    test.add_argument("--bootstrap-samples", type=int, default=BOOTSTRAP_SAMPLES, metavar="N", help="(default: 1000)")
-    add_options(test, "--seed", default=BOOTSTRAP_SEED, help="of resampling (default: %(default)s)")
+    test.add_argument(
+        "--bootstrap-samples", type=reader(COUNT), default=BOOTSTRAP_SAMPLES, metavar="N", help="(default: 1000)"
+    )
+    add_options(
+        test,
+        "--seed",
+        type=reader(RESAMPLING_SEED),
+        default=BOOTSTRAP_SEED,
+        help="of resampling (default: %(default)s)",
+    )
     add_user_dir_option(parser)
     return finish(parser)
 

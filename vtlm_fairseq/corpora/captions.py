@@ -178,7 +178,12 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         VTLMError: a fault of input or options.
     """
-    pipeline = make_pipeline(arguments)
+    pipeline, length_filter = make_pipeline(arguments), LengthFilter(arguments.min_tokens, arguments.max_tokens)
+    if length_filter.minimum > length_filter.maximum:
+        raise VTLMError(
+            f"--min-tokens {length_filter.minimum} is above --max-tokens {length_filter.maximum}, so that no pair is "
+            "left; change one of them"
+        )
     with new_folder(arguments.out) as folder:
         with open(folder / "dropped.tsv", "w", encoding="utf-8", newline="\n") as file:
             dropped = DroppedPairs(file)
@@ -189,7 +194,7 @@ def run(arguments: argparse.Namespace) -> None:
                 pipeline,
                 **vocabulary(arguments),
                 bpe_sample=arguments.bpe_sample,
-                length_filter=LengthFilter(arguments.min_tokens, arguments.max_tokens),
+                length_filter=length_filter,
                 dropped=dropped,
             )
     report += [*dropped.report(), *captions.hints()]

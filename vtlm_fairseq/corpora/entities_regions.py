@@ -212,10 +212,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise VTLMError(f"--splits {arguments.splits!r}: give each split once, separated by commas")
     for split in splits:
         check_name(split, "--splits: split")
-    if arguments.feature_dim < 1 or arguments.noise < 0 or arguments.seed < 0:
-        raise VTLMError("--feature-dim must be at least 1, --noise and --seed not negative")
-    if arguments.subspace is not None and not 1 <= arguments.subspace <= arguments.feature_dim:
-        raise VTLMError(f"--subspace {arguments.subspace}: must be within 1 and --feature-dim {arguments.feature_dim}")
+    if (arguments.subspace or 0) > arguments.feature_dim:
+        raise VTLMError(f"--subspace {arguments.subspace} is above --feature-dim {arguments.feature_dim}; lower it")
     paths = {split: arguments.out / f"{fairseq_name(split)}.h5" for split in splits}
     for path in paths.values():
         if path.exists() and not arguments.calibrate:

@@ -265,8 +265,7 @@ def _given_names(args: argparse.Namespace) -> list[str] | None:
 
 def _check_number(args: argparse.Namespace, class_names: list[str]) -> None:
     if not 1 <= len(class_names) <= MOST_CLASSES:
-        given = [name for name in ("num_classes", "class_names") if getattr(args, name) is not None]
-        where = f"{option(given[0])} {getattr(args, given[0])}" if given else _input(args)
+        where = _input(args) if args.class_names is None else f"--class-names {args.class_names}"
         raise VTLMError(f"{where}: {len(class_names):,} classes, must be 1 to {MOST_CLASSES:,}")
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from vtlm_fairseq.options import add_options
-from vtlm_fairseq.ranges import COUNT, reader
+from vtlm_fairseq.ranges import COUNT, Range, reader
 from vtlm_fairseq.regions.formats import presets
 
 MOST_CLASSES = 32767
@@ -119,7 +119,12 @@ def add_convert_options(convert: argparse.ArgumentParser) -> None:
     )
     classes = convert.add_mutually_exclusive_group()
     add_options(classes, "--class-names")
-    classes.add_argument("--num-classes", type=int, metavar="N", help="number of classes, where names are not known")
+    classes.add_argument(
+        "--num-classes",
+        type=reader(Range(1, MOST_CLASSES, whole=True)),
+        metavar="N",
+        help="number of classes, where names are not known",
+    )
     numpy = convert.add_argument_group("with --npz or --npy; --image-sizes with --layout too")
     numpy.add_argument("--box-format", choices=("xyxy", "yxyx"), default="xyxy", help="default: %(default)s")
     numpy.add_argument(

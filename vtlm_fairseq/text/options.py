@@ -30,7 +30,7 @@ def add_caption_files(parser: argparse.ArgumentParser) -> None:
     valid.add_argument("--valid", metavar="FILE", help="captions to validate on")
     valid.add_argument(
         "--valid-size",
-        type=int,
+        type=reader(COUNT),
         metavar="N",
         help="take N images with all their captions out of --train, those with the smallest hashes of their ids",
     )

@@ -188,13 +188,11 @@ def paired_bootstrap(
         references: the same for both.
         measure: what is compared.
         samples: number of resamples.
-        seed: of the resampling, at least 1 (sacreBLEU takes 0 for none).
+        seed: of the resampling, in `RESAMPLING_SEED`.
 
     Raises:
-        VTLMError: the lengths differ, or samples or seed are below 1.
+        VTLMError: the lengths differ.
     """
-    if samples < 1 or seed < 1:
-        raise VTLMError(f"{samples} samples and seed {seed}: --bootstrap-samples and --seed start at 1")
     hyps, refs = measure._texts(hypotheses, references)
     base, _ = measure._texts(baseline, references)
     with _sacrebleu_seed(seed):

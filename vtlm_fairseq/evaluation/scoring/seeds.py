@@ -70,13 +70,13 @@ def seed_test(
         paired: seed i of the system belongs to seed i of the baseline, as two decodings of one model do.
 
     Raises:
-        VTLMError: fewer than two sentences, samples or seed below 1, or pairs that are none.
+        VTLMError: fewer than two sentences, fewer than two samples, or pairs that are none.
     """
     count = system.shape[1]
     if count < 2 or baseline.shape[1:] != system.shape[1:]:
         raise VTLMError(f"{count} and {baseline.shape[1]} sentences: a test needs the same ones, at least two")
-    if samples < 2 or seed < 1:
-        raise VTLMError(f"{samples} samples and seed {seed}: --bootstrap-samples starts at 2 and --seed at 1")
+    if samples < 2:
+        raise VTLMError(f"--bootstrap-samples {samples}: with --seeds at least 2")
     if paired and len(system) != len(baseline):
         raise VTLMError(f"{len(system)} and {len(baseline)} seeds are no pairs")
     both = np.concatenate([system, baseline]).astype(np.float64)

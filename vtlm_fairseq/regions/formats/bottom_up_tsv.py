@@ -95,15 +95,8 @@ class BottomUpImages(ImageSource):
             raise VTLMError(f"{where}: {len(features)} feature values for {regions} boxes, must be as many for each")
         labels = _column(row, "objects_id", "<i8", regions, where)
         scores = _column(row, "objects_conf", "<f4", regions, where)
-        return InputImage(
-            image_id,
-            where,
-            features.reshape(regions, -1 if regions else self.feature_dim),
-            boxes,
-            labels,
-            scores,
-            (width, height),
-        )
+        features = features.reshape(regions, -1 if regions else self.feature_dim)
+        return InputImage(image_id, where, features, boxes, labels, scores, (width, height))
 
 
 def _decode(field: str, dtype: str, where: str) -> np.ndarray:
