@@ -149,7 +149,7 @@ def load_for_inference(
     if text_only and not first[2]["region_dim"]:
         if regions != "none":
             store_files(regions, split)  # a wrong path is told, though nothing is read of it
-        regions, region_order = "none", None
+        regions = "none"
     folder = check_path("data", data or os.path.dirname(os.path.abspath(paths[0])))
     if ":" in folder and os.path.isdir(folder):
         raise VTLMError(f"{folder}: fairseq takes a colon for the end of a folder's name; rename it, or see --data")

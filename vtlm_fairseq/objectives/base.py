@@ -111,11 +111,18 @@ def register_region_objective(name: str) -> Callable[[Class], Class]:
     """Class decorator: makes an objective known as ``--region-objectives NAME``.
 
     Raises:
-        VTLMError: the name is taken, or is no word of lower-case letters, digits and hyphens.
+        VTLMError: the name is taken, or is no word of lower-case letters, digits and hyphens; or it reads what no
+            loader gives.
     """
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or name in _RESERVED:
         raise VTLMError(f"{OPTION} {name}: a name is a word of a-z, 0-9 and -, and no reserved one; rename yours")
-    return _OBJECTIVES.register(name)
+
+    def register(objective: Class) -> Class:
+        if not set(objective.reads) <= set(READABLE):
+            raise VTLMError(f"{OPTION} {name}: reads {objective.reads!r}; what can be read is {', '.join(READABLE)}")
+        return _OBJECTIVES.register(name)(objective)
+
+    return register
 
 
 def named(text: str) -> list[str]:

@@ -69,11 +69,11 @@ def binarise(
                 if os.strerror(number) in last:
                     raise cannot_be_written(os.fspath(out), OSError(number, os.strerror(number)))
             raise VTLMError(f"fairseq-preprocess failed: {last}")
-        _rename(Path(destination), out, others, pipeline)
+        _rename(Path(destination), out, others)
     return _report(output, dictionary)
 
 
-def _rename(destination: Path, out: Path, others: Sequence[str], pipeline: TextPipeline) -> None:
+def _rename(destination: Path, out: Path, others: Sequence[str]) -> None:
     """Move fairseq-preprocess's files to `out`; its `test`, `test1`, ... get the names of the splits."""
     names = {("test" if k == 0 else f"test{k}"): split for k, split in enumerate(others)}
     for path in destination.iterdir():

@@ -313,6 +313,13 @@ def test_names_that_are_refused(name):
     assert "--region-objectives" in fault(lambda: register_region_objective(name)(Centre))
 
 
+def test_what_no_loader_gives_is_refused():
+    for reads in (("boxes", "scores"), "boxes"):
+        message = fault(register_region_objective("other"), type("Other", (Centre,), {"reads": reads}))
+        assert "other" in message and "soft_labels" in message
+    register_region_objective("other")(type("Other", (Centre,), {"reads": ("features",)}))  # the name is free
+
+
 def test_boxes_and_features_are_there_where_they_are_read():
     batch = collate(dataset_of("centre,mrfr"))
     assert {"boxes", "features"} < set(batch["predicted"]) and "matched" not in batch["predicted"]

@@ -12,17 +12,17 @@ _POOL = 1000
 _CENTRE_SCALE, _SIZE_SCALE = 10.0, 5.0
 
 
-def make_anchors(feature_maps: tuple[int, ...] = FEATURE_MAPS) -> np.ndarray:
+def make_anchors() -> np.ndarray:
     """Anchors of SSD MobileNet: three a cell of the first map, six of each other one.
 
     Returns:
         [A, 4] centre y, centre x, height, width as fractions of the image, in the order of the network's outputs
         (map, row, column, shape). A = 1,917 for the maps of a 300 x 300 input.
     """
-    steps = len(feature_maps) - 1
+    steps = len(FEATURE_MAPS) - 1
     scales = [_SMALLEST + (_LARGEST - _SMALLEST) * i / steps for i in range(steps + 1)] + [1.0]
     anchors = []
-    for level, cells in enumerate(feature_maps):
+    for level, cells in enumerate(FEATURE_MAPS):
         scale = scales[level]
         if level == 0:
             shapes = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]
