@@ -103,6 +103,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--id-rule": {"type": IdRule.parse, "default": IdRule(), "metavar": "RULES", "help": RULES_HELP},
     "--image-splits": {"type": Path, "required": True, "help": "folder of {split}.txt, an image a line"},
     "--overwrite": {"action": "store_true", "help": "replace --out if it exists"},
+    "--langs": {
+        "help": "languages in the order of their embedding rows, comma-separated (default: those of the "
+        "checkpoint or the pre-trained model, else source and target, sorted)",
+    },
     "--source-lang": {"default": "en", "help": "source language (default: %(default)s)"},
     "--target-lang": {"default": "de", "help": "target language (default: %(default)s)"},
 }

@@ -13,6 +13,7 @@ from vtlm_fairseq.cli.parsers import finish
 from vtlm_fairseq.extract.detectors import list_detectors
 from vtlm_fairseq.options import add_options
 from vtlm_fairseq.ranges import COUNT, FINITE, FROM_ZERO, reader
+from vtlm_fairseq.regions import MAX_REGIONS
 from vtlm_fairseq.terminal import command_line
 
 
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--detector-file", metavar="FILE.py", help="Python file with a detector of your own")
     add("--out", required=True, metavar="STORE", help="region store to make, e.g. regions/train.h5")
     add_options(parser, "--overwrite", help="replace --out, and parts of an earlier extraction to it")
-    add_options(parser, "--max-regions", default=36, help="keep the N most confident (default: %(default)s)")
+    add_options(parser, "--max-regions", default=MAX_REGIONS, help="keep the N most confident (default: %(default)s)")
     add_options(parser, "--dtype")
     detector = parser.add_argument_group("detector (those that it has no use for are refused)")
     add = detector.add_argument

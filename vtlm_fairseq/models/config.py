@@ -9,7 +9,7 @@ from typing import Optional
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
-from vtlm_fairseq.options import setting
+from vtlm_fairseq.options import OPTIONS, setting
 
 
 @dataclass
@@ -44,11 +44,7 @@ class EncoderConfig(FairseqDataclass):
     region_positions: Optional[int] = setting(
         None, "rows of a position table over region ranks (default: 0, no region positions)"
     )
-    langs: Optional[str] = setting(
-        None,
-        "languages in the order of their embedding rows, comma-separated (default: those of the "
-        "checkpoint or the pre-trained model, else source and target, sorted)",
-    )
+    langs: Optional[str] = setting(None, OPTIONS["--langs"]["help"])
     source_lang: Optional[str] = setting(None, "source language", argparse_alias="-s")
     target_lang: Optional[str] = setting(None, "target language", argparse_alias="-t")
     region_dim: int = setting(0, "width of region features (0: as in the store; with --regions none: no regions)")

@@ -10,7 +10,7 @@ import numpy as np
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files import check_writable, is_stream
 from vtlm_fairseq.ranges import option
-from vtlm_fairseq.regions import MAX_REGIONS
+from vtlm_fairseq.regions import MAX_REGIONS, numbered_classes
 from vtlm_fairseq.regions.class_names import read_class_names
 from vtlm_fairseq.regions.conversion_plan import (
     check_unchanged,
@@ -260,7 +260,7 @@ def _given_names(args: argparse.Namespace) -> list[str] | None:
         elif args.npz is not None or args.npy is not None:
             hint = "taking 1 off each in the files"
         return read_class_names(args.class_names, hint)
-    return None if args.num_classes is None else [f"class {c}" for c in range(args.num_classes)]
+    return None if args.num_classes is None else numbered_classes(args.num_classes)
 
 
 def _check_number(args: argparse.Namespace, class_names: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
-from vtlm_fairseq.files import WholeFile
+from vtlm_fairseq.files import whole_file
 from vtlm_fairseq.regions.formats.containers.record import npz_arrays
 from vtlm_fairseq.regions.formats.input_image import ImageSource, InputImage
 
@@ -76,7 +76,7 @@ def find_clusters(choice: str, source: ImageSource, out: str, *, seed: int, resu
 
     means = MiniBatchKMeans(count, random_state=seed, batch_size=_BATCH, n_init=3).fit(sample)
     clusters = Clusters(means.cluster_centers_)
-    with WholeFile(saved, wait=0) as whole, open(whole.temporary, "wb") as file:
+    with whole_file(saved, "wb", wait=0) as file:
         np.savez(file, centres=clusters.centres, seed=seed, regions=len(sample))
     return clusters
 

@@ -1,7 +1,6 @@
 """One training at a time in a folder of checkpoints."""
 
 import atexit
-import logging
 import os
 import socket
 import time
@@ -107,7 +106,6 @@ def lock_folder(folder: str, task) -> None:
         VTLMError: another process trains in it.
     """
     open_folder()
-    logging.getLogger("filelock").setLevel(logging.INFO)  # fairseq logs at DEBUG
     lock = FolderLock(folder)
     lock.acquire()
     _held.append(lock)

@@ -18,11 +18,7 @@ class CaptionsConfig(FairseqDataclass):
     )
     source_lang: Optional[str] = setting(None, "source language", argparse_alias="-s")
     target_lang: Optional[str] = setting(None, "target language", argparse_alias="-t")
-    langs: Optional[str] = setting(
-        None,
-        "languages in the order of their embedding rows, comma-separated (default: those of the "
-        "checkpoint or the pre-trained model, else source and target, sorted)",
-    )
+    langs: Optional[str] = setting(None, OPTIONS["--langs"]["help"])
     regions: str = setting("none", OPTIONS["--regions"]["help"])
     any_detector: bool = setting(False, OPTIONS["--any-detector"]["help"])
     # None: not given. Then it is that of the checkpoint, else the default that models/description.py has for it

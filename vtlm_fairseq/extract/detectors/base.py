@@ -158,8 +158,3 @@ def need_model(options: DetectorOptions, *, detector: str, what: str) -> str:
     if options.model is None:
         raise VTLMError(f"--detector {detector} needs --model: {what}")
     return options.model
-
-
-def numbered_classes(count: int) -> list[str]:
-    """Names for classes that have none."""
-    return [f"class {c}" for c in range(count)]

@@ -13,11 +13,11 @@ from vtlm_fairseq.extract.detectors.base import (
     Detector,
     import_package,
     need_model,
-    numbered_classes,
     register_detector,
 )
 from vtlm_fairseq.extract.detectors.letterbox import Letterboxed, of_one_shape, read_letterboxed, relative_to_image
 from vtlm_fairseq.extract.images import ImageFile
+from vtlm_fairseq.regions import numbered_classes
 from vtlm_fairseq.regions.image_reading import UnreadableImageError
 
 if TYPE_CHECKING:

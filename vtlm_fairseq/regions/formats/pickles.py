@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vtlm_fairseq.errors import VTLMError
+from vtlm_fairseq.regions import numbered_classes
 from vtlm_fairseq.regions.formats.input_image import ImageFiles, InputImage, check_no_pipe
 
 NUM_CLASSES = 601
@@ -202,7 +203,7 @@ class PickleImages(ImageFiles):
     """
 
     option, ending = "--vtlm-pickles", ".pkl"
-    class_names = [f"class {c}" for c in range(NUM_CLASSES)]
+    class_names = numbered_classes(NUM_CLASSES)
 
     def read(self, path: Path) -> InputImage:
         """A dictionary of ``detection_features``, ...; boxes are turned from y, x to x, y."""
