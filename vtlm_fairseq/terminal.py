@@ -39,7 +39,7 @@ def write_out(text: str) -> None:
 
 
 def progress_bar(*items: Iterable, **options) -> tqdm:
-    """A bar of tqdm's: on a terminal drawn at each look, elsewhere a line a minute, from the first minute on."""
+    """A bar of tqdm's: on a terminal drawn at each look, elsewhere a line a minute, the first after one (``delay``)."""
     pace = {} if sys.stderr.isatty() else dict.fromkeys(("mininterval", "maxinterval", "delay"), _LOG_SECONDS)
     return tqdm(*items, **{**pace, **options})
 

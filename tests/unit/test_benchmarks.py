@@ -244,6 +244,7 @@ def test_gpu_script_on_a_cpu(tmp_path, monkeypatch, capsys):
 
 def test_gpu_script_through_all_phases(tmp_path, monkeypatch):
     """With a checkout as its baseline; the compiler only reads the model, it makes no code."""
+    torch.compiler.reset()  # graphs of other tests would serve
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     assert gpu.main([*TINY_GPU, "--out", str(tmp_path / "gpu.json"), "--baseline", str(ROOT)]) == 0
     phases = json.loads((tmp_path / "gpu.json").read_text())["phases"]

@@ -297,7 +297,7 @@ def translate_file(arguments: argparse.Namespace, begin: Callable[[dict], BlockW
     translator = load_translator(arguments)
     writer = begin(settings)
     lines = islice(read_sentences(arguments), first + writer.done, last)
-    with progress_bar(total=total, initial=writer.done, unit=" lines") as bar:
+    with progress_bar(total=total, initial=writer.done, unit=" lines", delay=0) as bar:
         while block := list(islice(lines, arguments.block)):
             translations = translator.translate([sentence for _, sentence in block])
             if arguments.append:
