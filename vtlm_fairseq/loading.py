@@ -41,6 +41,7 @@ _UNBUILDABLE = (
     OmegaConfBaseException, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError,
     ArithmeticError, MemoryError,
 )  # fmt: skip
+_NAME_DATA = "name the folder of the data with --data"
 
 
 @dataclass
@@ -153,12 +154,11 @@ def load_for_inference(
     folder = check_path("data", data or os.path.dirname(os.path.abspath(paths[0])))
     if ":" in folder and os.path.isdir(folder):
         raise VTLMError(f"{folder}: fairseq takes a colon for the end of a folder's name; rename it, or see --data")
-    hints = {"dict.*.txt": "", "text.json": ", or give text that is prepared already with --preprocessed"}
-    for name in () if data else list(hints)[: 1 if preprocessed else 2]:
-        if not any(Path(folder).glob(name)):
-            raise VTLMError(f"{folder}/{name}: no such file; name the folder of the data with --data{hints[name]}")
+    if not data and not any(Path(folder).glob("dict.*.txt")):
+        raise VTLMError(f"{folder}/dict.*.txt: no such file; {_NAME_DATA}")
+    hint = {} if data else {"hint": f"{_NAME_DATA}, or give text that is prepared already with --preprocessed"}
+    pipeline = None if preprocessed else TextPipeline.load(folder, **hint)
     first = (*first[:2], {**first[2], **_pair_of(folder, first[2])})
-    pipeline = None if preprocessed else TextPipeline.load(folder)
     overrides = {
         "data": folder,
         "lang_pairs": None,
