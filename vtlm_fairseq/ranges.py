@@ -110,10 +110,10 @@ def check_numbers(values: Mapping[str, Any], ranges: Mapping[str, Range]) -> Non
     Raises:
         VTLMError: the first that is not.
     """
-    check_ranges(values, ranges)
     for name, value in values.items():
-        if not isinstance(value, Integral if ranges[name].whole else Real):
+        if isinstance(value, bool) or not isinstance(value, Integral if ranges[name].whole else Real):
             raise VTLMError(f"{name}={value!r}: must be a {'whole ' if ranges[name].whole else ''}number")
+    check_ranges(values, ranges)
 
 
 def check_command(whole: Mapping) -> None:

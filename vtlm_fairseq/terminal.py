@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from tqdm import tqdm
 
@@ -40,8 +41,24 @@ def write_out(text: str) -> None:
 
 def progress_bar(*items: Iterable, **options) -> tqdm:
     """A bar of tqdm's: on a terminal drawn at each look, elsewhere a line a minute, the first after one (``delay``)."""
-    pace = {} if sys.stderr.isatty() else dict.fromkeys(("mininterval", "maxinterval", "delay"), _LOG_SECONDS)
-    return tqdm(*items, **{**pace, **options})
+    if not sys.stderr.isatty():
+        pace = dict.fromkeys(("mininterval", "maxinterval", "delay"), _LOG_SECONDS)
+        options = {**pace, "file": _Lines(sys.stderr), **options}
+    return tqdm(*items, **options)
+
+
+class _Lines:
+    """Each state of a bar as a line of its own: nothing is drawn over where there is no terminal."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self.encoding = stream, getattr(stream, "encoding", "utf-8")
+
+    def write(self, text: str) -> None:
+        if text := text.strip("\r\n "):
+            self._stream.write(f"{text}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def get_logger(name: str) -> logging.Logger:

@@ -9,6 +9,7 @@ import torch
 
 from harness import write_lines
 from vtlm_fairseq.data.noun_table import read_tables
+from vtlm_fairseq.regions.store import RegionStoreWriter
 
 EXACT = ("--dropout", "0", "--attention-dropout", "0", "--lr", "1e-3", "--no-epoch-checkpoints")
 NAMES = [f"word{k}" for k in range(0, 30, 3)]
@@ -100,6 +101,25 @@ def test_a_table_of_other_data_is_refused(run, corpus, nouns, tmp_path):
     run.pretrain(spoiled, tmp_path / "new")  # random reads none
     run.pretrain(spoiled, tmp_path / "x", "--aligned-share", "1.5", ok=False).fault("--aligned-share is 1.5")
     prepare(run, spoiled, "--words", dictionary, "--subsets", "nowhere", ok=False).fault("nowhere", "--subsets")
+
+
+def test_class_names_of_the_stores_that_are_there(run, nouns, tmp_path):
+    """The names of train do for valid, which has no store, and for the part train1."""
+    data = tmp_path / "bin"
+    shutil.copytree(nouns, data)
+    for path in list(data.glob("train.*")):
+        shutil.copyfile(path, data / f"train1{path.name.removeprefix('train')}")
+    (tmp_path / "stores").mkdir()
+    with RegionStoreWriter(tmp_path / "stores/train.h5", feature_dim=1, class_names=NAMES, detector="x") as writer:
+        arrays = {"features": [[1]], "boxes": [[0, 0, 1, 1]], "labels": [0], "scores": [1]}
+        writer.add("a", **{name: np.array(values) for name, values in arrays.items()})
+    for subsets in ("train,valid", "train1"):
+        for path in data.glob("*.nouns"):
+            path.unlink()
+        prepare(run, data, "--regions", tmp_path / "stores", "--subsets", subsets)
+        for split in subsets.split(","):
+            with np.load(data / f"{split}.en-de.nouns") as ours, np.load(nouns / f"{split[:5]}.en-de.nouns") as theirs:
+                assert np.array_equal(ours["rows"], theirs["rows"])
 
 
 def test_no_noun_is_no_table(run, corpus, nouns, tmp_path):

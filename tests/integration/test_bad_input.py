@@ -1,10 +1,12 @@
 """Faults of input and options: one clear line, another exit status than 0, no stack."""
 
 import shutil
+import sys
 
 import h5py
 import numpy as np
 import pytest
+from fairseq import options
 
 from harness import write_lines
 from toy import make_corpus, spoil, with_nan
@@ -116,6 +118,26 @@ def test_targets_that_cannot_be_written(run, corpus, mmt, tmp_path):
     for target in (file / "x", tmp_path / "none/x", tmp_path):
         run.pretrain(corpus.data, tmp_path / "ckpt", "--log-file", target, ok=False).fault(f"--log-file {target}")
     assert file.read_text() == "x\n" and not (tmp_path / "ckpt").exists()
+
+
+def test_targets_of_another_rank(monkeypatch):
+    """Only the first rank makes --save-dir; a log that is there is added to, whatever folder it lies in."""
+    argv = ["data", "--task", "visual_translation_lm", "--arch", "vtlm_tiny", "--save-dir", "/proc/none"]
+
+    def parse(*more: str):
+        monkeypatch.setattr(sys, "argv", ["fairseq-train", *argv, *more])
+        return options.parse_args_and_arch(options.get_training_parser(), [*argv, *more])
+
+    with pytest.raises(SystemExit, match="--save-dir /proc/none"):
+        parse()
+    assert parse("--distributed-rank", "1").save_dir == "/proc/none"
+    for name in ("RANK", "SLURM_PROCID"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "0")
+            with pytest.raises(SystemExit, match="--save-dir /proc/none"):
+                parse()
+            patch.setenv(name, "1")
+            assert parse("--log-file", "/proc/self/comm").log_file == "/proc/self/comm"
 
 
 @pytest.mark.parametrize("task", ["pretrain", "train"])

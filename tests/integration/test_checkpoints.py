@@ -25,6 +25,9 @@ def test_life_of_a_model_selected_by_bleu(run, corpus, vtlm, tmp_path):
     before = [path.read_bytes() for path in (best, last)]
     again = run.train(corpus.data, tmp_path / "a", *argv, "--max-update", "30", regions=corpus.regions)
     assert not again.updates() and [path.read_bytes() for path in (best, last)] == before
+    again = run.train(corpus.data, tmp_path / "c", *argv, "--restore-file", last, "--max-update", "30",
+                      regions=corpus.regions, ok=False)  # fmt: skip
+    again.fault(str(last), "--reset-optimizer")  # nothing would be written
     assert torch.load(best, weights_only=True)["extra_state"]["best"] == max(bleu)
 
     tuned = run.train(corpus.data, tmp_path / "b", "--finetune-from-model", best, *BLEU, regions=corpus.regions)

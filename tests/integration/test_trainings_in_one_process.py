@@ -30,6 +30,15 @@ for line in {lines!r}:
     except SystemExit as end:
         print(end)
 """
+MORE = """
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_cli.train import main
+cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), {line!r}))
+for updates in (3, 3, 5):
+    cfg.optimization.max_update = updates
+    main(cfg)
+"""
 
 
 def same_trainings(one: Path, other: Path) -> None:
@@ -83,3 +92,12 @@ def test_twice(run, corpus, tmp_path):
         assert re.findall(r'"train_num_updates": "(\d+)"', text) == ["6", "12", "18"]
     boards = {name: sorted(path.name for path in (tmp_path / name / "board").glob("*")) for name in logs}
     assert boards["first"] == boards["second"] == boards["alone"]
+
+
+def test_more_updates(run, corpus, tmp_path):
+    """A configuration that was complete: with more updates its training goes on."""
+    line = pretraining(corpus.data, tmp_path / "run", "--max-update", "3", regions=corpus.regions)
+    script = tmp_path / "more.py"
+    script.write_text(MORE.format(line=line), encoding="utf-8")
+    updates = run(script).updates()
+    assert [int(update["num_updates"]) for update in updates] == [1, 2, 3, 4, 5]

@@ -150,9 +150,10 @@ class CommandLines:
         if stdin is not None:
             stdin_file = str(self.folder / f"stdin{self.count}.txt")
             Path(stdin_file).write_text(stdin, encoding="utf-8")
+        log = self.folder / f"log{self.count}.txt"
+        log.touch()  # a test may read it before the command has begun
         return {"module": str(module), "argv": [str(a) for a in argv], "cwd": str(cwd or self.folder),
-                "env": env or {}, "log": str(self.folder / f"log{self.count}.txt"), "stdin": stdin_file,
-                "timeout": timeout}  # fmt: skip
+                "env": env or {}, "log": str(log), "stdin": stdin_file, "timeout": timeout}  # fmt: skip
 
     def close(self) -> None:
         """End the process that forks."""

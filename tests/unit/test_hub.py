@@ -209,7 +209,8 @@ def test_faults_of_translation(tmp_path):
         assert named in fault(hub.translate, *argv)
     for search in ({"beam": 0}, {"lenpen": float("nan")}, {"max_len_b": -1}, {"batch_size": 0}):
         assert "out of range" in fault(hub.translate, ["w1"], ["img0.jpg"], **search)
-    for search in ({"beam": "2"}, {"lenpen": "1"}, {"max_len_b": 2.5}, {"batch_size": None}):
+    for search in ({"beam": "2"}, {"lenpen": "1"}, {"max_len_b": 2.5}, {"batch_size": None}, {"beam": True},
+                   {"beam": torch.tensor(1)}):  # fmt: skip
         ((name, value),) = search.items()
         assert f"{name}={value!r}" in fault(hub.translate, ["w1"], ["img0.jpg"], **search)
     images = (f"img{i}.jpg" for i in range(2))

@@ -23,7 +23,7 @@ from vtlm_fairseq.evaluation.tables import Table
 from vtlm_fairseq.files.lines import standard_input_lines
 from vtlm_fairseq.regions.store import RegionStore, RegionStoreWriter
 from vtlm_fairseq.stack import plug_closed_streams
-from vtlm_fairseq.terminal import BROKEN_PIPE, command_line, get_logger, say, write_out
+from vtlm_fairseq.terminal import BROKEN_PIPE, command_line, get_logger, progress_bar, say, write_out
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2066\u2028b\x7f"
 SHOWN = "a\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202egpj.exe\\u2066\\u2028b\\x7f"
@@ -297,3 +297,13 @@ def test_data_for_programs_are_escaped_on_a_terminal_only(capsys, monkeypatch):
     write_out(EVIL)
     say(f"{EVIL}\nb\tc")
     assert capsys.readouterr().out == f"{SHOWN}\n{SHOWN}\nb\tc\n"
+
+
+def test_progress_where_there_is_no_terminal(capsys):
+    """Lines of their own: what else is written to the same file does not stand behind one of them."""
+    for number in progress_bar(range(2), unit=" images", mininterval=0, delay=0):
+        print(f"message {number}", file=sys.stderr)
+    text = capsys.readouterr().err
+    assert "\r" not in text and text.endswith("\n")
+    assert [line for line in text.splitlines() if "message" in line] == ["message 0", "message 1"]
+    assert "2/2" in text.splitlines()[-1]

@@ -17,6 +17,7 @@ from vtlm_fairseq.data.split_files import language_pair
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.files.lines import read_lines
 from vtlm_fairseq.files.names import check_name
+from vtlm_fairseq.regions.resolve import holds_split
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.tasks.splits import read_image_names, unreadable_text
 from vtlm_fairseq.tasks.visual_translation_lm import VisualTranslationLMTask
@@ -130,10 +131,7 @@ def run(args: argparse.Namespace) -> None:
     if args.words is not None:
         nouns = dict.fromkeys(names, Nouns(read_lines(args.words)))
     else:
-        nouns = {}
-        for split in names:
-            whole = split.rstrip("0123456789")  # the regions of train1 may be among those of train
-            nouns[split] = Nouns(RegionStore.open(args.regions, whole if whole in names else split).class_names)
+        nouns = _class_names(args.regions, names)
     texts = {split: read_split(args.data, split, pair, dictionary) for split in names}
     alignment = read_split(args.data, "train", pair, dictionary).align()
     found = {split: list(find_pairs(text, alignment, nouns[split].places)) for split, text in texts.items()}
@@ -151,6 +149,22 @@ def run(args: argparse.Namespace) -> None:
         lines, lost = len({row[0] for row in kept}), len(every) - len(kept)
         said = f"{len(kept):,} aligned nouns in {lines:,} of {len(text):,} lines"
         say(f"{path}: {said}; {lost:,} nouns without an aligned word")
+
+
+def _class_names(regions: str, splits: Sequence[str]) -> dict[str, Nouns]:
+    """Nouns of the store of each split; of one that has none, of the first that has.
+
+    Raises:
+        VTLMError: none has, or one cannot be read.
+    """
+    found: dict[str, str] = {}
+    for split in splits:
+        for name in (split, split.rstrip("0123456789")):  # the regions of train1 may be among those of train
+            if split not in found and holds_split(regions, name):
+                found[split] = name
+    first = next(iter(found.values()), splits[0])
+    nouns = {name: Nouns(RegionStore.open(regions, name).class_names) for name in {first, *found.values()}}
+    return {split: nouns[found.get(split, first)] for split in splits}
 
 
 def open_folder(folder: str, source: str | None, target: str | None) -> tuple[tuple[str, str], Dictionary]:

@@ -115,8 +115,7 @@ def without_excluded(files: Sequence[ImageFile], exclude: str) -> list[ImageFile
     Raises:
         VTLMError: the list cannot be read.
     """
-    lines = [line.split("\t") for line in read_lines(exclude, label=f"--exclude {exclude}")]
-    names = {line[0] for line in lines} - {""}
+    names = {line.split("\t")[0].strip() for line in read_lines(exclude, label=f"--exclude {exclude}")} - {""}
     kept = [file for file in files if file.image_id not in names and file.path not in names]
     found = names & {name for file in files for name in (file.image_id, file.path)}
     say(f"--exclude {exclude}: {len(files) - len(kept):,} images left out")

@@ -31,9 +31,12 @@ def read_class_names(path: str, hint: str = "") -> list[str]:
             + (f"; labels that count it, so that the first class is 1, are brought to 0 by {hint}" if hint else "")
         )
     first: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if (before := first.setdefault(name, number)) != number:
-            say(
-                f"warning: --class-names {path}: lines {before} and {number} are both {name!r}, two classes of one name"
-            )
+    again = [(first[name], line) for line, name in enumerate(names, 1) if first.setdefault(name, line) != line]
+    if again:
+        before, line = again[0]
+        more = f" (and {len(again) - 1:,} more such lines)" if again[1:] else ""
+        say(
+            f"warning: --class-names {path}: lines {before} and {line} are both {names[line - 1]!r}, two classes of "
+            f"one name{more}"
+        )
     return names

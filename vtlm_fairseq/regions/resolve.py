@@ -50,6 +50,11 @@ def store_files(
     return files
 
 
+def holds_split(regions: str, split: str) -> bool:
+    """Whether a file, or a folder with files of a split, is there."""
+    return os.path.isfile(regions) or bool(_of_split(regions, split, regions))
+
+
 def _of_split(regions: str, split: str, where: str) -> list[str]:
     check_name(split, f"{where}: split", nested=True)
     folder, stem = os.path.split(os.path.join(regions, split))

@@ -125,7 +125,7 @@ def find_missing(paths: Sequence[str], images: str) -> list[str]:
     known = region_counts(paths)
     missing: dict[str, int] = {}
     lines = 0
-    for number, image in enumerate(stream_lines(images, label=f"--images {images}"), start=1):
+    for number, image in enumerate(map(str.strip, stream_lines(images, label=f"--images {images}")), start=1):
         if known.get(image) is None:
             missing.setdefault(image, number)
             lines += 1

@@ -16,7 +16,7 @@ from vtlm_fairseq.text.pipeline import TextPipeline
 def check_targets(parser: argparse.ArgumentParser) -> None:
     """Let a parser of fairseq's find out, as soon as it reads them, that what its options name cannot be written."""
     actions = getattr(parser, "_option_string_actions", {})
-    names = ["--log-file", "--results-path", *(["--save-dir"] if "--max-update" in actions else [])]
+    names = ["--log-file", "--results-path", *(["--save-dir"] if "--max-update" in actions and _is_first() else [])]
     for name in actions.keys() & set(names):
         actions[name].type = _checked_target(name)
 
@@ -24,13 +24,21 @@ def check_targets(parser: argparse.ArgumentParser) -> None:
 def _checked_target(name: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         with exit_on_error():
-            if name == "--log-file":
-                check_writable(text, label=f"{name} {text}")
-            else:  # fairseq makes the folder
+            if name != "--log-file":  # fairseq makes the folder
                 check_writable(os.path.join(text, ".new"), label=f"{name} {text}", parents=True)
+            elif not (os.path.isfile(text) and os.access(text, os.W_OK)):  # fairseq adds to one that is there
+                check_writable(text, label=f"{name} {text}")
         return text
 
     return check
+
+
+def _is_first() -> bool:
+    """Whether this may be the first of several ranks: the one that writes checkpoints, perhaps on a disk of its own."""
+    ranks = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    ranks.add_argument("--distributed-rank", nargs="?", default="0")
+    given = ranks.parse_known_args()[0].distributed_rank
+    return {given, os.environ.get("RANK", "0"), os.environ.get("SLURM_PROCID", "0")} == {"0"}
 
 
 def sharding(cfg) -> dict:

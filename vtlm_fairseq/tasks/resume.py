@@ -67,12 +67,21 @@ class Resumption:
         self._warn_of_unread()
 
     def complete(self) -> bool:
-        """Whether all updates are done; then none is trained. fairseq looks at ``--max-update`` after the next one."""
+        """Whether all updates are done; then none is trained. fairseq looks at ``--max-update`` after the next one.
+
+        Raises:
+            VTLMError: so it is, and the checkpoint belongs to another folder, where this training has nothing to write.
+        """
         limit = self._whole.optimization.max_update
         if self._options.reset_optimizer or not self._has_optimizer or not 0 < limit <= self._updates:
             return False
+        folders = [os.path.realpath(path) for path in (os.path.dirname(self._path), self._options.save_dir)]
+        if folders[0] != folders[1]:
+            raise VTLMError(
+                f"{self._path}: holds {self._updates} updates of --max-update {limit}, none is left; "
+                "raise --max-update, or count anew with --reset-optimizer, or with --finetune-from-model"
+            )
         logger.warning("%s: complete, %d of --max-update %d; nothing is trained", self._path, self._updates, limit)
-        self._whole.optimization.max_epoch = -1
         return True
 
     def _saved(self, group: str) -> Mapping:

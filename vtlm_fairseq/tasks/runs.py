@@ -22,7 +22,10 @@ from vtlm_fairseq.tasks.time_left import TimeLeft
 
 LOGGERS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # that --log-file adds handlers to
 
+NO_EPOCHS = -1  # as ``--max-epoch``
+
 _log_files: set[str] = set()  # of the trainings of this process
+_without_epochs: list[tuple[DictConfig, int]] = []  # options of those that were complete, with what they had given
 
 
 def whole_config(cfg) -> DictConfig | None:
@@ -96,6 +99,8 @@ class TrainingRun:
             self._resumption = Resumption(restored, load_checkpoint(restored, mmap=True), self._whole)
             self._resumption.check(criterion)
             if self._resumption.complete():
+                _without_epochs.append((self._whole.optimization, self._whole.optimization.max_epoch))
+                self._whole.optimization.max_epoch = NO_EPOCHS
                 task.complete_best()
 
     def check_batches(self, batches: EpochBatchIterator, examples: int) -> None:
@@ -126,9 +131,14 @@ def forget_last_run() -> None:
     """Forget what a training before this one, in the same process, has left in fairseq.
 
     fairseq keeps the best score, the count of ``--patience`` and the writers of TensorBoard for good: the next training
-    (``--multirun``, a notebook) would have no best checkpoint, stop early, and log into the first one's folder.
+    (``--multirun``, a notebook) would have no best checkpoint, stop early, and log into the first one's folder. Of a
+    training that was complete, the configuration is as given again, since it may be that of the next.
     """
     open_folder()
+    for options, given in _without_epochs:
+        if options.max_epoch == NO_EPOCHS:
+            options.max_epoch = given
+    _without_epochs.clear()
     functions = [save_checkpoint]
     if train := sys.modules.get("fairseq_cli.train"):
         functions.append(train.should_stop_early)

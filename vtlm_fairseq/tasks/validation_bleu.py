@@ -14,7 +14,7 @@ from sacrebleu.metrics import BLEU
 
 from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.pipeline import FILE_NAME, TextPipeline
-from vtlm_fairseq.text.subwords import subword_kind
+from vtlm_fairseq.text.subwords import dictionary_kind
 from vtlm_fairseq.text.unspaced import SACREBLEU_WORDS, is_unspaced_language, language_of
 
 logger = get_logger(__name__)
@@ -54,7 +54,7 @@ def choose_spelling(cfg, *, folder: str, dictionary: Dictionary, tokenizer=None)
         what = "what the model writes" if kept else f"words (--eval-bleu-remove-bpe {cfg.eval_bleu_remove_bpe})"
         return Spelling(f"{what}{detokenised}", ours)
     if not os.path.exists(os.path.join(folder, FILE_NAME)):
-        if subword_kind(dictionary.symbols):
+        if dictionary_kind(dictionary.symbols):
             logger.warning(
                 "--eval-bleu compares sub-words, whose BLEU is higher than that of words: %s holds no text.json; give "
                 "--eval-bleu-remove-bpe sentencepiece or @@, or none if that is meant",

@@ -36,7 +36,7 @@ from vtlm_fairseq.files.lines import split_lines
 from vtlm_fairseq.files.names import check_languages, check_name
 from vtlm_fairseq.terminal import get_logger
 from vtlm_fairseq.text.own_words import own_words
-from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, join_words, subword_kind
+from vtlm_fairseq.text.subwords import BPE_KINDS, MASK, dictionary_kind, join_words
 from vtlm_fairseq.text.unspaced import SEGMENTATIONS, join, segment, segmentation
 
 logger = get_logger(__name__)
@@ -250,11 +250,11 @@ class TextPipeline:
         return {name: value for name, value in self.__dict__.items() if name != "_segment"}
 
 
-def bpe_kind(data: str, symbols: Iterable[str]) -> str:
+def bpe_kind(data: str, symbols: Sequence[str]) -> str:
     """Kind of BPE of a data folder: what its ``text.json`` says; without one, what its dictionary's symbols show."""
     if os.path.exists(os.path.join(data, FILE_NAME)):
         return TextPipeline.load(data).bpe
-    return subword_kind(symbols) or "none"
+    return dictionary_kind(symbols) or "none"
 
 
 def load_bpe(path: Path) -> tuple[str, Callable[[str], str]]:

@@ -20,6 +20,13 @@ def subword_kind(texts: Iterable[str]) -> str | None:
     return max(found, key=found.get, default=None)
 
 
+def dictionary_kind(symbols: Sequence[str]) -> str | None:
+    """The kind of BPE of a dictionary's symbols; None: words, of which one in a thousand may look like a sub-word."""
+    kind = subword_kind(symbols)
+    marked = sum(_MARKS[kind].search(symbol) is not None for symbol in symbols) if kind else 0
+    return kind if 1000 * marked > len(symbols) else None
+
+
 def split_words(pieces: Sequence[str], bpe: str) -> list[range]:
     """Places of the sub-words of each word, one word after the other.
 

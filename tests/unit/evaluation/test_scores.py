@@ -128,3 +128,6 @@ def test_bootstrap_depends_on_its_arguments_only(systems, monkeypatch):
     assert paired_bootstrap(better, worse, refs, samples=50, seed=7) == first
     assert os.environ["SACREBLEU_SEED"] == "99"
     assert paired_bootstrap(better, worse, refs, samples=50, seed=8).interval != first.interval
+    for wrong in ({"seed": 0}, {"samples": 0}):  # which sacreBLEU takes for any seed, and for 1,000
+        (name,) = wrong
+        assert name in fault(paired_bootstrap, better, worse, refs, **wrong)

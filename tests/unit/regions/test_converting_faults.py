@@ -68,6 +68,14 @@ def test_more_classes_than_a_store_has(tmp_path):
     assert "--class-names" in line and "32,767" in line and ".parts" not in line
 
 
+def test_names_that_are_there_again(tmp_path, capsys):
+    """One line, however many."""
+    (tmp_path / "names").write_text("cat\n" + "object\n" * 1_600)
+    convert(tmp_path / "s.h5", *npz(tmp_path / "in")[1:3], "--class-names", tmp_path / "names")
+    (line,) = [line for line in "".join(capsys.readouterr()).splitlines() if "--class-names" in line]
+    assert "lines 2 and 3" in line and "1,598" in line
+
+
 def test_names_that_begin_with_a_background(tmp_path):
     """The way out is one that the source has."""
     (tmp_path / "names").write_text("background\ncat\ndog\n")

@@ -12,7 +12,9 @@ from preparation import DATA, needs_data
 from region_sources import coco, convert, fails
 
 from stores import Call, fault
+from vtlm_fairseq.cli.regions import main as regions_cli
 from vtlm_fairseq.regions.formats.pickles import load_plain_pickle
+from vtlm_fairseq.regions.store import RegionStore
 
 # ---- the authors' pickles
 
@@ -268,6 +270,17 @@ def test_faults_of_bottom_up_tsv(tmp_path, text, expected):
     (tmp_path / "x.tsv").write_text(tsv_line())
     assert "--class-names" in fails(*argv, tmp_path / "x.tsv")  # labels need them
     assert os.listdir(tmp_path) == ["x.tsv"]
+
+
+def test_bad_first_lines_of_bottom_up_tsv(tmp_path):
+    """They are skipped as later ones are, up to where nothing may be right."""
+    bad = tsv_line()[:-5] + "\n"
+    argv = ("--bottom-up-tsv", tmp_path / "x.tsv", "--num-classes", 8, "--skip-bad")
+    (tmp_path / "x.tsv").write_text(bad + tsv_fields(*["1"] * 7) + "\n" + tsv_line(image="b") + "\n")
+    assert regions_cli([*map(str, ("convert", *argv, "--out", tmp_path / "s.h5"))]) == 3
+    assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["b"]
+    (tmp_path / "x.tsv").write_text(bad * 200 + tsv_line() + "\n")
+    assert "line 1, features" in fails("convert", *argv, "--out", tmp_path / "t.h5")
 
 
 @needs_data

@@ -22,6 +22,7 @@ from vtlm_fairseq.regions.formats.layout import read_layout
 from vtlm_fairseq.regions.formats.mapped import MappedImages
 from vtlm_fairseq.regions.store import RegionStore
 from vtlm_fairseq.regions.validate import find_missing
+from vtlm_fairseq.tasks.splits import read_image_names
 from vtlm_fairseq.text.caption_files import CaptionFile
 from vtlm_fairseq.text.id_rules import IdRule, explain_missing
 
@@ -123,6 +124,9 @@ def test_convert_and_prepare_with_one_rule(tmp_path, capsys):
     (tmp_path / "sizes").write_text("".join(f" v/00{k}.jpg \t10\t10\n" for k in (1, 2, 3)))
     assert regions(convert(tmp_path, *more)) == 0
     assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["v/001.jpg", "v/002.jpg", "v/003.jpg"]
+    (tmp_path / "train.images").write_text((tmp_path / "ids").read_text())
+    assert read_image_names(str(tmp_path), "train") == ["v/001.jpg", "v/002.jpg", "v/003.jpg"]
+    assert regions(["validate", str(tmp_path / "s.h5"), "--images", str(tmp_path / "train.images")]) == 0
     (tmp_path / "ids").write_text("v/001.jpg\n \nv/003.jpg\n")
     assert "ids: line 2 is empty" in ends_with(regions, [*convert(tmp_path, *more), "--overwrite"])
     (tmp_path / "ids").write_text("v/001.jpg\nv/002.jpg\nv/003.jpg\n")

@@ -5,7 +5,7 @@ import random
 import pytest
 from fairseq.data.data_utils import post_process
 
-from vtlm_fairseq.text.subwords import BPE_KINDS, join_words, spell, split_words, subword_kind
+from vtlm_fairseq.text.subwords import BPE_KINDS, dictionary_kind, join_words, spell, split_words, subword_kind
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,12 @@ def test_a_rare_mark_of_another_kind():
     """A character of the text that looks like a mark does not make a dictionary one of the other kind."""
     assert subword_kind(["hu@@", "▁", "ka@@", "tze"]) == "subword_nmt"
     assert subword_kind(["▁ein", "x@@", "▁hund"]) == "sentencepiece"
+
+
+@pytest.mark.parametrize("symbol", ["▁", "bob@@"])
+def test_words_of_which_one_looks_like_a_subword(symbol):
+    """The kind would be that of all: every sentence of words one word."""
+    words = [f"word{number}" for number in range(5_000)]
+    assert dictionary_kind([*words, symbol]) is None
+    assert dictionary_kind([*words, *[symbol] * 50]) is not None
+    assert dictionary_kind(["▁", *"abcdefghijklmnopqrstuvwxyz"]) == "sentencepiece"  # of characters

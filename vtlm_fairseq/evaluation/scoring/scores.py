@@ -15,6 +15,7 @@ from sacrebleu.significance import PairedTest
 
 from vtlm_fairseq.errors import VTLMError
 from vtlm_fairseq.evaluation.scoring import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
+from vtlm_fairseq.ranges import COUNT, RESAMPLING_SEED, check_numbers
 from vtlm_fairseq.text.pipeline import TextPipeline
 from vtlm_fairseq.text.unspaced import SACREBLEU_WORDS, language_of
 
@@ -188,11 +189,12 @@ def paired_bootstrap(
         references: the same for both.
         measure: what is compared.
         samples: number of resamples.
-        seed: of the resampling, in `RESAMPLING_SEED`.
+        seed: of the resampling, from 1.
 
     Raises:
-        VTLMError: the lengths differ.
+        VTLMError: the lengths differ, or samples or seed are out of range: of 0, sacreBLEU takes a default or none.
     """
+    check_numbers({"samples": samples, "seed": seed}, {"samples": COUNT, "seed": RESAMPLING_SEED})
     hyps, refs = measure._texts(hypotheses, references)
     base, _ = measure._texts(baseline, references)
     with _sacrebleu_seed(seed):

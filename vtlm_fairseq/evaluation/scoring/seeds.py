@@ -66,7 +66,7 @@ def seed_test(
         system, baseline: [seeds, N, M] statistics of each sentence that add up to those of a corpus.
         score: [..., M] statistics of corpora to [...] scores.
         samples: resamples of the sentences.
-        seed: of the resampling.
+        seed: of the resampling, from 0.
         paired: seed i of the system belongs to seed i of the baseline, as two decodings of one model do.
 
     Raises:

@@ -19,6 +19,7 @@ _START = ("image_id", "image_h", "image_w", "objects_id", "objects_conf")
 _END = ("num_boxes", "boxes", "features")
 _NEEDED = ("image_id", "image_w", "image_h", "boxes", "features")
 _ALSO = {"img_id": "image_id", "img_w": "image_w", "img_h": "image_h"}  # in a line of names
+_FAULTS = 100  # as many lines may be bad before one has boxes
 _CUT = "the file is cut off or has other columns (--tsv-columns)"
 LAYOUTS: dict[int, tuple[str, ...]] = {
     10: (*_START, "attrs_id", "attrs_conf", *_END),
@@ -54,15 +55,29 @@ class BottomUpImages(ImageSource):
                 where = f"{path}, line 1" if columns is None else f"--tsv-columns {columns}"
                 raise VTLMError(f"{where}: lacks {', '.join(lacking)}")
         self.feature_dim = 0
-        first = next((image for image in self if len(image.features)), None)
-        if first is None:
-            raise VTLMError(f"--bottom-up-tsv {path}: empty, or without a line that has boxes")
+        first = self._first_with_boxes()
         self.feature_dim = first.features.shape[1]
         self.has_labels = first.labels is not None
 
     def records(self) -> Iterator[tuple[int, str]]:
         """Numbers of the lines, from 1, and the lines, but the one that names the columns."""
         return islice(enumerate(stream_lines(self._path), start=1), self._start - 1, None)
+
+    def _first_with_boxes(self) -> InputImage:
+        faults: list[VTLMError] = []
+        for record in self.records():
+            try:
+                image = self.read(record)
+            except VTLMError as error:
+                faults.append(error)
+                if len(faults) == _FAULTS:
+                    break
+            else:
+                if len(image.features):
+                    return image
+        if faults:
+            raise faults[0]
+        raise VTLMError(f"--bottom-up-tsv {self._path}: empty, or without a line that has boxes")
 
     def _read_header(self) -> tuple[str, ...] | None:
         """Names of the columns, where the first line has them."""
