@@ -5,6 +5,7 @@ best score and the patience counter of the first (fairseq keeps them in function
 :class:`Forks` imports once, never computes, and forks. Nothing here imports more than Python's own library.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -57,7 +58,9 @@ class Forks:
         return json.loads(answer)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process. It is told so: another process may have inherited its standard input, and keep that open."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self.process.stdin.write(b"null\n")
         self.process.stdin.close()
         self.process.wait()
 
@@ -139,7 +142,7 @@ def answer(connection: socket.socket) -> int:
 
 
 def main() -> None:
-    """Serve requests until standard input closes.
+    """Serve requests until standard input closes or says so.
 
     Those of programs come one on a connection, with the whole environment as ``env``, and their standard streams in
     place of ``log`` and ``stdin``. Answers are the process id and, after its end, the status.
@@ -166,8 +169,8 @@ def main() -> None:
                     pid, connection = key.data
                     with connection:
                         connection.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
-                elif line := sys.stdin.readline():
-                    pids = [fork(lambda request=request: run(request)) for request in json.loads(line)]
+                elif requests := json.loads(sys.stdin.readline() or "null"):
+                    pids = [fork(lambda request=request: run(request)) for request in requests]
                     print(json.dumps(pids), flush=True)
                     statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
                     print(json.dumps(statuses), flush=True)

@@ -116,8 +116,9 @@ def without_excluded(files: Sequence[ImageFile], exclude: str) -> list[ImageFile
         VTLMError: the list cannot be read.
     """
     names = {line.split("\t")[0].strip() for line in read_lines(exclude, label=f"--exclude {exclude}")} - {""}
-    kept = [file for file in files if file.image_id not in names and file.path not in names]
-    found = names & {name for file in files for name in (file.image_id, file.path)}
+    called = [{file.image_id.strip(), file.path.strip()} for file in files]
+    kept = [file for file, either in zip(files, called, strict=True) if not either & names]
+    found = names & {name for either in called for name in either}
     say(f"--exclude {exclude}: {len(files) - len(kept):,} images left out")
     if absent := sorted(names - found):
         hint = explain_missing(absent, (file.image_id for file in files), BY_HAND)

@@ -176,7 +176,7 @@ class RegionStore:
         """Rows of images by id, for `store[row]` and `counts`. Meant for the parent process, at start-up.
 
         Args:
-            ids: image ids, any order, repeats allowed.
+            ids: image ids, any order, repeats allowed; of one that is not there, blanks around it are left out.
             again: more will be asked for, so that the sorted ids stay in memory.
             lines: number of the line of each id, or what to call it, where a message is to name it.
             file: whose lines the ids are, likewise.
@@ -193,10 +193,9 @@ class RegionStore:
         wanted = encode_ids(ids)
         if len(wanted) == 0:
             return np.empty(0, dtype=np.int64)
-        at = np.searchsorted(known, wanted)
-        found = np.zeros(len(wanted), dtype=bool)
-        inside = at < len(known)
-        found[inside] = known[at[inside]] == wanted[inside]
+        at, found = _places(known, wanted)
+        if len(rest := np.flatnonzero(~found)):
+            at[rest], found[rest] = _places(known, encode_ids([ids[i].strip() or ids[i] for i in rest]))
         if not found.all():
             absent = list(dict.fromkeys(decode(i) for i in wanted[~found]))
             hint = explain_missing(absent, map(decode, known), AS_THERE if len(lines) else BOTH_SIDES)
@@ -434,6 +433,15 @@ class RegionStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handles": {}, "_index": None, "_pid": -1, "_check_at": 0.0}
+
+
+def _places(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of ids among sorted ones, and which of them are there."""
+    at = np.searchsorted(known, wanted)
+    found = np.zeros(len(wanted), dtype=bool)
+    inside = at < len(known)
+    found[inside] = known[at[inside]] == wanted[inside]
+    return at, found
 
 
 def say_beyond(beyond: tuple[int, int], max_regions: int) -> str:

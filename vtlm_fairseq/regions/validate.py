@@ -125,8 +125,8 @@ def find_missing(paths: Sequence[str], images: str) -> list[str]:
     known = region_counts(paths)
     missing: dict[str, int] = {}
     lines = 0
-    for number, image in enumerate(map(str.strip, stream_lines(images, label=f"--images {images}")), start=1):
-        if known.get(image) is None:
+    for number, image in enumerate(stream_lines(images, label=f"--images {images}"), start=1):
+        if known.get(image) is None and known.get(image.strip()) is None:
             missing.setdefault(image, number)
             lines += 1
     if not missing:

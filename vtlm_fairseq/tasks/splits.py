@@ -265,7 +265,7 @@ def unreadable_text(folder: str, split: str) -> Iterator[None]:
 
 
 def read_image_names(folder: str, split: str, *, pairs: int | None = None) -> list[str]:
-    """Image ids of ``{split}.images``, one a line; blanks around them are left out.
+    """Image ids of ``{split}.images``, one a line.
 
     Args:
         folder: of the binarised data.
@@ -280,7 +280,7 @@ def read_image_names(folder: str, split: str, *, pairs: int | None = None) -> li
         raise VTLMError(
             f"{path}: no such file; it holds the image id of each sentence pair, one a line (or --regions none)"
         )
-    ids = read_lines(path, strip=True)
+    ids = read_lines(path)
     if pairs is not None and len(ids) != pairs:
         raise VTLMError(
             f"{path} has {len(ids)} lines, the text of {split} has {pairs} pairs; line i must name the image of pair i"

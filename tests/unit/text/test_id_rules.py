@@ -125,7 +125,11 @@ def test_convert_and_prepare_with_one_rule(tmp_path, capsys):
     assert regions(convert(tmp_path, *more)) == 0
     assert RegionStore([str(tmp_path / "s.h5")]).ids() == ["v/001.jpg", "v/002.jpg", "v/003.jpg"]
     (tmp_path / "train.images").write_text((tmp_path / "ids").read_text())
-    assert read_image_names(str(tmp_path), "train") == ["v/001.jpg", "v/002.jpg", "v/003.jpg"]
+    ids = read_image_names(str(tmp_path), "train")
+    assert RegionStore([str(tmp_path / "s.h5")]).rows(ids).tolist() == [0, 1, 2]
+    make_store(tmp_path / "odd.h5", [" v/001.jpg", "v/001.jpg", "v/003.jpg"])
+    assert RegionStore([str(tmp_path / "odd.h5")]).rows([ids[0], ids[2]]).tolist() == [0, 2]  # as it stands there
+    assert "' '" in fault(RegionStore([str(tmp_path / "odd.h5")]).rows, [" "])
     assert regions(["validate", str(tmp_path / "s.h5"), "--images", str(tmp_path / "train.images")]) == 0
     (tmp_path / "ids").write_text("v/001.jpg\n \nv/003.jpg\n")
     assert "ids: line 2 is empty" in ends_with(regions, [*convert(tmp_path, *more), "--overwrite"])

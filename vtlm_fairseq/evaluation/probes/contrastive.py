@@ -108,7 +108,7 @@ class ContrastiveSet:
         files = {"--src": src, "--correct": correct, "--incorrect": incorrect}
         texts = {option: read_sentences(path) for option, path in files.items()}
         if images is not None:
-            texts["--images"] = read_lines(images, strip=True)
+            texts["--images"] = read_lines(images)
         if len({len(text) for text in texts.values()}) > 1 or not texts["--src"]:
             counts = ", ".join(f"{option} {len(text)}" for option, text in texts.items())
             raise VTLMError(f"the files must have the same number of lines, line i belonging together: {counts}")
