@@ -169,7 +169,7 @@ def main() -> None:
                     pid, connection = key.data
                     with connection:
                         connection.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
-                elif requests := json.loads(sys.stdin.readline() or "null"):
+                elif (requests := json.loads(sys.stdin.readline() or "null")) is not None:
                     pids = [fork(lambda request=request: run(request)) for request in requests]
                     print(json.dumps(pids), flush=True)
                     statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]

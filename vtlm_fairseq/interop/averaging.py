@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import zipfile
 from collections.abc import Sequence
 
 import torch
@@ -34,13 +35,13 @@ def run_average(args: argparse.Namespace) -> None:
 
 
 def _refuse_training(out: str) -> None:
-    """An average does not replace what a training can go on from, nor what cannot be read as a checkpoint."""
-    if not os.path.isfile(out) or is_stream(out) or not os.path.getsize(out):
+    """An average does not replace what a training can go on from, nor a checkpoint that cannot be read."""
+    if not os.path.isfile(out) or is_stream(out) or not zipfile.is_zipfile(out):
         return
     try:
         state = load_checkpoint(out, mmap=True)
     except VTLMError as error:
-        raise VTLMError(f"--out {out}: is there, and no average ({error}); name another, or remove it") from None
+        raise VTLMError(f"--out {out}: is a checkpoint already ({error}); name another, or remove it") from None
     if state.get("last_optimizer_state"):
         raise VTLMError(f"--out {out}: is a checkpoint with the state of its training; name another, or remove it")
 

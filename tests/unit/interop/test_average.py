@@ -1,5 +1,7 @@
 """``vtlm-convert average``: mean of the parameters, what is kept and what is dropped."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -119,10 +121,11 @@ def test_room_for_a_checkpoint(tmp_path):
     assert f"--save-dir {tmp_path}" in fault(check_room, str(tmp_path), 1 << 60, 0.0)
 
 
-def test_what_is_no_average_is_not_replaced(tmp_path):
-    """It may be a checkpoint with classes that are not allowed here; an empty file, as of mktemp, is nothing."""
+def test_a_checkpoint_that_cannot_be_read_is_not_replaced(tmp_path):
+    """It may hold classes that are not allowed here; an empty file, as of mktemp, is nothing."""
     (tmp_path / "out.pt").touch()
     average(tmp_path, state(scale=1), state(scale=3))
-    (tmp_path / "out.pt").write_bytes(b"mine")
+    torch.save({"model": Fraction(1)}, tmp_path / "out.pt")
+    before = (tmp_path / "out.pt").read_bytes()
     argv = ["average", *(str(tmp_path / f"{n}.pt") for n in (0, 1)), "--out", str(tmp_path / "out.pt")]
-    assert "out.pt" in ends_with(command.main, argv) and (tmp_path / "out.pt").read_bytes() == b"mine"
+    assert "out.pt" in ends_with(command.main, argv) and (tmp_path / "out.pt").read_bytes() == before
